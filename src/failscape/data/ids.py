@@ -1,0 +1,55 @@
+"""Names of images that are made when asked for, so that a huge set costs no memory for them."""
+
+from collections.abc import Sequence
+from typing import overload
+
+from torch import Tensor
+
+
+class _LazyIds(Sequence[str]):
+    """A sequence of which only `_one` and `__len__` are to be written."""
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        if isinstance(index, slice):
+            return tuple(self._one(i) for i in range(*index.indices(len(self))))
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"Expected an index below {len(self)}, but got {index}.")
+        return self._one(index % len(self))
+
+    def _one(self, index: int) -> str:
+        raise NotImplementedError
+
+
+class NumberedIds(_LazyIds):
+    """`PREFIX-00000`, `PREFIX-00001`, …, with as many digits as the last one needs, but at least five."""
+
+    def __init__(self, prefix: str, count: int) -> None:
+        self._prefix = prefix
+        self._count = count
+        self._digits = max(5, len(str(count - 1)))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _one(self, index: int) -> str:
+        return f"{self._prefix}-{index:0{self._digits}d}"
+
+
+class SelectedIds(_LazyIds):
+    """The ids of chosen rows of another sequence."""
+
+    def __init__(self, ids: Sequence[str], rows: Tensor) -> None:
+        self._ids = ids
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _one(self, index: int) -> str:
+        return self._ids[int(self._rows[index])]

@@ -1,0 +1,133 @@
+"""From what a person types to an image set."""
+
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+
+from failscape.data.class_folder import read_class_folder
+from failscape.data.encoded import SUFFIXES
+from failscape.data.half_corrupted import half_corrupted
+from failscape.data.idx import read_idx_pair
+from failscape.data.images import ImageSet
+from failscape.data.npz import read_npz
+from failscape.data.parquet import read_parquet
+from failscape.data.published import PUBLISHED, read_embedded_digits, read_published
+from failscape.errors import ImageError, SpecError
+
+HALF_CORRUPTED = "+half-corrupted"
+NAMES = (
+    "embedded:mnist-test",
+    *(f"{name}{split}" for name in PUBLISHED for split in ("", ":test", ":train")),
+)
+_IDX_MARKS = {"images-idx3-ubyte": "labels-idx1-ubyte", "images.idx3-ubyte": "labels.idx1-ubyte"}
+
+
+def load_images(
+    spec: str | Path, *, image_shape: tuple[int, int, int] | None = None, allow_one_class: bool = False
+) -> ImageSet:
+    """Load labelled images; nothing but labels and the first image is read before it is asked for.
+
+    Args:
+        spec: one of
+
+            - `embedded:mnist-test`: the 10,000 test digits in this package;
+            - `mnist` or `fashion-mnist`, with `:test` (default) or `:train`: from `$FAILSCAPE_DATA`, the
+              cache folder, or a download, which is checked;
+            - a folder of class folders of PNG, JPEG or WebP files; an `.npz` file; a `.parquet` file;
+            - an IDX pair as `IMAGES,LABELS`, or only the images if the labels lie beside them under their
+              usual name, such as `t10k-labels-idx1-ubyte.gz`.
+
+            `+half-corrupted` at the end blurs or noises a random half of the images, the same one each time.
+        image_shape: `(C, H, W)` to which encoded images (folders, Parquet) are converted and resized; of
+            other sets it is only demanded.
+        allow_one_class: accept a set in which only one class occurs.
+
+    Raises:
+        SpecError: if the spec names nothing.
+        DataError: if images or labels are not what they must be.
+        LabelError: if only one class occurs.
+
+    Example:
+        >>> images = load_images("embedded:mnist-test")
+        >>> len(images), images.image_shape, images.num_classes
+        (10000, (1, 28, 28), 10)
+    """
+    text = str(spec)
+    base = text.removesuffix(HALF_CORRUPTED)
+    images = _load(base, image_shape)
+    if image_shape is not None and images.image_shape != image_shape:
+        raise ImageError(
+            f"Expected images of shape {image_shape} in {base}, but got {images.image_shape}. Only encoded "
+            "images are resized on reading; resize these where they were made."
+        )
+    if not allow_one_class:
+        images.require_two_classes()
+    return half_corrupted(images) if base != text else images
+
+
+def _load(spec: str, image_shape: tuple[int, int, int] | None) -> ImageSet:
+    if spec == "embedded:mnist-test":
+        return read_embedded_digits()
+    if spec in NAMES:
+        name, _, split = spec.partition(":")
+        return read_published(name, "train" if split == "train" else "test")
+    path = Path(spec).expanduser()
+    if spec and path.is_dir():
+        return read_class_folder(path, image_shape=image_shape)
+    if path.is_file() and path.suffix == ".npz":
+        return read_npz(path)
+    if path.is_file() and path.suffix == ".parquet":
+        return read_parquet(path, image_shape=image_shape)
+    pair = _idx_pair(spec, path)
+    if pair is not None:
+        return read_idx_pair(*pair, name=_idx_name(pair[0]))
+    raise SpecError(_what_is_wrong(spec, path))
+
+
+def _idx_pair(spec: str, path: Path) -> tuple[Path, Path] | None:
+    """Return images and labels if the spec is a pair, or images with their labels beside them."""
+    if path.is_file():
+        for mark, label_mark in _IDX_MARKS.items():
+            if mark not in path.name:
+                continue
+            stem = path.name.removesuffix(".gz").replace(mark, label_mark)
+            for labels in (path.with_name(stem), path.with_name(f"{stem}.gz")):
+                if labels.is_file():
+                    return path, labels
+            raise SpecError(
+                f"Expected the labels of {path} beside it, but there is neither {stem} nor {stem}.gz. Give "
+                "both files as IMAGES,LABELS."
+            )
+        return None
+    first, comma, second = spec.partition(",")
+    images, labels = Path(first.strip()).expanduser(), Path(second.strip()).expanduser()
+    if comma and images.is_file() and labels.is_file():
+        return images, labels
+    return None
+
+
+def _idx_name(images: Path) -> str:
+    return (
+        images.name.removesuffix(".gz").removesuffix("-images-idx3-ubyte").removesuffix("-images.idx3-ubyte")
+    )
+
+
+def _what_is_wrong(spec: str, path: Path) -> str:
+    understood = (
+        f"Expected {', '.join(NAMES)}, a folder of class folders, an .npz or .parquet file, or an IDX pair "
+        f"as IMAGES,LABELS, each with {HALF_CORRUPTED} if wanted"
+    )
+    if path.is_file():
+        if path.suffix.lower() in SUFFIXES:
+            advice = "Put it into a class folder and give the folder above."
+            return f"{understood}, but {spec!r} is a single image. {advice}"
+        return f"{understood}, but {spec!r} is a file of another kind. Convert it to one of these."
+    siblings: list[str] = []
+    with suppress(OSError):
+        siblings = [entry.name for entry in path.parent.iterdir()]
+    close = [
+        *get_close_matches(spec, NAMES, n=2),
+        *(str(path.parent / name) for name in get_close_matches(path.name, siblings, n=2)),
+    ]
+    advice = f"Did you mean {' or '.join(close)}?" if close else "Check the spelling and the current folder."
+    return f"{understood}, but {spec!r} is none of these and no such path exists. {advice}"
