@@ -1,0 +1,140 @@
+"""Saving and loading classifiers by spec."""
+
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from failscape.classifiers.classifier import Classifier
+from failscape.classifiers.networks import NETWORKS, build_network
+from failscape.errors import ClassifierError, SpecError, WeightsError
+from failscape.storage import fill_network, load_model, save_model
+
+EMBEDDED = ("mnist-clean", "mnist-corrupted", "mnist-oracle-clean", "mnist-oracle-corrupted")
+
+
+def save_classifier(
+    target: Path,
+    *,
+    architecture: str,
+    sizes: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    class_names: Sequence[str],
+    image_shape: Sequence[int],
+    temperature: float = 1.0,
+    provenance: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Save a reference network as safetensors plus JSON.
+
+    Args:
+        target: a folder, which will hold `classifier.safetensors` and `classifier.json`, or a `.safetensors` path.
+        architecture: a key of `NETWORKS`.
+        sizes: the architecture's own arguments, such as `width`.
+        state: the network's state dictionary.
+        class_names: K names.
+        image_shape: `(C, H, W)`.
+        temperature: divides the logits.
+        provenance: where the weights came from: settings, command, numbers reached.
+        half: store the weights as float16.
+    """
+    description = {
+        "architecture": architecture,
+        "sizes": dict(sizes),
+        "class_names": list(class_names),
+        "image_shape": list(image_shape),
+        "temperature": temperature,
+        "provenance": dict(provenance or {}),
+    }
+    tensors = {name: tensor.half() if half else tensor for name, tensor in state.items()}
+    save_model(target, "classifier", tensors, description)
+
+
+def load_classifier(spec: str | Path, *, allow_code: bool = False) -> Classifier:
+    """Load a classifier.
+
+    Args:
+        spec: `embedded:NAME`; a folder or file that failscape saved; or `python:FILE.py:FUNCTION`, a function
+            without arguments that returns a `Classifier`.
+        allow_code: must be true for `python:`, which runs the file.
+
+    Raises:
+        SpecError: if the spec names nothing, or is `python:` without `allow_code`.
+        WeightsError: if the weights are broken or do not fit the architecture.
+        ClassifierError: if the Python function does not return a `Classifier`.
+
+    Example:
+        >>> load_classifier("embedded:mnist-clean").class_names[:3]
+        ('0', '1', '2')
+    """
+    text = str(spec)
+    if text.startswith("embedded:"):
+        name = text.removeprefix("embedded:")
+        if name not in EMBEDDED:
+            raise SpecError(f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}.")
+        with as_file(files("failscape") / "assets" / "classifiers") as folder:
+            return _load_saved(folder / f"{name}.safetensors", name)
+    if text.startswith("python:"):
+        return _load_python(text.removeprefix("python:"), allow_code)
+    path = Path(text)
+    if not path.exists():
+        raise SpecError(
+            f"Expected a classifier as embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION, but "
+            f"{text!r} is none of these and no such path exists."
+        )
+    return _load_saved(path, path.stem)
+
+
+def _load_saved(path: Path, name: str) -> Classifier:
+    tensors, description = load_model(path, "classifier")
+    architecture = description.get("architecture")
+    if architecture not in NETWORKS:
+        raise WeightsError(
+            f"Expected an architecture among {', '.join(NETWORKS)} in {path}, but got {architecture!r}."
+        )
+    try:
+        shape = tuple(int(size) for size in description["image_shape"])
+        names = [str(label) for label in description["class_names"]]
+        network = build_network(architecture, image_shape=shape, num_classes=len(names), **description["sizes"])
+        temperature = float(description["temperature"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"Expected a complete description of {name}, but got: {error}. Save it again.") from error
+    fill_network(network, tensors, name)
+    return Classifier(network, class_names=names, image_shape=shape, temperature=temperature, name=name)
+
+
+def _load_python(location: str, allow_code: bool) -> Classifier:
+    if not allow_code:
+        raise SpecError(
+            f"Expected leave to run code for python:{location}, but did not get it. If you trust the file, pass "
+            "--allow-code on the command line or allow_code=True in Python."
+        )
+    file_name, _, function_name = location.rpartition(":")
+    path = Path(file_name)
+    if not file_name.endswith(".py") or not path.is_file() or not function_name.isidentifier():
+        raise SpecError(f"Expected python:FILE.py:FUNCTION with an existing file, but got 'python:{location}'.")
+    module_spec = importlib.util.spec_from_file_location(f"_failscape_user_{path.stem}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module
+    try:
+        module_spec.loader.exec_module(module)
+        classifier = getattr(module, function_name)()
+    except ClassifierError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        raise ClassifierError(
+            f"Expected {path.name}:{function_name}() to return a classifier, but it raised "
+            f"{type(error).__name__}: {error}."
+        ) from error
+    if not isinstance(classifier, Classifier):
+        raise ClassifierError(
+            f"Expected {path.name}:{function_name}() to return a failscape.Classifier, but got "
+            f"{type(classifier).__name__}. Wrap the network: failscape.Classifier(network, image_shape=(C, H, W))."
+        )
+    return classifier

@@ -1,0 +1,73 @@
+"""Saving and loading generators by spec."""
+
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from failscape.errors import FailscapeError, SpecError, WeightsError
+from failscape.generators.generator import Generator
+from failscape.generators.vae import VAE
+from failscape.storage import fill_network, load_model, save_model
+
+EMBEDDED = ("mnist-vae-2d", "mnist-vae-10d")
+FAMILIES: dict[str, type[Generator]] = {VAE.family: VAE}
+
+
+def save_generator(
+    generator: Generator, target: Path, *, provenance: Mapping[str, Any] | None = None, half: bool = False
+) -> None:
+    """Save a generator as safetensors plus JSON.
+
+    Args:
+        generator: of any family.
+        target: a folder, which will hold `generator.safetensors` and `generator.json`, or a `.safetensors` path.
+        provenance: where the weights came from: settings, command, numbers reached.
+        half: store the weights as float16.
+    """
+    tensors = {name: tensor.half() if half else tensor for name, tensor in generator.state_dict().items()}
+    description = {"family": generator.family, "config": generator.config, "provenance": dict(provenance or {})}
+    save_model(target, "generator", tensors, description)
+
+
+def load_generator(spec: str | Path) -> Generator:
+    """Load a generator.
+
+    Args:
+        spec: `embedded:NAME`, or a folder or file that failscape saved.
+
+    Raises:
+        SpecError: if the spec names nothing.
+        WeightsError: if the weights are broken or do not fit the family.
+
+    Example:
+        >>> load_generator("embedded:mnist-vae-10d").latent_dim
+        10
+    """
+    text = str(spec)
+    if text.startswith("embedded:"):
+        name = text.removeprefix("embedded:")
+        if name not in EMBEDDED:
+            raise SpecError(f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}.")
+        with as_file(files("failscape") / "assets" / "generators") as folder:
+            return _load_saved(folder / f"{name}.safetensors", name)
+    path = Path(text)
+    if not path.exists():
+        raise SpecError(
+            f"Expected a generator as embedded:NAME or a saved folder or file, but {text!r} is none of these and no "
+            "such path exists."
+        )
+    return _load_saved(path, path.stem)
+
+
+def _load_saved(path: Path, name: str) -> Generator:
+    tensors, description = load_model(path, "generator")
+    family = description.get("family")
+    if family not in FAMILIES:
+        raise WeightsError(f"Expected a family among {', '.join(FAMILIES)} in {path}, but got {family!r}.")
+    try:
+        generator = FAMILIES[family](**description["config"])
+    except (KeyError, TypeError, ValueError, RuntimeError, FailscapeError) as error:
+        raise WeightsError(f"Expected a complete description of {name}, but got: {error}. Save it again.") from error
+    fill_network(generator, tensors, name)
+    return generator.eval()

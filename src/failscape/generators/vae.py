@@ -1,0 +1,101 @@
+"""The variational autoencoder."""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from failscape.errors import GeneratorError
+from failscape.generators.generator import Autoencoder
+
+
+@final
+class VAE(Autoencoder):
+    r"""A variational autoencoder with fully connected encoder and decoder.
+
+    Prior $p(z) = N(0, I)$, posterior $q(z|x) = N(\mu(x), \sigma^2(x))$, Bernoulli pixels whose means are the
+    image drawn. The activations are smooth (SiLU), so the way an image changes with its latent is smooth too,
+    which the searches depend on.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        latent_dim: D.
+        hidden: widths of the encoder's hidden layers; the decoder has the same in reverse.
+
+    References:
+        Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
+    """
+
+    family: ClassVar[str] = "vae"
+
+    def __init__(
+        self, *, image_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (512, 256)
+    ) -> None:
+        super().__init__()
+        if latent_dim < 1 or not hidden or min(hidden) < 1 or len(image_shape) != 3:
+            raise GeneratorError(
+                "Expected a (C, H, W) `image_shape`, a positive `latent_dim` and positive `hidden` widths, but got "
+                f"{tuple(image_shape)}, {latent_dim}, {tuple(hidden)}."
+            )
+        self.config = {"image_shape": list(image_shape), "latent_dim": latent_dim, "hidden": list(hidden)}
+        self.latent_dim = latent_dim
+        self.image_shape = (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
+        pixels = math.prod(self.image_shape)
+        self.encoder = nn.Sequential(*_layers([pixels, *hidden]), nn.Linear(hidden[-1], 2 * latent_dim))
+        self.decoder = nn.Sequential(*_layers([latent_dim, *reversed(hidden)]), nn.Linear(hidden[0], pixels))
+
+    def posterior(
+        self, x: Float[Tensor, "N C H W"]
+    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+        """Return mean and log-variance of the distribution over the latents of each image.
+
+        Raises:
+            GeneratorError: if the images have another shape than `image_shape`.
+        """
+        if tuple(x.shape[1:]) != self.image_shape:
+            raise GeneratorError(
+                f"Expected images of shape {self.image_shape} (C, H, W), but got {tuple(x.shape[1:])}. "
+                "Use a generator that was trained on images of that shape."
+            )
+        mean, log_variance = self.encoder(2 * x.flatten(1) - 1).chunk(2, dim=1)
+        return mean, log_variance
+
+    def encode(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+        """Return the mean of the distribution over the latents of each image."""
+        return self.posterior(x)[0]
+
+    def decode_logits(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
+        """Return the logits of the pixels."""
+        self.check_latents(z)
+        logits: Tensor = self.decoder(z)
+        return logits.unflatten(1, self.image_shape)
+
+    def forward(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
+        """Draw the images of the latents, in [0, 1]."""
+        return self.decode_logits(z).sigmoid()
+
+    def negative_elbo(
+        self, x: Float[Tensor, "N C H W"], *, rng: torch.Generator
+    ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+        r"""Return the two terms of the negative evidence lower bound, in nats an image.
+
+        $-E_{q(z|x)}[\log p(x|z)]$ by one sample, grey values taken as Bernoulli means, and
+        $KL(q(z|x) \| p(z))$ in closed form (Kingma and Welling, appendix B).
+        """
+        mean, log_variance = self.posterior(x)
+        noise = torch.randn(mean.shape, generator=rng, device=mean.device)
+        logits = self.decode_logits(mean + (0.5 * log_variance).exp() * noise)
+        reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(dim=1)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
+        return reconstruction, divergence
+
+
+def _layers(widths: Sequence[int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(width_in, width_out), nn.SiLU()]
+    return layers
