@@ -1,0 +1,44 @@
+"""The methods: one question, one file, one class each."""
+
+from pathlib import Path
+from typing import Any
+
+from failscape.errors import WeightsError
+from failscape.explain.edge_cases import EdgeCases
+from failscape.explain.method import BatchedMethod, Method, Result, Verification, to_8_bits
+from failscape.explain.perturbation_heatmap import PerturbationHeatmap
+from failscape.explain.sympathetic import SympatheticExamples
+from failscape.storage import read_json
+
+METHODS: dict[str, type[Method[Any]]] = {
+    "edge-cases": EdgeCases,
+    "perturbation-heatmap": PerturbationHeatmap,
+    "sympathetic-examples": SympatheticExamples,
+}
+
+
+def load_result(folder: Path) -> Result:
+    """Load a saved result of whatever method.
+
+    Raises:
+        WeightsError: if the files are missing or broken, or no method returns such a result.
+    """
+    kind = read_json(folder / "result.json").get("type")
+    for method in METHODS.values():
+        if method.result_type.__name__ == kind:
+            return method.result_type.load(folder)
+    raise WeightsError(f"Expected the result of one of {', '.join(METHODS)} in {folder}, but got {kind!r}.")
+
+
+__all__ = [
+    "METHODS",
+    "BatchedMethod",
+    "EdgeCases",
+    "Method",
+    "PerturbationHeatmap",
+    "Result",
+    "SympatheticExamples",
+    "Verification",
+    "load_result",
+    "to_8_bits",
+]

@@ -1,0 +1,213 @@
+"""Perturbation heat map: which region of the image has to change most often."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure as Drawing
+from torch import Tensor
+
+from failscape.classifiers import Classifier
+from failscape.explain.method import SHARED, BatchedMethod, Result
+from failscape.explain.sympathetic import SympatheticExamples
+from failscape.figures import Figure, Plot, difference_map, image_grid
+from failscape.generators import Generator, require_autoencoder
+from failscape.metrics import rate
+
+_DEFINITIONS = {
+    "images": "Images that were searched.",
+    "success": "Share of images put right, as verified on the 8-bit image; only these enter the map. Interval: "
+    "Wilson, 95 %.",
+    "change": "Mean absolute change of a pixel between reconstruction and perturbed reconstruction, over the image.",
+    "region": "Share of the image's area that holds half of all change; 0.5 would be a change spread evenly.",
+    "beyond_chance": "Largest ratio, over the pixels of that region, of the mean change to the change that random "
+    "latent moves of the same lengths make there: 1 means that the region is no more than where images vary.",
+    "id": "The image's name in its set.",
+    "wanted": "The class aimed at.",
+    "mean_change": "Mean absolute change of this image's pixels.",
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class HeatmapResult(Result):
+    """What `PerturbationHeatmap` found.
+
+    Attributes:
+        images: the perturbed images, 8-bit values in [0, 1].
+        change: g(e(x) + ε) - g(e(x)), one an image, in [-1, 1].
+        chance: the same for a random ε of the same length.
+        target: the wanted classes.
+        confidence: the probability asked for; 0 where none was.
+        class_names: K names.
+        ids: the images' names.
+    """
+
+    change: Float[Tensor, "N C H W"]
+    chance: Float[Tensor, "N C H W"]
+    target: Int[Tensor, " N"]
+    confidence: float
+    class_names: tuple[str, ...] = field(metadata=SHARED)
+    ids: tuple[str, ...]
+
+    @property
+    def success(self) -> Bool[Tensor, " N"]:
+        """Whether the verified 8-bit image is of the wanted class, with the probability asked for."""
+        assert self.verification is not None
+        wanted = self.verification.probs.gather(1, self.target[:, None])[:, 0]
+        return (self.verification.prediction == self.target) & (wanted >= self.confidence)
+
+    @property
+    def heatmap(self) -> Float[Tensor, "H W"]:
+        """Mean absolute change over the images put right and the channels; zero where none was."""
+        return _mean_map(self.change[self.success].abs())
+
+    @property
+    def signed(self) -> Float[Tensor, "H W"]:
+        """Mean signed change: positive where something is added."""
+        return _mean_map(self.change[self.success])
+
+    def region(self, share: float = 0.5) -> Bool[Tensor, "H W"]:
+        """Return the smallest set of pixels that holds `share` of all change.
+
+        Args:
+            share: in (0, 1).
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"Expected `share` to be between 0 and 1, but got {share}.")
+        heat = self.heatmap
+        values, order = heat.flatten().double().sort(descending=True)
+        held = values.cumsum(0) - values < share * values.sum()
+        mask = torch.zeros(heat.numel(), dtype=torch.bool)
+        mask[order[held]] = True
+        return mask.view_as(heat)
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """How concentrated the change is."""
+        success = rate(self.success)
+        summary: dict[str, float] = {"images": success.n, "success": success.value}
+        summary |= {"success_low": success.low, "success_high": success.high, "success_n": success.n}
+        if self.success.any():
+            region = self.region()
+            chance = _mean_map(self.chance[self.success].abs()).clamp_min(1e-6)
+            summary["change"] = self.heatmap.mean().item()
+            summary["region"] = region.float().mean().item()
+            summary["beyond_chance"] = (self.heatmap / chance)[region].max().item()
+        return summary
+
+    @property
+    def table(self) -> pa.Table:
+        """One row an image."""
+        return pa.table(
+            {
+                "id": list(self.ids),
+                "wanted": [self.class_names[k] for k in self.target.tolist()],
+                "success": self.success.tolist(),
+                "mean_change": self.change.abs().flatten(1).mean(dim=1).numpy(),
+            }
+        )
+
+    @property
+    def definitions(self) -> Mapping[str, str]:
+        """What each number means."""
+        return _DEFINITIONS
+
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """The map as a whole, its signed form, and one a class."""
+        if not self.success.any():
+            return []
+        return [
+            Plot(
+                name="heatmap",
+                title="What is added and removed on average",
+                caption="Mean change g(e(x) + ε) − g(e(x)) over all images that were put right. A region that "
+                "stands out is one where the classifier's training data may lack something.",
+                draw=lambda: difference_map(self.signed, label="mean change of the grey value"),
+            ),
+            Plot(
+                name="classes",
+                title="By wanted class",
+                caption="The same, for the images of each class that were put right; “all” is every one. Their "
+                "number stands beside the class.",
+                draw=self._draw_classes,
+            ),
+        ]
+
+    def _draw_classes(self) -> Drawing:
+        maps, labels = [self.signed], [f"all ({int(self.success.sum())})"]
+        for k, name in enumerate(self.class_names):
+            rows = self.success & (self.target == k)
+            if rows.any():
+                maps.append(_mean_map(self.change[rows]))
+                labels.append(f"{name} ({int(rows.sum())})")
+        columns = 4
+        rows_needed = -(-len(maps) // columns)
+        blank = torch.zeros_like(maps[0])
+        maps += [blank] * (rows_needed * columns - len(maps))
+        labels += [""] * (rows_needed * columns - len(labels))
+        cells = torch.stack(maps)[:, None].unflatten(0, (rows_needed, columns))
+        return image_grid(cells, cell_labels=labels, signed_columns=range(columns))
+
+
+@final
+class PerturbationHeatmap(BatchedMethod[HeatmapResult]):
+    r"""Which image region has to change most often to put mistakes right?
+
+    Averages $g(e(x) + \epsilon) - g(e(x))$ over sympathetic examples, beside what random latent moves of the same
+    lengths change: a region beyond chance points to what the training data lacks.
+
+    Args:
+        settings: of the `SympatheticExamples` that are averaged.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+        UnsupportedClassifier: if the classifier has no gradients.
+        UnsupportedGenerator: if the generator has no encoder.
+
+    References:
+        "Explaining the Mistakes of Neural Networks with Latent Sympathetic Examples", section 5.
+    """
+
+    result_type: ClassVar[type[HeatmapResult]] = HeatmapResult
+
+    def __init__(self, **settings: Any) -> None:
+        self.search = SympatheticExamples(**{"mode": "confident", "plane": 0, **settings})
+        self.batch_size = self.search.batch_size
+
+    def map(
+        self,
+        classifier: Classifier,
+        generator: Generator,
+        x: Float[Tensor, "N C H W"],
+        y: Int[Tensor, " N"],
+        *,
+        ids: tuple[str, ...],
+        rng: torch.Generator,
+    ) -> HeatmapResult:
+        """Search for one batch and measure the changes."""
+        require_autoencoder(generator, "perturbation heat maps")
+        found = self.search.map(classifier, generator, x, y, ids=ids, rng=rng)
+        direction = torch.randn(found.epsilon.shape, generator=rng)
+        random = direction / direction.norm(dim=1, keepdim=True) * found.norm[:, None]
+        with torch.no_grad():
+            start = generator(found.z)
+            change = generator(found.z + found.epsilon) - start
+            chance = generator(found.z + random) - start
+        return HeatmapResult(
+            images=found.images,
+            change=change,
+            chance=chance,
+            target=y,
+            confidence=found.confidence,
+            class_names=classifier.class_names,
+            ids=ids,
+        )
+
+
+def _mean_map(values: Float[Tensor, "N C H W"]) -> Float[Tensor, "H W"]:
+    return values.sum(dim=0).mean(dim=0) / max(len(values), 1)

@@ -1,0 +1,243 @@
+"""Latent sympathetic examples: the smallest meaningful change that puts a mistake right."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar, Literal, final, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from failscape.classifiers import Classifier
+from failscape.data import ImageSet
+from failscape.explain.method import BatchedMethod
+from failscape.explain.perturbed import LatentBank, PerturbedImages
+from failscape.explain.sympathetic_result import UNKNOWN, SympatheticResult
+from failscape.generators import Generator, require_autoencoder
+from failscape.search import (
+    Descent,
+    MinimalNorm,
+    Objective,
+    descend_fixed_step,
+    grid_points,
+    minimal_norm,
+    search_grid,
+)
+
+Mode = Literal["boundary", "confident", "fixed-step"]
+# The path from the image to its example is shown at so many even steps, both ends included.
+_LINE_POINTS = 11
+
+
+@final
+class SympatheticExamples(BatchedMethod[SympatheticResult]):
+    r"""What must be added to this image so that the classifier takes it for class `y`?
+
+    Finds the latent perturbation $\epsilon$ of smallest norm for which
+
+    $$x' = g(e(x) + \epsilon) + x - g(e(x))$$
+
+    is classified as `y`, with encoder $e$ and generator $g$; $\epsilon = 0$ gives the image itself. For a
+    misclassified image and its true class, $x'$ is a latent sympathetic example (LSE); for a correctly classified
+    image and another class, a latent adversarial example (LAE).
+
+    The classifier is always asked about the 8-bit form of $x'$, so what is found survives saving.
+
+    Args:
+        mode: "boundary" finds the smallest change after which the class is the most probable one: it shows where
+            the boundary is. "confident" finds the smallest change after which it has at least the probability
+            `confidence`: it shows what would make the image one of that class. "fixed-step" is the published
+            procedure, gradient descent on the cross-entropy until the first success, kept as the baseline.
+        confidence: the probability to reach in mode "confident", in (0, 1).
+        margin: how far beyond the boundary to go, in logits, so that another machine's arithmetic comes to the
+            same verdict.
+        candidates: other latents of the wanted class that are tried as starts for each image.
+        bank: latents from which these are chosen, drawn from the prior and classified; where the search fails it is
+            tried again with all of them.
+        anchors: labelled images whose encodings make the bank instead.
+        starts: descents an image and round.
+        steps: gradient evaluations a descent at most.
+        rounds: rounds of random restarts at most.
+        step: $\lambda$ of mode "fixed-step".
+        max_steps: where mode "fixed-step" gives up.
+        plane: points along each side of the map of a two-dimensional latent space, 0 for no maps.
+        grid: points along each side of the grid that says, for a two-dimensional latent space, whether the class
+            of an image where nothing was found can be reached at all.
+        batch_size: images that are searched at the same time.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+        UnsupportedClassifier: if the classifier has no gradients.
+        UnsupportedGenerator: if the generator has no encoder.
+
+    Example:
+        >>> images = failscape.load_images("embedded:mnist-test")
+        >>> classifier = failscape.load_classifier("embedded:mnist-clean")
+        >>> vae = failscape.load_generator("embedded:mnist-vae-10d")
+        >>> mistakes = images.select(classifier.predict(images.x) != images.y)
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> result = SympatheticExamples()(classifier, vae, mistakes.x, mistakes.y, rng=rng)
+        >>> result.summary["success"]
+        1.0
+
+    References:
+        "Explaining the Mistakes of Neural Networks with Latent Sympathetic Examples", eq. 1 and 2.
+    """
+
+    result_type: ClassVar[type[SympatheticResult]] = SympatheticResult
+
+    def __init__(
+        self,
+        *,
+        mode: Mode = "boundary",
+        confidence: float = 0.9,
+        margin: float = 0.01,
+        candidates: int = 32,
+        bank: int = 2048,
+        anchors: ImageSet | None = None,
+        starts: int = 3,
+        steps: int = 12,
+        rounds: int = 2,
+        step: float = 0.1,
+        max_steps: int = 500,
+        plane: int = 48,
+        grid: int = 200,
+        batch_size: int = 256,
+    ) -> None:
+        if mode not in get_args(Mode):
+            raise ValueError(f"Expected `mode` to be one of {', '.join(get_args(Mode))}, but got {mode!r}.")
+        if not 0 < confidence < 1:
+            raise ValueError(f"Expected `confidence` to be between 0 and 1, but got {confidence}.")
+        if margin < 0 or not step > 0:
+            raise ValueError(f"Expected `margin` >= 0 and `step` > 0, but got {margin} and {step}.")
+        counts = {
+            "candidates": candidates,
+            "bank": bank,
+            "starts": starts,
+            "steps": steps,
+            "max_steps": max_steps,
+        }
+        for name, count in {**counts, "grid": grid, "batch_size": batch_size}.items():
+            if count < 1:
+                raise ValueError(f"Expected `{name}` to be at least 1, but got {count}.")
+        if rounds < 0 or plane < 0 or plane == 1:
+            raise ValueError(f"Expected `rounds` >= 0 and `plane` to be 0 or at least 2, but got {rounds}, {plane}.")
+        self.mode: Mode = mode
+        self.confidence = confidence
+        self.margin = margin
+        self.candidates = candidates
+        self.bank = bank
+        self.anchors = anchors
+        self.starts = starts
+        self.steps = steps
+        self.rounds = rounds
+        self.step = step
+        self.max_steps = max_steps
+        self.plane = plane
+        self.grid = grid
+        self.batch_size = batch_size
+
+    def map(
+        self,
+        classifier: Classifier,
+        generator: Generator,
+        x: Float[Tensor, "N C H W"],
+        y: Int[Tensor, " N"],
+        *,
+        ids: tuple[str, ...],
+        rng: torch.Generator,
+    ) -> SympatheticResult:
+        """Search for one batch."""
+        autoencoder = require_autoencoder(generator, "sympathetic examples")
+        classifier.require_gradients("sympathetic examples", "Wrap a PyTorch network instead of a callable.")
+        perturbed = PerturbedImages(classifier, autoencoder, x, y)
+        found = self._search(perturbed, rng)
+        rows = torch.arange(len(x))
+        fractions = torch.linspace(0, 1, _LINE_POINTS)
+        along = (fractions[None, :, None] * found.epsilon[:, None]).flatten(0, 1)
+        line = perturbed.probs(along, rows.repeat_interleave(_LINE_POINTS)).unflatten(0, (len(x), _LINE_POINTS))
+        result = SympatheticResult(
+            images=perturbed.images(found.epsilon, rows).detach(),
+            originals=x,
+            reconstructions=perturbed.reconstructions,
+            z=perturbed.z,
+            epsilon=found.epsilon,
+            target=y,
+            found=found.valid,
+            reachable=self._reachable(perturbed, found.valid),
+            steps=found.steps,
+            path=found.path,
+            line=line,
+            prior_length=_prior_length(generator),
+            mode=self.mode,
+            confidence=self.confidence if self.mode == "confident" else 0.0,
+            class_names=classifier.class_names,
+            ids=ids,
+        )
+        return self._with_planes(result, perturbed) if self.plane and generator.latent_dim == 2 else result
+
+    def reduce(self, partials: Sequence[SympatheticResult]) -> SympatheticResult:
+        """Join the batches; shorter paths stay at their last point."""
+        longest = max(partial.path.shape[1] for partial in partials)
+        return super().reduce([partial.with_path_length(longest) for partial in partials])
+
+    def _search(self, perturbed: PerturbedImages, rng: torch.Generator) -> Descent | MinimalNorm:
+        if self.mode == "fixed-step":
+            return descend_fixed_step(
+                perturbed.stopped_loss, perturbed.origin, step=self.step, max_steps=self.max_steps
+            )
+        return self._minimal(perturbed, rng)
+
+    def _minimal(self, perturbed: PerturbedImages, rng: torch.Generator) -> MinimalNorm:
+        """Search from the nearest latents of the class, and where that fails from every latent of the bank."""
+        objective = self._objective(perturbed)
+        if self.anchors is not None:
+            bank = LatentBank.of_images(perturbed, self.anchors)
+        else:
+            bank = LatentBank.of_prior(perturbed, self.bank, rng=rng)
+        search = partial(minimal_norm, rng=rng, starts=self.starts, steps=self.steps, rounds=self.rounds)
+        found = search(objective, bank.candidates(perturbed.z, perturbed.y, self.candidates))
+        missed = (~found.valid).nonzero()[:, 0]
+        if len(missed):
+            candidates = bank.candidates(perturbed.z[missed], perturbed.y[missed], self.bank)
+            again = search(lambda epsilon, rows: objective(epsilon, missed[rows]), candidates)
+            found = found.with_rows(missed, again)
+        return found
+
+    def _objective(self, perturbed: PerturbedImages) -> Objective:
+        """Return the score: how far the image is within what the mode asks for, in logits."""
+        if self.mode == "confident":
+            required = math.log(self.confidence / (1 - self.confidence))
+            return lambda epsilon, rows: perturbed.log_odds(epsilon, rows) - required - self.margin
+        margin = self.margin if self.mode == "boundary" else 0.0
+        return lambda epsilon, rows: perturbed.logit_margin(epsilon, rows) - margin
+
+    def _reachable(self, perturbed: PerturbedImages, found: Tensor) -> Int[Tensor, " N"]:
+        """Say for each image whether its class can be reached: 1 yes, 0 no, UNKNOWN where that cannot be told."""
+        reachable = torch.where(found, 1, UNKNOWN)
+        missed = (~found).nonzero()[:, 0]
+        if perturbed.z.shape[1] == 2 and len(missed):
+            low, high = perturbed.box()
+            grid = search_grid(self._objective(perturbed), low[missed], high[missed], missed, resolution=self.grid)
+            reachable[missed] = grid.reachable.long()
+        return reachable
+
+    def _with_planes(self, result: SympatheticResult, perturbed: PerturbedImages) -> SympatheticResult:
+        low, high = perturbed.box()
+        # One grid over the latents serves all images: only what is added to it differs.
+        z = grid_points((low + perturbed.z)[0], (high + perturbed.z)[0], self.plane)
+        classes, losses = [], []
+        for row in range(len(perturbed.z)):
+            probs = perturbed.probs(z - perturbed.z[row], torch.full((len(z),), row))
+            classes.append(probs.argmax(dim=1).to(torch.uint8).view(self.plane, self.plane))
+            loss = -probs[:, perturbed.y[row]].clamp_min(1e-12).log()
+            losses.append(loss.half().view(self.plane, self.plane))
+        extent = torch.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], dim=1)
+        return result.with_planes(torch.stack(classes), torch.stack(losses), extent)
+
+
+def _prior_length(generator: Generator) -> float:
+    """Return the root mean square length of a latent under the prior."""
+    z = generator.sample_latents(4096, rng=torch.Generator().manual_seed(0))
+    return z.square().sum(dim=1).mean().sqrt().item()

@@ -1,0 +1,29 @@
+"""How things are drawn: figures that a result offers, and the building blocks they are drawn with."""
+
+from failscape.figures.colours import diverging
+from failscape.figures.curves import curves_with_bands, histogram_pair, rate_bars
+from failscape.figures.figure import Case, Figure, Gallery, LatentPlane, Line, Panel, Plot
+from failscape.figures.files import png_bytes, save_plot
+from failscape.figures.grids import difference_map, image_grid
+from failscape.figures.planes import latent_plane
+from failscape.figures.style import house_style
+
+__all__ = [
+    "Case",
+    "Figure",
+    "Gallery",
+    "LatentPlane",
+    "Line",
+    "Panel",
+    "Plot",
+    "curves_with_bands",
+    "difference_map",
+    "diverging",
+    "histogram_pair",
+    "house_style",
+    "image_grid",
+    "latent_plane",
+    "png_bytes",
+    "rate_bars",
+    "save_plot",
+]

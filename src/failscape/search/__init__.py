@@ -1,0 +1,24 @@
+"""How a latent is found: pure numerics on scores of latent perturbations, no knowledge of any method."""
+
+from failscape.search.fixed_step import Descent, StoppedLoss, descend_fixed_step
+from failscape.search.grid import GridSearch, grid_points, search_grid
+from failscape.search.line import Crossing, first_crossing
+from failscape.search.minimal_norm import MinimalNorm, minimal_norm
+from failscape.search.objective import Objective, is_valid, scores_of, value_and_gradient
+
+__all__ = [
+    "Crossing",
+    "Descent",
+    "GridSearch",
+    "MinimalNorm",
+    "Objective",
+    "StoppedLoss",
+    "descend_fixed_step",
+    "first_crossing",
+    "grid_points",
+    "is_valid",
+    "minimal_norm",
+    "scores_of",
+    "search_grid",
+    "value_and_gradient",
+]
