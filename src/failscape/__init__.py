@@ -24,7 +24,7 @@ _HOMES = {
     "load_images": "failscape.data",
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "Classifier",
     "FailscapeError",
     "ImageSet",

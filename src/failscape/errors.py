@@ -57,5 +57,9 @@ class CheckpointError(FailscapeError):
     """No intact checkpoint of this training can be found, or it belongs to other settings."""
 
 
+class StudyError(FailscapeError):
+    """A study cannot give what was asked of it, because one of its steps failed."""
+
+
 class MissingExtraError(FailscapeError):
     """An optional dependency is not installed; the message names the extra."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -83,8 +82,14 @@ def read_json(source: Path) -> dict[str, Any]:
 
 
 def write_tensors(target: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Replace `target` by `tensors` as safetensors in one step."""
-    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Replace `target` by `tensors` as safetensors in one step; tensors that share memory are stored apart."""
+    content: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        content[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
     with atomic_path(target) as temporary:
         # Serialising first keeps a full disk an OSError of ours instead of the library's own.
         temporary.write_bytes(safetensors.torch.save(content))
@@ -96,7 +101,7 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: if the file is missing, a pickle, truncated, or not safetensors.
     """
-    if source.suffix in _PICKLE_SUFFIXES:
+    if source.suffix.lower() in _PICKLE_SUFFIXES:
         raise WeightsError(
             f"Expected a .safetensors file, but got {source.name}, which may be a pickle and could run code "
             "when loaded. Convert it with safetensors.torch.save_file(state_dict, 'weights.safetensors')."
@@ -112,7 +117,7 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
         return safetensors.torch.load(source.read_bytes())
     except OSError as error:
         raise WeightsError(f"Expected a readable file {source}, but got: {error.strerror}.") from error
-    except (SafetensorError, ValueError, KeyError, struct.error, RuntimeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, MemoryError, struct.error, RuntimeError) as error:
         raise WeightsError(
             f"Expected intact safetensors in {source}, but got: {error}. Copy or download the file again."
         ) from error
@@ -124,9 +129,7 @@ def digest(source: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_model(
-    target: Path, kind: str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
-) -> None:
+def save_model(target: Path, kind: str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Save a trained thing as `NAME.safetensors` with `NAME.json` beside it.
 
     Args:
@@ -147,19 +150,18 @@ def load_model(source: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         WeightsError: if either file is missing, broken, of another kind, or they do not belong together.
     """
-    if source.suffix in _PICKLE_SUFFIXES:
+    if source.suffix.lower() in _PICKLE_SUFFIXES:
         read_tensors(source)
     weights = source / f"{kind}.safetensors" if source.is_dir() else source.with_suffix(".safetensors")
     if not weights.is_file():
-        raise WeightsError(
-            f"Expected a {kind} saved by failscape at {source}, but there is no file {weights}."
-        )
+        raise WeightsError(f"Expected a {kind} saved by failscape at {source}, but there is no file {weights}.")
     tensors = read_tensors(weights)
     description = read_json(weights.with_suffix(".json"))
     if description.get("kind") != kind or description.get("format") != FORMAT_VERSION:
         raise WeightsError(
             f"Expected {weights.with_suffix('.json').name} to describe a {kind} of format "
-            f"{FORMAT_VERSION}, but got kind {description.get('kind')!r} of format {description.get('format')!r}."
+            f"{FORMAT_VERSION}, but got kind "
+            f"{description.get('kind')!r} of format {description.get('format')!r}."
         )
     if description.get("sha256") != digest(weights):
         raise WeightsError(
@@ -170,27 +172,24 @@ def load_model(source: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Put saved weights, of whatever precision, into a network.
+    """Put saved weights, of whatever precision, into a network, which may have been built on the meta device.
 
     Raises:
         WeightsError: if names or shapes differ from the network's, or a weight is not finite.
     """
     state = network.state_dict()
-    wrong = sorted(state.keys() ^ tensors.keys()) or sorted(
-        k for k in state if state[k].shape != tensors[k].shape
-    )
+    wrong = sorted(state.keys() ^ tensors.keys()) or sorted(k for k in state if state[k].shape != tensors[k].shape)
     if wrong:
         raise WeightsError(
             f"Expected the weights of {name} to fit its architecture, but {wrong[0]!r} is missing, unknown, "
             "or of another shape. Load the file with the description that it was saved with."
         )
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise WeightsError(
-                f"Expected finite weights in {name}, but {key!r} holds NaN or infinity. Train again."
-            )
-    with torch.no_grad():
-        network.load_state_dict({key: tensors[key].to(state[key].dtype) for key in state})
+    weights = {key: tensors[key].to(state[key].dtype) for key in state}
+    for key, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise WeightsError(f"Expected finite weights in {name}, but {key!r} holds NaN or infinity. Train again.")
+    network.load_state_dict(weights, assign=any(tensor.is_meta for tensor in state.values()))
+    assert not any(buffer.is_meta for buffer in network.buffers()), "a buffer is not part of the state"
 
 
 def next_run_folder(parent: Path, name: str) -> Path:
@@ -201,8 +200,7 @@ def next_run_folder(parent: Path, name: str) -> Path:
     """
     if not _RUN_FOLDER.fullmatch(f"00001-{name}"):
         raise StorageError(
-            f"Expected a run name of letters, digits, '.', '_' and '-', but got {name!r}. Choose "
-            "another name."
+            f"Expected a run name of letters, digits, '.', '_' and '-', but got {name!r}. Choose another name."
         )
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -215,8 +213,7 @@ def next_run_folder(parent: Path, name: str) -> Path:
             number += 1
     except OSError as error:
         raise StorageError(
-            f"Expected to make a run folder in {parent}, but got: {error.strerror or error}. Choose another "
-            "folder."
+            f"Expected to make a run folder in {parent}, but got: {error.strerror or error}. Choose another folder."
         ) from error
 
 

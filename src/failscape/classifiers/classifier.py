@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ class Classifier:
 
     The network is any `nn.Module` or callable that takes `(N, C, H, W)` float32 images in [0, 1] and returns
     one row of class scores an image; a network that wants another range or size converts inside itself. A
-    module is put into evaluation mode. A callable may return a NumPy array; it then has no gradients.
+    module is put into evaluation mode. A callable may return a NumPy array; it then has no gradients, and gets
+    images that need none.
 
     Args:
         network: what is to be explained.
@@ -30,10 +32,11 @@ class Classifier:
 
     Attributes:
         differentiable: whether gradients flow from the logits to the images; found by a trial call.
+        device: where the network lies; images are moved there.
 
     Raises:
         ClassifierError: if the network fails on a trial image, returns another shape than `(N, K)`, another
-            number of classes than there are names, or values that are not finite.
+            number of classes than there are names, values that are not finite, or "probabilities" outside [0, 1].
 
     Example:
         >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
@@ -65,11 +68,8 @@ class Classifier:
         self.name = name
         self.device = _device_of(network)
         self.class_names: tuple[str, ...] = ()
-        self.differentiable = True
-        with torch.enable_grad():
-            trial = torch.full((2, *self.image_shape), 0.5, requires_grad=True)
-            logits = self._call(trial)
-        self.differentiable = logits.requires_grad
+        self.differentiable = self._gives_gradients()
+        logits = self._call(torch.full((2, *self.image_shape), 0.5))
         self.class_names = self._checked_names(class_names, logits.shape[1])
 
     @property
@@ -112,29 +112,61 @@ class Classifier:
                 f"Expected a classifier with gradients for {method}, but {self.name} has none. {alternative}"
             )
 
+    def _gives_gradients(self) -> bool:
+        """Try whether the images get a gradient; a network that takes none, such as a NumPy one, may raise."""
+        self.differentiable = True
+        images = torch.full((2, *self.image_shape), 0.5, requires_grad=True)
+        try:
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(self._call(images).sum(), images, allow_unused=True)
+        except (ClassifierError, RuntimeError):
+            return False
+        return gradient is not None
+
     def _call(self, x: Tensor) -> Tensor:
+        x = x if self.differentiable else x.detach()
         try:
             returned = self.network(x.to(self.device))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except Exception as error:
             raise ClassifierError(
                 f"Expected {self.name} to accept images of shape {tuple(x.shape)}, but it raised "
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. "
                 "Check `image_shape` and what the network expects."
             ) from error
-        scores = returned if isinstance(returned, Tensor) else torch.as_tensor(returned)
+        scores = self._as_scores(returned)
         if scores.ndim != 2 or len(scores) != len(x):
             raise ClassifierError(
-                f"Expected {self.name} to return scores of shape ({len(x)}, K), but got {tuple(scores.shape)}."
+                f"Expected {self.name} to return scores of shape ({len(x)}, K), but got {tuple(scores.shape)}. "
+                "Wrap the network so that it returns one row an image and one score a class."
             )
-        scores = scores.float()
-        if self.outputs == "probabilities":
-            scores = scores.clamp_min(torch.finfo(torch.float32).tiny).log()
         if not scores.isfinite().all():
+            broken = int((~scores.isfinite().all(dim=1)).sum())
             raise ClassifierError(
-                f"Expected finite scores from {self.name}, but got NaN or infinity. Check its weights and that it "
-                "takes images in [0, 1]."
+                f"Expected finite scores from {self.name}, but got NaN or infinity for {broken} of {len(x)} images. "
+                "Check its weights and that it takes images in [0, 1]."
             )
+        if self.outputs == "probabilities":
+            scores = self._log_probabilities(scores)
         return scores / self.temperature
+
+    def _as_scores(self, returned: Any) -> Tensor:
+        try:
+            # A copy, since a network may hand out a read-only array, or one that it writes to again.
+            scores = returned if isinstance(returned, Tensor) else torch.tensor(np.asarray(returned))
+            return scores.float()
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ClassifierError(
+                f"Expected {self.name} to return a tensor or an array of scores, but got {type(returned).__name__}. "
+                "Wrap the network so that it returns the scores alone."
+            ) from error
+
+    def _log_probabilities(self, probs: Tensor) -> Tensor:
+        if probs.numel() and (probs.min() < 0 or probs.max() > 1.001):
+            raise ClassifierError(
+                f"Expected probabilities in [0, 1] from {self.name}, but got {probs.min():.3g} to {probs.max():.3g}. "
+                "Pass outputs='logits' if that is what it returns."
+            )
+        return probs.clamp_min(torch.finfo(torch.float32).tiny).log()
 
     def _checked_names(self, names: Sequence[str] | None, outputs: int) -> tuple[str, ...]:
         if outputs < 2:
@@ -144,11 +176,13 @@ class Classifier:
             )
         if names is None:
             return tuple(str(k) for k in range(outputs))
-        if isinstance(names, str) or len(names) != outputs or len(set(names)) != len(names):
+        labels = tuple(str(label) for label in names)
+        if isinstance(names, str) or len(labels) != outputs or len(set(labels)) != len(labels):
             raise ClassifierError(
-                f"Expected {outputs} different class names, one an output of {self.name}, but got {names!r}."
+                f"Expected {outputs} different class names, one an output of {self.name}, but got {names!r}. "
+                "Name every output once."
             )
-        return tuple(str(label) for label in names)
+        return labels
 
 
 def _device_of(network: Network) -> torch.device:

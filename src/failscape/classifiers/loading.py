@@ -7,6 +7,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from failscape.classifiers.classifier import Classifier
@@ -92,14 +93,14 @@ def load_classifier(spec: str | Path, *, allow_code: bool = False) -> Classifier
 def _load_saved(path: Path, name: str) -> Classifier:
     tensors, description = load_model(path, "classifier")
     architecture = description.get("architecture")
-    if architecture not in NETWORKS:
-        raise WeightsError(
-            f"Expected an architecture among {', '.join(NETWORKS)} in {path}, but got {architecture!r}."
-        )
+    if not isinstance(architecture, str) or architecture not in NETWORKS:
+        raise WeightsError(f"Expected an architecture among {', '.join(NETWORKS)} in {path}, but got {architecture!r}.")
     try:
         shape = tuple(int(size) for size in description["image_shape"])
         names = [str(label) for label in description["class_names"]]
-        network = build_network(architecture, image_shape=shape, num_classes=len(names), **description["sizes"])
+        # On the meta device nothing is allocated before the sizes are known to be those of the weights.
+        with torch.device("meta"):
+            network = build_network(architecture, image_shape=shape, num_classes=len(names), **description["sizes"])
         temperature = float(description["temperature"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"Expected a complete description of {name}, but got: {error}. Save it again.") from error
@@ -127,7 +128,7 @@ def _load_python(location: str, allow_code: bool) -> Classifier:
         classifier = getattr(module, function_name)()
     except ClassifierError:
         raise
-    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+    except (Exception, SystemExit) as error:
         raise ClassifierError(
             f"Expected {path.name}:{function_name}() to return a classifier, but it raised "
             f"{type(error).__name__}: {error}."

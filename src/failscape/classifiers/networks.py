@@ -4,6 +4,7 @@ Two unlike architectures, so that one can be the oracle of the other. Both take 
 inside themselves; both use group normalisation, so an image's logits do not depend on its batch.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -37,8 +38,8 @@ class PlainCNN(nn.Module):
             nn.SiLU(),
             nn.Flatten(),
         )
-        with torch.no_grad():
-            flat = self.features(torch.zeros(1, *image_shape)).shape[1]
+        # Each of the three strides halves a side, rounded up.
+        flat = 4 * width * math.ceil(image_shape[1] / 8) * math.ceil(image_shape[2] / 8)
         self.head = nn.Sequential(nn.Linear(flat, 128), nn.SiLU(), nn.Linear(128, num_classes))
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
@@ -90,7 +91,11 @@ class ResidualCNN(nn.Module):
             _ResidualBlock(2 * width, 4 * width, stride=2),
         )
         self.head = nn.Sequential(
-            nn.GroupNorm(8, 4 * width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes)
+            nn.GroupNorm(8, 4 * width),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4 * width, num_classes),
         )
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:

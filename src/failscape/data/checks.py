@@ -19,8 +19,7 @@ def default_class_names(y: Tensor) -> tuple[str, ...]:
     largest = int(y.max()) if y.numel() else 0
     if largest >= MAX_CLASSES:
         raise LabelError(
-            f"Expected class numbers below {MAX_CLASSES}, but got the label {largest}. Number the classes 0, "
-            "1, 2, …."
+            f"Expected class numbers below {MAX_CLASSES}, but got the label {largest}. Number the classes 0, 1, 2, …."
         )
     return tuple(str(k) for k in range(max(0, largest) + 1))
 
@@ -76,14 +75,9 @@ def check_values(x: Tensor, ids: Sequence[str]) -> None:
     first = int((~((flat >= 0) & (flat <= 1)).all(dim=1)).nonzero()[0])
     row = flat[first]
     if row.isnan().any():
-        raise ImageError(
-            f"Expected values in [0, 1] in image {ids[first]}, but got NaN. Mend or leave out the image."
-        )
+        raise ImageError(f"Expected values in [0, 1] in image {ids[first]}, but got NaN. Mend or leave out the image.")
     low, high = row.aminmax()
-    advice = (
-        "Divide 8-bit images by 255." if high > 2 and low >= 0 else "Undo the normalisation: scale to [0, 1]."
-    )
+    advice = "Divide 8-bit images by 255." if high > 2 and low >= 0 else "Undo the normalisation: scale to [0, 1]."
     raise ImageError(
-        f"Expected values in [0, 1] in image {ids[first]}, but got {float(low):.4g} to {float(high):.4g}. "
-        f"{advice}"
+        f"Expected values in [0, 1] in image {ids[first]}, but got {float(low):.4g} to {float(high):.4g}. {advice}"
     )

@@ -31,9 +31,7 @@ def read_class_folder(folder: Path, *, image_shape: tuple[int, int, int] | None 
         classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry))
         found = [(path, label) for label, entry in enumerate(classes) for path in _images_in(entry)]
     except OSError as error:
-        raise DataError(
-            f"Expected a readable folder {folder}, but got: {error.strerror}. Check its rights."
-        ) from error
+        raise DataError(f"Expected a readable folder {folder}, but got: {error.strerror}. Check its rights.") from error
     if not found:
         loose = sum(1 for _ in _images_in(folder))
         got = f"{loose} images outside any class folder" if loose else "none"
@@ -43,9 +41,7 @@ def read_class_folder(folder: Path, *, image_shape: tuple[int, int, int] | None 
         )
     source = _FolderSource(folder, [path for path, _ in found], image_shape)
     y = torch.tensor([label for _, label in found])
-    return ImageSet(
-        source, y, tuple(entry.name for entry in classes), ids=source.ids, name=folder.resolve().name
-    )
+    return ImageSet(source, y, tuple(entry.name for entry in classes), ids=source.ids, name=folder.resolve().name)
 
 
 class _FolderSource:

@@ -44,9 +44,7 @@ class ImageDecoder:
         ImageError: if the first image is unreadable or enormous, or `image_shape` is not a shape.
     """
 
-    def __init__(
-        self, first: Path | bytes, name: str, *, image_shape: tuple[int, int, int] | None = None
-    ) -> None:
+    def __init__(self, first: Path | bytes, name: str, *, image_shape: tuple[int, int, int] | None = None) -> None:
         if image_shape is not None and (image_shape[0] not in (1, 3) or min(image_shape) < 1):
             raise ImageError(f"Expected `image_shape` as (C, H, W) with C of 1 or 3, but got {image_shape}.")
         self._first = name

@@ -113,9 +113,7 @@ def _header(start: bytes, path: Path) -> tuple[tuple[int, ...], bytes]:
         )
     end = 4 + 4 * start[3]
     if len(start) < end:
-        raise DataError(
-            f"Expected {start[3]} sizes in {path}, but it is truncated. Download or save it again."
-        )
+        raise DataError(f"Expected {start[3]} sizes in {path}, but it is truncated. Download or save it again.")
     sizes = struct.unpack(f">{start[3]}I", start[4:end])
     if 0 in sizes:
         raise DataError(f"Expected images or labels in {path}, but its sizes are {sizes}. Save it again.")

@@ -29,11 +29,7 @@ def read_image_files(
         ImageError: if a file is missing, corrupt, truncated or enormous, or its shape differs.
     """
     if not paths:
-        raise DataError(
-            "Expected at least one image file, but got none. Give the path of a PNG, JPEG or WebP file."
-        )
+        raise DataError("Expected at least one image file, but got none. Give the path of a PNG, JPEG or WebP file.")
     files = [Path(path) for path in paths]
     decoder = ImageDecoder(files[0], str(files[0]), image_shape=image_shape)
-    return torch.stack([decoder.decode(file, str(file)) for file in files]), tuple(
-        str(file) for file in files
-    )
+    return torch.stack([decoder.decode(file, str(file)) for file in files]), tuple(str(file) for file in files)

@@ -93,9 +93,7 @@ class ImageSet:
         self.y = checked_labels(y, len(self.class_names), self._ids)
         for what, count in (("labels", len(self.y)), ("ids", len(self._ids))):
             if count != len(source):
-                raise DataError(
-                    f"Expected one of the {what} an image, but got {count} for {len(source)} images."
-                )
+                raise DataError(f"Expected one of the {what} an image, but got {count} for {len(source)} images.")
 
     @classmethod
     def from_tensors(
@@ -124,8 +122,7 @@ class ImageSet:
         x, y = torch.as_tensor(x), torch.as_tensor(y)
         if x.ndim != 4 or 0 in x.shape[1:]:
             raise ImageError(
-                f"Expected images of shape (N, C, H, W), but got {tuple(x.shape)}. Add or move the channel "
-                "axis."
+                f"Expected images of shape (N, C, H, W), but got {tuple(x.shape)}. Add or move the channel axis."
             )
         if not x.is_floating_point():
             raise ImageError(
@@ -133,9 +130,7 @@ class ImageSet:
             )
         names = default_class_names(y) if class_names is None else class_names
         if ids is not None and len(set(ids)) != len(ids):
-            raise DataError(
-                "Expected different ids, but some are repeated. Give each image an id of its own."
-            )
+            raise DataError("Expected different ids, but some are repeated. Give each image an id of its own.")
         images = cls(_TensorSource(x.detach().float().cpu()), y, names, ids=ids, name=name)
         check_values(x, images._ids)
         return images
@@ -144,9 +139,7 @@ class ImageSet:
         return len(self._source)
 
     def __repr__(self) -> str:
-        return (
-            f"ImageSet({self.name!r}, {len(self)} images of {self.image_shape}, {self.num_classes} classes)"
-        )
+        return f"ImageSet({self.name!r}, {len(self)} images of {self.image_shape}, {self.num_classes} classes)"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -52,15 +52,12 @@ def read_npz(path: Path) -> ImageSet:
                 )
             source = ArraySource(_member(archive, path, keys[0]), f"{path.name}:{keys[0]}")
             y = labels_from(_member(archive, path, keys[1]), f"{path.name}:{keys[1]}")
-            class_names = (
-                _names(_member(archive, path, "class_names"), path) if "class_names" in names else None
-            )
+            class_names = _names(_member(archive, path, "class_names"), path) if "class_names" in names else None
     except (zipfile.BadZipFile, OSError, NotImplementedError, EOFError) as error:
         raise damaged(str(path), error) from error
     if len(source) != len(y):
         raise LabelError(
-            f"Expected one label an image in {path}, but got {len(y)} labels for {len(source)} images. Save "
-            "both anew."
+            f"Expected one label an image in {path}, but got {len(y)} labels for {len(source)} images. Save both anew."
         )
     return ImageSet(source, y, class_names or default_class_names(y), name=path.stem)
 
@@ -68,8 +65,7 @@ def read_npz(path: Path) -> ImageSet:
 def _names(array: NDArray[np.generic], path: Path) -> tuple[str, ...]:
     if array.ndim != 1 or array.dtype.kind != "U":
         raise LabelError(
-            f"Expected `class_names` in {path} as a list of strings, but got {array.dtype} of shape "
-            f"{array.shape}."
+            f"Expected `class_names` in {path} as a list of strings, but got {array.dtype} of shape {array.shape}."
         )
     return tuple(str(name) for name in array)
 
@@ -78,9 +74,7 @@ def _member(archive: zipfile.ZipFile, path: Path, key: str) -> NDArray[Any]:
     """Memory-map one array of the archive."""
     info = archive.getinfo(f"{key}.npy")
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(
-            f"Expected {path} as np.savez writes it, but {key} is encrypted or compressed otherwise."
-        )
+        raise DataError(f"Expected {path} as np.savez writes it, but {key} is encrypted or compressed otherwise.")
     with archive.open(info) as stream:
         try:
             dtype, shape, order = _npy_header(stream, f"{path.name}:{key}")

@@ -45,14 +45,11 @@ def read_parquet(path: Path, *, image_shape: tuple[int, int, int] | None = None)
         labels = file.read(columns=[label_column]).column(label_column)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"Expected an intact Parquet file {path}, but got: {_first_line(error)}. Download or save it "
-            "again."
+            f"Expected an intact Parquet file {path}, but got: {_first_line(error)}. Download or save it again."
         ) from error
     if len(labels) == 0:
         raise DataError(f"Expected images in {path}, but it has no rows. Save it again.")
-    y, class_names = _labels(
-        labels, _published_names(file.schema_arrow, label_column), f"{path.name}:{label_column}"
-    )
+    y, class_names = _labels(labels, _published_names(file.schema_arrow, label_column), f"{path.name}:{label_column}")
     return ImageSet(_ParquetSource(file, image_column, path, image_shape), y, class_names, name=path.stem)
 
 
@@ -130,9 +127,7 @@ def _labels(column: Any, published: tuple[str, ...] | None, name: str) -> tuple[
     import pyarrow as pa
 
     if column.null_count:
-        raise LabelError(
-            f"Expected a label in every row of {name}, but {column.null_count} are missing. Fill them in."
-        )
+        raise LabelError(f"Expected a label in every row of {name}, but {column.null_count} are missing. Fill them in.")
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_integer(column.type):
@@ -144,13 +139,9 @@ def _labels(column: Any, published: tuple[str, ...] | None, name: str) -> tuple[
         numbers = {label: number for number, label in enumerate(class_names)}
         unknown = next((label for label in strings if label not in numbers), None)
         if unknown is not None:
-            raise LabelError(
-                f"Expected labels among {', '.join(class_names)} in {name}, but got {unknown!r}."
-            )
+            raise LabelError(f"Expected labels among {', '.join(class_names)} in {name}, but got {unknown!r}.")
         return torch.tensor([numbers[label] for label in strings]), class_names
-    raise LabelError(
-        f"Expected integers or strings in {name}, but got {column.type}. Save one class an image."
-    )
+    raise LabelError(f"Expected integers or strings in {name}, but got {column.type}. Save one class an image.")
 
 
 def _first_line(error: Exception) -> str:

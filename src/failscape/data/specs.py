@@ -107,9 +107,7 @@ def _idx_pair(spec: str, path: Path) -> tuple[Path, Path] | None:
 
 
 def _idx_name(images: Path) -> str:
-    return (
-        images.name.removesuffix(".gz").removesuffix("-images-idx3-ubyte").removesuffix("-images.idx3-ubyte")
-    )
+    return images.name.removesuffix(".gz").removesuffix("-images-idx3-ubyte").removesuffix("-images.idx3-ubyte")
 
 
 def _what_is_wrong(spec: str, path: Path) -> str:

@@ -35,9 +35,7 @@ def check_inflated_size(inflated: int, compressed: int, name: str) -> None:
         )
 
 
-def spool(
-    stream: Readable, size: int, name: str, on_chunk: Callable[[bytes], object] = lambda chunk: None
-) -> BinaryIO:
+def spool(stream: Readable, size: int, name: str, on_chunk: Callable[[bytes], object] = lambda chunk: None) -> BinaryIO:
     """Inflate exactly `size` bytes into a temporary file that vanishes when it is closed and unmapped.
 
     Args:

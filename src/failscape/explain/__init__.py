@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from failscape.errors import WeightsError
-from failscape.explain.edge_cases import EdgeCases
+from failscape.explain.edge_cases import EdgeCases, EdgeCasesResult
 from failscape.explain.method import BatchedMethod, Method, Result, Verification, to_8_bits
-from failscape.explain.perturbation_heatmap import PerturbationHeatmap
+from failscape.explain.perturbation_heatmap import HeatmapResult, PerturbationHeatmap
 from failscape.explain.sympathetic import SympatheticExamples
+from failscape.explain.sympathetic_result import SympatheticResult
 from failscape.storage import read_json
 
 METHODS: dict[str, type[Method[Any]]] = {
@@ -34,10 +35,13 @@ __all__ = [
     "METHODS",
     "BatchedMethod",
     "EdgeCases",
+    "EdgeCasesResult",
+    "HeatmapResult",
     "Method",
     "PerturbationHeatmap",
     "Result",
     "SympatheticExamples",
+    "SympatheticResult",
     "Verification",
     "load_result",
     "to_8_bits",

@@ -77,11 +77,11 @@ class EdgeCasesResult(Result):
     def summary(self) -> dict[str, float]:
         """Pairs, gaps, and the oracle's view of them."""
         success = rate(self.success)
-        summary: dict[str, float] = {"images": int(self.searched.sum()), "pairs": len(self.ids)}
+        summary: dict[str, float] = {"images": float(self.searched.sum()), "pairs": float(len(self.ids))}
         if not self.ids:
             return summary
         summary |= {"success": success.value, "success_low": success.low, "success_high": success.high}
-        summary |= {"success_n": success.n, "gap": self.gap.max().item()}
+        summary |= {"success_n": float(success.n), "gap": self.gap.max().item()}
         summary["norm"] = self.epsilon_inside.norm(dim=1).mean().item()
         assert self.verification is not None
         prediction = self.verification.oracle_prediction

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import pyarrow as pa
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.explain.method import SHARED, BatchedMethod, Result
-from failscape.explain.sympathetic import SympatheticExamples
+from failscape.explain.sympathetic import Mode, SympatheticExamples
 from failscape.figures import Figure, Plot, difference_map, image_grid
 from failscape.generators import Generator, require_autoencoder
 from failscape.metrics import rate
@@ -89,8 +89,8 @@ class HeatmapResult(Result):
     def summary(self) -> dict[str, float]:
         """How concentrated the change is."""
         success = rate(self.success)
-        summary: dict[str, float] = {"images": success.n, "success": success.value}
-        summary |= {"success_low": success.low, "success_high": success.high, "success_n": success.n}
+        summary: dict[str, float] = {"images": float(success.n), "success": success.value}
+        summary |= {"success_low": success.low, "success_high": success.high, "success_n": float(success.n)}
         if self.success.any():
             region = self.region()
             chance = _mean_map(self.chance[self.success].abs()).clamp_min(1e-6)
@@ -162,7 +162,9 @@ class PerturbationHeatmap(BatchedMethod[HeatmapResult]):
     lengths change: a region beyond chance points to what the training data lacks.
 
     Args:
-        settings: of the `SympatheticExamples` that are averaged.
+        mode: of the sympathetic examples that are averaged.
+        confidence: the probability to reach in mode "confident", in (0, 1).
+        batch_size: images that are searched at the same time.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -175,9 +177,9 @@ class PerturbationHeatmap(BatchedMethod[HeatmapResult]):
 
     result_type: ClassVar[type[HeatmapResult]] = HeatmapResult
 
-    def __init__(self, **settings: Any) -> None:
-        self.search = SympatheticExamples(**{"mode": "confident", "plane": 0, **settings})
-        self.batch_size = self.search.batch_size
+    def __init__(self, *, mode: Mode = "confident", confidence: float = 0.9, batch_size: int = 256) -> None:
+        self.search = SympatheticExamples(mode=mode, confidence=confidence, plane=0, batch_size=batch_size)
+        self.batch_size = batch_size
 
     def map(
         self,

@@ -191,7 +191,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
 
     def _minimal(self, perturbed: PerturbedImages, rng: torch.Generator) -> MinimalNorm:
         """Search from the nearest latents of the class, and where that fails from every latent of the bank."""
-        objective = self._objective(perturbed)
+        objective = self.objective(perturbed)
         if self.anchors is not None:
             bank = LatentBank.of_images(perturbed, self.anchors)
         else:
@@ -205,7 +205,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             found = found.with_rows(missed, again)
         return found
 
-    def _objective(self, perturbed: PerturbedImages) -> Objective:
+    def objective(self, perturbed: PerturbedImages) -> Objective:
         """Return the score: how far the image is within what the mode asks for, in logits."""
         if self.mode == "confident":
             required = math.log(self.confidence / (1 - self.confidence))
@@ -219,7 +219,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         missed = (~found).nonzero()[:, 0]
         if perturbed.z.shape[1] == 2 and len(missed):
             low, high = perturbed.box()
-            grid = search_grid(self._objective(perturbed), low[missed], high[missed], missed, resolution=self.grid)
+            grid = search_grid(self.objective(perturbed), low[missed], high[missed], missed, resolution=self.grid)
             reachable[missed] = grid.reachable.long()
         return reachable
 

@@ -170,7 +170,7 @@ class SympatheticResult(Result):
     def summary(self) -> dict[str, float]:
         """Success, norms, oracle agreement, and failures by reason."""
         success, reasons = self.success, self.reasons
-        summary: dict[str, float] = {"images": len(success)}
+        summary: dict[str, float] = {"images": float(len(success))}
         summary |= _spread("success", rate(success))
         summary |= _spread("norm", mean(self.norm[success]))
         if success.any():
@@ -180,7 +180,7 @@ class SympatheticResult(Result):
         if self.oracle_agrees is not None:
             summary |= _spread("oracle", rate(self.oracle_agrees[success]))
         for reason in (UNREACHABLE, LOCAL_MINIMUM, ROUNDING, NOT_FOUND):
-            summary[reason.removesuffix(" class").replace(" ", "_")] = reasons.count(reason)
+            summary[reason.removesuffix(" class").replace(" ", "_")] = float(reasons.count(reason))
         return summary
 
     @property
@@ -355,10 +355,10 @@ class SympatheticResult(Result):
 def _spread(name: str, estimate: Estimate) -> dict[str, float]:
     """Return an estimate as scalars of a summary; nothing was observed, nothing is said."""
     if math.isnan(estimate.value):
-        return {f"{name}_n": 0}
+        return {f"{name}_n": 0.0}
     return {
         name: estimate.value,
         f"{name}_low": estimate.low,
         f"{name}_high": estimate.high,
-        f"{name}_n": estimate.n,
+        f"{name}_n": float(estimate.n),
     }

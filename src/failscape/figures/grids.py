@@ -82,17 +82,13 @@ def _draw_image(ax: Axes, image: Float[Tensor, "C H W"], signed: bool, scale: fl
         ax.imshow(shown.permute(1, 2, 0).numpy(), interpolation="nearest")
         return
     low, colours = (-scale, diverging_map()) if signed else (0.0, "gray")
-    ax.imshow(
-        pixels[0].numpy(), cmap=colours, vmin=low, vmax=scale if signed else 1.0, interpolation="nearest"
-    )
+    ax.imshow(pixels[0].numpy(), cmap=colours, vmin=low, vmax=scale if signed else 1.0, interpolation="nearest")
 
 
 def _colour_bar(drawing: Drawing, ax: Axes, beside: list[Axes], orientation: str, label: str = "") -> None:
     picture = ax.images[0]
     pixels = picture.get_array()
-    if (
-        pixels is None or pixels.ndim == 3
-    ):  # a colour image carries no map: its channels are about middle grey
+    if pixels is None or pixels.ndim == 3:  # a colour image carries no map: its channels are about middle grey
         return
     bar = drawing.colorbar(picture, ax=beside, orientation=orientation, fraction=0.05, shrink=0.8, pad=0.02)
     low, high = picture.get_clim()

@@ -128,9 +128,7 @@ def _depth(grid: Int[np.ndarray, "R S"]) -> Int[np.ndarray, "R S"]:
     while alive.any():
         depth += alive
         shrunk = np.zeros_like(alive)
-        shrunk[1:-1, 1:-1] = (
-            alive[1:-1, 1:-1] & alive[:-2, 1:-1] & alive[2:, 1:-1] & alive[1:-1, :-2] & alive[1:-1, 2:]
-        )
+        shrunk[1:-1, 1:-1] = alive[1:-1, 1:-1] & alive[:-2, 1:-1] & alive[2:, 1:-1] & alive[1:-1, :-2] & alive[1:-1, 2:]
         alive = shrunk
     return depth
 
@@ -145,9 +143,7 @@ def _draw_borders(ax: Axes, first: np.ndarray, second: np.ndarray, classes: np.n
 def _draw_loss(ax: Axes, first: np.ndarray, second: np.ndarray, loss: np.ndarray) -> None:
     levels = [level for level in LOSS_LEVELS if loss.min() < level < loss.max()]
     if levels:
-        lines = ax.contour(
-            first, second, loss, levels=levels, colors="#555555", linewidths=0.8, linestyles="dotted"
-        )
+        lines = ax.contour(first, second, loss, levels=levels, colors="#555555", linewidths=0.8, linestyles="dotted")
         ax.clabel(lines, fmt=lambda level: f"{level:.1f}", fontsize=7)
 
 

@@ -5,6 +5,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from failscape.errors import FailscapeError, SpecError, WeightsError
 from failscape.generators.generator import Generator
 from failscape.generators.vae import VAE
@@ -63,10 +65,12 @@ def load_generator(spec: str | Path) -> Generator:
 def _load_saved(path: Path, name: str) -> Generator:
     tensors, description = load_model(path, "generator")
     family = description.get("family")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise WeightsError(f"Expected a family among {', '.join(FAMILIES)} in {path}, but got {family!r}.")
     try:
-        generator = FAMILIES[family](**description["config"])
+        # On the meta device nothing is allocated before the sizes are known to be those of the weights.
+        with torch.device("meta"):
+            generator = FAMILIES[family](**description["config"])
     except (KeyError, TypeError, ValueError, RuntimeError, FailscapeError) as error:
         raise WeightsError(f"Expected a complete description of {name}, but got: {error}. Save it again.") from error
     fill_network(generator, tensors, name)

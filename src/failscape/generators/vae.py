@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import ClassVar, final
 
 import torch
@@ -32,11 +33,9 @@ class VAE(Autoencoder):
 
     family: ClassVar[str] = "vae"
 
-    def __init__(
-        self, *, image_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (512, 256)
-    ) -> None:
+    def __init__(self, *, image_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (512, 256)) -> None:
         super().__init__()
-        if latent_dim < 1 or not hidden or min(hidden) < 1 or len(image_shape) != 3:
+        if latent_dim < 1 or not hidden or min(hidden) < 1 or len(image_shape) != 3 or min(image_shape) < 1:
             raise GeneratorError(
                 "Expected a (C, H, W) `image_shape`, a positive `latent_dim` and positive `hidden` widths, but got "
                 f"{tuple(image_shape)}, {latent_dim}, {tuple(hidden)}."
@@ -48,9 +47,7 @@ class VAE(Autoencoder):
         self.encoder = nn.Sequential(*_layers([pixels, *hidden]), nn.Linear(hidden[-1], 2 * latent_dim))
         self.decoder = nn.Sequential(*_layers([latent_dim, *reversed(hidden)]), nn.Linear(hidden[0], pixels))
 
-    def posterior(
-        self, x: Float[Tensor, "N C H W"]
-    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+    def posterior(self, x: Float[Tensor, "N C H W"]) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """Return mean and log-variance of the distribution over the latents of each image.
 
         Raises:
@@ -71,8 +68,8 @@ class VAE(Autoencoder):
     def decode_logits(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
         """Return the logits of the pixels."""
         self.check_latents(z)
-        logits: Tensor = self.decoder(z)
-        return logits.unflatten(1, self.image_shape)
+        logits: Tensor = self.decoder(z).unflatten(1, self.image_shape)
+        return logits
 
     def forward(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
         """Draw the images of the latents, in [0, 1]."""
@@ -96,6 +93,6 @@ class VAE(Autoencoder):
 
 def _layers(widths: Sequence[int]) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+    for width_in, width_out in pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.SiLU()]
     return layers

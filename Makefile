@@ -1,0 +1,61 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check bench docs weights clean
+
+help:
+	@echo "make demo       install and explain the mistakes of an embedded digit classifier"
+	@echo "make test       install with the test extras and run the tests"
+	@echo "make check      lint, types, room order"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make bench      the benchmarks"
+	@echo "make docs       the documentation as a site"
+	@echo "make weights    train the embedded weights again, in runs/"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp per set of extras, so that an unchanged environment is not installed again.
+$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+demo: $(VENV)/.core
+	$(BIN)/failscape demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/sympathetic.py
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+weights: $(VENV)/.core
+	for name in mnist-clean mnist-corrupted mnist-oracle-clean mnist-oracle-corrupted mnist-vae-2d mnist-vae-10d; do \
+		$(BIN)/failscape train embedded $$name || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) site

@@ -1,0 +1,148 @@
+"""Commands that end with a report: demo, study, explain, reproduce, report."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from cyclopts.types import PositiveInt
+
+from failscape.cli.terminal import fail, progress
+from failscape.errors import ConfigError, StorageError
+from failscape.study.config import StudyConfig
+from failscape.study.demo import demo_study
+
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def demo(*, out: Path = Path("runs")) -> int:
+    """Explain every mistake of an embedded digit classifier, from what the package holds.
+
+    Args:
+        out: where numbered run folders are made.
+    """
+    return _run(demo_study(), out=out, allow_code=False)
+
+
+def study(config: Path, /, *, out: Path = Path("runs"), allow_code: bool = False) -> int:
+    """Run a study. A study that was killed, or is run again, goes on where it was.
+
+    Args:
+        config: the study's TOML file.
+        out: where numbered run folders are made.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    return _run(StudyConfig.from_toml(config), out=out, allow_code=allow_code)
+
+
+def explain(
+    images: list[str],
+    /,
+    *,
+    classifier: str,
+    generator: str,
+    oracle: str | None = None,
+    target: str | None = None,
+    mode: Literal["boundary", "confident"] = "boundary",
+    limit: PositiveInt | None = None,
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None,
+    out: Path = Path("runs"),
+    allow_code: bool = False,
+) -> int:
+    """Explain why images were misclassified: the smallest meaningful change that puts each right.
+
+    Args:
+        images: labelled images (embedded:mnist-test, mnist, a class folder, an .npz or .parquet file, an IDX
+            pair), or image files with --target.
+        classifier: embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION.
+        generator: embedded:NAME, or a saved folder or file.
+        oracle: another classifier, which judges what is found.
+        target: the class wanted for every image, in place of labels.
+        mode: the smallest change that crosses the boundary, or that makes the classifier sure.
+        limit: explain at most so many images.
+        image_shape: channels, height and width to which the images are converted.
+        out: where numbered run folders are made.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    files = [path for path in images if path.lower().endswith(_IMAGE_SUFFIXES)]
+    if len(images) > 1 and len(files) < len(images):
+        other = next(path for path in images if path not in files)
+        raise ConfigError(
+            f"Expected one set of labelled images, or PNG, JPEG and WebP files only, but got {other!r} among "
+            f"{len(images)} images. Explain sets one at a time."
+        )
+    if files and target is None:
+        raise ConfigError(
+            "Expected --target beside image files, which have no labels, but got none. Name the class wanted."
+        )
+    wanted = {
+        "spec": None if files else images[0],
+        "files": files,
+        "target": target,
+        "limit": limit,
+        "image_shape": image_shape,
+    }
+    config = {
+        "name": "explain",
+        "images": {key: value for key, value in wanted.items() if value is not None},
+        "classifier": {"spec": classifier},
+        "generator": {"spec": generator},
+        "steps": [{"method": "sympathetic-examples", "settings": {"mode": mode}}],
+    }
+    if oracle is not None:
+        config["oracle"] = {"spec": oracle}
+    return _run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
+
+
+def reproduce(name: str, /, *, out: Path, retrain: bool = False) -> int:
+    """Reproduce the experiments of a paper, its figures and tables beside ours.
+
+    Args:
+        name: the paper, such as latent-sympathetic-examples.
+        out: the folder to write.
+        retrain: make the weights again from data first, by the recipe in the repository.
+    """
+    from failscape.study.reproduce import reproduce as run_reproduction
+
+    with progress() as show:
+        run = run_reproduction(name, out, retrain=retrain, progress=show)
+    return _finish(run)
+
+
+def report(run: str, /, *, out: Path = Path("runs")) -> int:
+    """Write the report of a run again.
+
+    Args:
+        run: a run folder, or "latest".
+        out: where "latest" is looked for; the highest number is the latest.
+    """
+    from failscape.storage import latest_run_folder
+
+    folder = latest_run_folder(out) if run == "latest" else Path(run)
+    if folder is None:
+        raise StorageError(f"Expected a run in {out}, but there is none. Run `failscape demo` to make one.")
+    return _finish(folder)
+
+
+def _run(config: StudyConfig, *, out: Path, allow_code: bool) -> int:
+    with progress() as show:
+        show("importing")
+        from failscape.study.runner import run_study
+
+        run = run_study(config, out=out, allow_code=allow_code, progress=show)
+        show("writing the report")
+    return _finish(run)
+
+
+def _finish(run: Path) -> int:
+    """Write the report, say where it is, and count a failed step as an error."""
+    from failscape.report import write_report
+    from failscape.study.run_folder import read_steps
+
+    page = write_report(run)
+    failed = [step for step in read_steps(run) if step.get("status") == "failed"]
+    sys.stdout.write(f"{page}\n")
+    sys.stdout.flush()
+    if failed:
+        names = ", ".join(str(step.get("name")) for step in failed)
+        return fail(f"Expected every step to end well, but {len(failed)} failed ({names}): {failed[0].get('error')}")
+    return 0

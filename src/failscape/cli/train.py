@@ -1,0 +1,100 @@
+"""The trainings; each flag is a field of the training's settings."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from failscape.errors import ConfigError
+from failscape.training import ClassifierSettings, VAESettings, read_settings
+
+train = App(name="train", help="Train a classifier or a generator.")
+_CLASSIFIER, _VAE = ClassifierSettings(), VAESettings()
+
+
+@train.command
+def classifier(
+    *,
+    settings: Annotated[ClassifierSettings, Parameter(name="*")] = _CLASSIFIER,
+    out: Path = Path("runs"),
+    resume: Path | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Train a reference classifier.
+
+    Args:
+        settings: of the training.
+        out: where numbered run folders are made.
+        resume: go on in this run folder, by the settings written there.
+        dry_run: print the resolved settings and do nothing.
+    """
+    return _train(settings, out=out, resume=resume, dry_run=dry_run)
+
+
+@train.command
+def vae(
+    *,
+    settings: Annotated[VAESettings, Parameter(name="*")] = _VAE,
+    out: Path = Path("runs"),
+    resume: Path | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Train a variational autoencoder.
+
+    Args:
+        settings: of the training.
+        out: where numbered run folders are made.
+        resume: go on in this run folder, by the settings written there.
+        dry_run: print the resolved settings and do nothing.
+    """
+    return _train(settings, out=out, resume=resume, dry_run=dry_run)
+
+
+@train.command
+def embedded(name: str, /, *, out: Path = Path("runs")) -> int:
+    """Train the weights that the package embeds again, by their recipe.
+
+    Args:
+        name: of the weights, such as mnist-vae-10d.
+        out: where numbered run folders are made; a training that was cut off there goes on.
+    """
+    from failscape.study.reproduce.weights import train_embedded
+
+    sys.stdout.write(f"{train_embedded(name, out)}\n")
+    return 0
+
+
+def _train(settings: ClassifierSettings | VAESettings, *, out: Path, resume: Path | None, dry_run: bool) -> int:
+    if resume is not None:
+        settings = _settings_of(resume, settings)
+    if dry_run:
+        sys.stdout.write(settings.to_toml())
+        return 0
+    from failscape.training import resume_run, train_classifier, train_vae
+
+    if resume is not None:
+        folder = resume_run(resume)
+    elif isinstance(settings, ClassifierSettings):
+        folder = train_classifier(settings, out)
+    else:
+        folder = train_vae(settings, out)
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
+def _settings_of(folder: Path, typed: ClassifierSettings | VAESettings) -> ClassifierSettings | VAESettings:
+    """Return the settings a run was begun with, and refuse flags that contradict them."""
+    begun = read_settings(folder / "train.toml")
+    if type(begun) is not type(typed):
+        raise ConfigError(
+            f"Expected {folder} to be the training of a {typed.kind}, but it is that of a {begun.kind}. "
+            f"Use `failscape train {begun.kind} --resume`."
+        )
+    for key in sorted(typed.model_fields_set):
+        if getattr(typed, key) != getattr(begun, key):
+            raise ConfigError(
+                f"Expected {key} = {getattr(begun, key)}, as {folder} was begun with, but got "
+                f"{getattr(typed, key)}. Leave the flag out, or start a new training."
+            )
+    return begun

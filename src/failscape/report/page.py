@@ -1,0 +1,259 @@
+"""The page: a run folder as one HTML file that asks nothing of the network."""
+
+import shlex
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+
+from failscape.figures import Figure, Gallery, Plot, diverging
+from failscape.figures.files import drawing_bytes
+from failscape.report import drawings
+from failscape.report.drawings import data_uri
+from failscape.report.gallery import CaseView, GalleryView, view_gallery
+from failscape.report.run import Run, Step, read_run
+from failscape.report.wording import Glossary, Row, Term, interval, measured, number, readable, summary_rows
+from failscape.storage import write_bytes
+
+_MOST_ROWS = 500
+_MOST_FINDINGS = 5
+# Above this an SVG with many pictures or points weighs more than its PNG and opens more slowly.
+_LARGEST_SVG = 250_000
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FigureView:
+    """A figure: a plot has a picture, a gallery its cases, and one that could not be drawn a problem."""
+
+    id: str
+    title: str
+    caption: str
+    kind: str
+    uri: str = ""
+    gallery: GalleryView | None = None
+    problem: str = ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StepView:
+    """A step laid out for the page."""
+
+    id: str
+    title: str
+    problem: str
+    facts: list[tuple[str, str]]
+    settings: list[tuple[str, str]]
+    rows: list[Row]
+    glossary: Glossary
+    figures: list[FigureView]
+    columns: list[Term]
+    table: list[list[str]]
+    table_left_out: int
+
+    @property
+    def leading(self) -> list[Row]:
+        """Two numbers to tell first: those with an interval are what the step set out to measure."""
+        return sorted(self.rows, key=lambda row: not row.interval)[:2]
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run folder and return its path.
+
+    The page is one file without any request to the outside. The same run folder gives the same bytes. A
+    summary value is shown in percent when its definition begins with "share", "rate", "fraction",
+    "proportion" or "accuracy".
+
+    Args:
+        run: a run folder.
+
+    Raises:
+        StorageError: if there is no such folder, or it cannot be written.
+    """
+    content = read_run(run)
+    steps = [_view_step(step, f"s{i}") for i, step in enumerate(content.steps, start=1)]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("failscape.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        run=content,
+        title=_title(content),
+        facts=_facts(content),
+        findings=steps[:_MOST_FINDINGS],
+        exemplar=_exemplar(steps),
+        steps=steps,
+        claims=[_view_claim(claim) for claim in content.claims],
+        command=_command(content),
+        environment=[(readable(key), number(value)) for key, value in content.environment.items()],
+        diverging_stops=_diverging_stops(),
+        plane_width=drawings.PLANE_WIDTH,
+        line_size=(drawings.LINE_WIDTH, drawings.LINE_HEIGHT),
+    )
+    target = run / "report.html"
+    write_bytes(target, page.encode())
+    return target
+
+
+def _view_step(step: Step, prefix: str) -> StepView:
+    facts = [
+        (readable(key), str(step.record[key])) for key in ("method", "generator", "oracle") if step.record.get(key)
+    ]
+    settings = step.record.get("settings")
+    view: dict[str, Any] = {
+        "id": prefix,
+        "title": step.title,
+        "problem": step.problem,
+        "facts": facts,
+        "settings": [(readable(k), number(v)) for k, v in settings.items()] if isinstance(settings, dict) else [],
+        "rows": [],
+        "glossary": Glossary(f"{prefix}-d", {}),
+        "figures": [],
+        "columns": [],
+        "table": [],
+        "table_left_out": 0,
+    }
+    if step.result is None:
+        return StepView(**view)
+    try:
+        summary, table = step.result.summary, step.result.table
+        glossary = Glossary(f"{prefix}-d", _defined(step.result.definitions, [*summary, *table.column_names]))
+        rows, cells = summary_rows(summary, glossary), _cells(table)
+        figures = [
+            _view_figure(figure, step.folder, f"{prefix}-f{i}") for i, figure in enumerate(step.result.figures, start=1)
+        ]
+    except Exception as error:  # noqa: BLE001 - one broken result must not cost the reader all the others
+        problem = f"This step could not be read: {type(error).__name__}: {error}"
+        return StepView(**view | {"problem": problem})
+    return StepView(
+        **view
+        | {
+            "rows": rows,
+            "glossary": glossary,
+            "figures": figures,
+            "columns": [glossary.term(name) for name in table.column_names],
+            "table": cells,
+            "table_left_out": len(table) - len(cells),
+        }
+    )
+
+
+def _defined(definitions: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return the definitions in the order of what they define, saying so where one is missing."""
+    missing = "The method gives no definition of this."
+    return {name: definitions.get(name, missing) for name in measured(names, definitions)}
+
+
+def _view_figure(figure: Figure, step_folder: Path, prefix: str) -> FigureView:
+    kind = "gallery" if isinstance(figure, Gallery) else "plot"
+    head: dict[str, Any] = {"id": prefix, "title": figure.title, "caption": figure.caption, "kind": kind}
+    try:
+        if isinstance(figure, Gallery):
+            return FigureView(**head, gallery=view_gallery(figure, prefix))
+        if isinstance(figure, Plot):
+            return FigureView(**head, uri=_plot_uri(figure, step_folder))
+    except Exception as error:  # noqa: BLE001 - one broken figure must not cost the reader all the others
+        return FigureView(**head, problem=f"This figure could not be drawn: {type(error).__name__}: {error}")
+    return FigureView(**head, problem=f"This figure could not be drawn: {type(figure).__name__} is of no known kind.")
+
+
+def _plot_uri(figure: Plot, step_folder: Path) -> str:
+    """Return the plot as the step saved it, or drawn now if it did not."""
+    saved = {kind: step_folder / "figures" / f"{figure.name}.{kind}" for kind in ("svg", "png")}
+    if saved["svg"].is_file() and saved["svg"].stat().st_size <= _LARGEST_SVG:
+        return data_uri(saved["svg"].read_bytes(), "svg")
+    if saved["png"].is_file():
+        return data_uri(saved["png"].read_bytes())
+    return data_uri(drawing_bytes(figure.draw(), "png"))
+
+
+def _cells(table: pa.Table) -> list[list[str]]:
+    columns = [column.to_pylist() for column in table.slice(0, _MOST_ROWS).columns]
+    return [[number(value) for value in row] for row in zip(*columns, strict=True)]
+
+
+def _title(run: Run) -> str:
+    classifier = _classifier(run)
+    selected, only = run.selection.get("selected"), run.selection.get("only")
+    if isinstance(selected, int) and only == "mistakes":
+        return f"{number(selected)} mistake{'s' * (selected != 1)} of {classifier}, explained"
+    return f"{classifier[:1].upper()}{classifier[1:]}, explained"
+
+
+def _classifier(run: Run) -> str:
+    spec = next((step.record["classifier"] for step in run.steps if step.record.get("classifier")), "the classifier")
+    return str(spec).removeprefix("embedded:")
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Return what was explained, with what, on which images."""
+    records = [step.record for step in run.steps]
+    facts = []
+    for key, label in (
+        ("classifier", "Classifier"),
+        ("generator", "Generator"),
+        ("oracle", "Second opinion"),
+    ):
+        named = dict.fromkeys(str(record[key]) for record in records if record.get(key))
+        if named:
+            facts.append((label, ", ".join(named)))
+    images = run.selection.get("images") or next((r["images"] for r in records if r.get("images")), None)
+    if images:
+        facts.append(("Images", str(images)))
+    classified, mistakes = run.selection.get("classified"), run.selection.get("mistakes")
+    if isinstance(classified, int) and isinstance(mistakes, int) and classified:
+        right = number(1 - mistakes / classified, share=True)
+        facts.append(("Mistakes", f"{number(mistakes)} of {number(classified)} images ({right} right)"))
+    selected = run.selection.get("selected")
+    if isinstance(selected, int):
+        facts.append(("Looked at", f"{number(selected)} images ({run.selection.get('only', 'all')})"))
+    return facts
+
+
+def _exemplar(steps: Sequence[StepView]) -> CaseView | None:
+    """Return a case that shows what it is all about: a success whose change is neither faint nor extreme."""
+    galleries = [figure.gallery for step in steps for figure in step.figures if figure.gallery]
+    cases = [case for gallery in galleries for case in gallery.cases if case.good and len(case.panels) > 1]
+    by_change = sorted(cases, key=lambda case: case.change)
+    return by_change[len(cases) * 3 // 4] if cases else None
+
+
+def _view_claim(claim: Mapping[str, Any]) -> dict[str, str]:
+    reached = {True: "yes", False: "no"}.get(claim.get("reached"), "not judged")  # type: ignore[arg-type]
+    return {
+        "what": str(claim.get("what") or claim.get("key") or ""),
+        "key": str(claim.get("key") or ""),
+        "paper": number(claim.get("paper")),
+        "target": number(claim.get("target")),
+        "value": number(claim.get("value")),
+        "interval": interval(claim.get("low"), claim.get("high")),
+        "count": number(claim["n"]) if claim.get("n") is not None else "",
+        "reached": reached,
+        "note": str(claim.get("note") or ""),
+    }
+
+
+def _command(run: Run) -> str:
+    """Return the command that makes this run again: the one recorded, or that of its study."""
+    if isinstance(recorded := run.environment.get("command"), str):
+        return recorded
+    try:
+        name = tomllib.loads(run.study).get("name", "study")
+    except tomllib.TOMLDecodeError:
+        name = "study"
+    return f"failscape study {shlex.quote(f'{run.name}/study.toml')}  # {name}"
+
+
+def _diverging_stops() -> str:
+    """Return the stops of a CSS gradient in the very colours of the signed pictures."""
+    colours = diverging(np.linspace(-1, 1, 17))
+    return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colours.tolist())

@@ -1,0 +1,269 @@
+"""The experiments of "Explaining the Mistakes of Neural Networks with Latent Sympathetic Examples" on MNIST."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from failscape.explain import EdgeCasesResult, SympatheticResult
+from failscape.metrics import Estimate, mean, rate, ratio_of_means
+from failscape.study.config import StudyConfig
+from failscape.study.reproduce.claims import Claim
+
+WEIGHTS = ("mnist-clean", "mnist-oracle-clean", "mnist-vae-2d", "mnist-vae-10d")
+
+_CORRECT = {"spec": "embedded:mnist-test", "only": "correct", "limit": 100, "targets": "others"}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    """One search of the study.
+
+    Attributes:
+        step: name of its step.
+        title: heading in the report.
+        dimensions: of the latent space.
+        adversarial: whether it leads correct images to every other class instead of mistakes to their own.
+        settings: of `SympatheticExamples`.
+    """
+
+    step: str
+    title: str
+    dimensions: int
+    adversarial: bool
+    settings: Mapping[str, Any]
+
+
+_BASELINE = {"mode": "fixed-step", "step": 0.1}
+_SEARCHES = (
+    _Search(
+        step="lse-10d",
+        title="LSE, 10-D: the smallest change that puts each mistake right",
+        dimensions=10,
+        adversarial=False,
+        settings={"mode": "boundary"},
+    ),
+    _Search(
+        step="lse-10d-confident",
+        title="LSE, 10-D: the smallest change to a probability of 0.9",
+        dimensions=10,
+        adversarial=False,
+        settings={"mode": "confident", "confidence": 0.9},
+    ),
+    _Search(
+        step="lse-10d-confident75",
+        title="LSE, 10-D: the smallest change to a probability of 0.75",
+        dimensions=10,
+        adversarial=False,
+        settings={"mode": "confident", "confidence": 0.75},
+    ),
+    _Search(
+        step="lse-10d-baseline",
+        title="LSE, 10-D: the paper's procedure",
+        dimensions=10,
+        adversarial=False,
+        settings=_BASELINE,
+    ),
+    _Search(
+        step="lse-2d",
+        title="LSE, 2-D: the smallest change that puts each mistake right",
+        dimensions=2,
+        adversarial=False,
+        settings={"mode": "boundary", "plane": 64, "grid": 400},
+    ),
+    _Search(
+        step="lse-2d-baseline",
+        title="LSE, 2-D: the paper's procedure",
+        dimensions=2,
+        adversarial=False,
+        settings={**_BASELINE, "plane": 64},
+    ),
+    _Search(
+        step="lae-10d",
+        title="LAE, 10-D: correct digits to every other class",
+        dimensions=10,
+        adversarial=True,
+        settings={"mode": "boundary"},
+    ),
+    _Search(
+        step="lae-10d-baseline",
+        title="LAE, 10-D: the paper's procedure",
+        dimensions=10,
+        adversarial=True,
+        settings=_BASELINE,
+    ),
+    _Search(
+        step="lae-2d",
+        title="LAE, 2-D: correct digits to every other class",
+        dimensions=2,
+        adversarial=True,
+        settings={"mode": "boundary", "plane": 0, "grid": 400},
+    ),
+    _Search(
+        step="lae-2d-baseline",
+        title="LAE, 2-D: the paper's procedure",
+        dimensions=2,
+        adversarial=True,
+        settings={**_BASELINE, "plane": 0},
+    ),
+)
+
+_SAME_CASES = "Over the cases that the paper's procedure, run here, solves as well."
+_GRID = "Reachable: solved, or valid at some point of a 400 × 400 grid over the latent plane."
+
+CLAIMS = (
+    Claim(key="lse.d10.success", what="LSE, 10-D: mistakes put right", paper="0.954", at_least=1.0),
+    Claim(key="lse.d2.success", what="LSE, 2-D: mistakes put right", paper="0.782"),
+    Claim(key="lse.d2.reachable_success", what="LSE, 2-D: of those reachable", at_least=0.99, note=_GRID),
+    Claim(key="lse.d10.norm", what="LSE, 10-D: mean ‖ε‖", paper="0.217"),
+    Claim(key="lse.d2.norm", what="LSE, 2-D: mean ‖ε‖", paper="0.10"),
+    Claim(
+        key="lse.d10.baseline_norm_ratio",
+        what="LSE, 10-D: mean ‖ε‖ against the paper's procedure",
+        paper="1",
+        at_most=0.4,
+        note=_SAME_CASES,
+    ),
+    Claim(
+        key="lse.d2.baseline_norm_ratio",
+        what="LSE, 2-D: mean ‖ε‖ against the paper's procedure",
+        paper="1",
+        at_most=0.4,
+        note=_SAME_CASES,
+    ),
+    Claim(key="lse.d10.confident.success", what="LSE, 10-D: probability 0.9 reached", at_least=0.99),
+    Claim(key="lse.d10.confident.oracle", what="LSE, 10-D at 0.9: oracle agrees", at_least=0.93),
+    Claim(
+        key="lse.d10.confident.baseline_norm_ratio",
+        what="LSE, 10-D at 0.9: mean ‖ε‖ against the paper's procedure",
+        paper="1",
+        at_most=0.9,
+        note=_SAME_CASES,
+    ),
+    Claim(key="lse.d10.confident75.success", what="LSE, 10-D: probability 0.75 reached"),
+    Claim(
+        key="lse.d10.confident75.oracle_gain",
+        what="LSE, 10-D at 0.75: oracle agreement less that of the paper's procedure",
+        at_least=0.0,
+    ),
+    Claim(
+        key="lse.d10.confident75.baseline_norm_ratio",
+        what="LSE, 10-D at 0.75: mean ‖ε‖ against the paper's procedure",
+        paper="1",
+        at_most=0.65,
+        note=_SAME_CASES,
+    ),
+    Claim(key="lae.d10.success", what="LAE, 10-D: other classes reached", paper="0.911", at_least=0.999),
+    Claim(key="lae.d2.success", what="LAE, 2-D: other classes reached", paper="0.223"),
+    Claim(key="lae.d2.reachable_success", what="LAE, 2-D: of those reachable", at_least=0.99, note=_GRID),
+    Claim(key="lae.d10.norm", what="LAE, 10-D: mean ‖ε‖", paper="1.53"),
+    Claim(key="lae.d2.norm", what="LAE, 2-D: mean ‖ε‖", paper="0.52"),
+    Claim(
+        key="lae.d10.baseline_norm_ratio",
+        what="LAE, 10-D: mean ‖ε‖ against the paper's procedure",
+        paper="1",
+        at_most=0.65,
+        note=_SAME_CASES,
+    ),
+    Claim(
+        key="lae.d2.baseline_norm_ratio",
+        what="LAE, 2-D: mean ‖ε‖ against the paper's procedure",
+        paper="1",
+        at_most=0.65,
+        note=_SAME_CASES,
+    ),
+    Claim(
+        key="edge_cases.max_gap",
+        what="Edge cases: largest gap between the two sides, relative to ‖ε‖",
+        paper="idea",
+        at_most=1e-3,
+    ),
+    Claim(key="edge_cases.success", what="Edge cases: pairs verified on both sides", paper="idea"),
+)
+
+
+def study(weights: Mapping[str, str]) -> StudyConfig:
+    """Return the study.
+
+    Args:
+        weights: each of `WEIGHTS` to the spec it is loaded from.
+    """
+    steps = [
+        {
+            "method": "sympathetic-examples",
+            "name": search.step,
+            "title": search.title,
+            "generator": weights[f"mnist-vae-{search.dimensions}d"],
+            "settings": dict(search.settings),
+            **({"images": _CORRECT} if search.adversarial else {}),
+        }
+        for search in _SEARCHES
+    ]
+    edge_cases = {"method": "edge-cases", "title": "Edge cases: both sides of the boundary"}
+    heatmap = {"method": "perturbation-heatmap", "title": "Where the images are changed most often"}
+    return StudyConfig.from_mapping(
+        {
+            "name": "latent-sympathetic-examples",
+            "images": {"spec": "embedded:mnist-test", "only": "mistakes"},
+            "classifier": {"spec": weights["mnist-clean"]},
+            "oracle": {"spec": weights["mnist-oracle-clean"]},
+            "generator": {"spec": weights["mnist-vae-10d"]},
+            "steps": [*steps, edge_cases, heatmap],
+        }
+    )
+
+
+def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
+    """Return the numbers of `metrics.json`.
+
+    Args:
+        results: name of each step to its result.
+    """
+    numbers: dict[str, Estimate | float | int] = {}
+    for kind in ("lse", "lae"):
+        for dimensions in (10, 2):
+            ours, baseline = results[f"{kind}-{dimensions}d"], results[f"{kind}-{dimensions}d-baseline"]
+            for name, number in _compared(ours, baseline).items():
+                numbers[f"{kind}.d{dimensions}.{name}"] = number
+    baseline = results["lse-10d-baseline"]
+    for name in ("confident", "confident75"):
+        compared = _compared(results[f"lse-10d-{name}"], baseline)
+        for key in ("success", "oracle", "norm", "baseline_norm_ratio"):
+            numbers[f"lse.d10.{name}.{key}"] = compared[key]
+        gain = _value(compared["oracle"]) - _value(compared["baseline_oracle"])
+        numbers[f"lse.d10.{name}.oracle_gain"] = gain
+    pairs: EdgeCasesResult = results["edge-cases"]
+    numbers["edge_cases.pairs"] = len(pairs.ids)
+    numbers["edge_cases.images"] = int(pairs.searched.sum())
+    numbers["edge_cases.success"] = rate(pairs.success)
+    numbers["edge_cases.max_gap"] = pairs.gap.max().item()
+    return numbers
+
+
+def _compared(ours: SympatheticResult, baseline: SympatheticResult) -> dict[str, Estimate | float | int]:
+    both = ours.success & baseline.success
+    numbers: dict[str, Estimate | float | int] = {
+        "success": rate(ours.success),
+        "reachable_success": rate(ours.success[_reachable(ours)]),
+        "proven_unreachable": int((ours.reachable == 0).sum()),
+        "norm": mean(ours.norm[ours.success]),
+        "baseline_success": rate(baseline.success),
+        "baseline_norm": mean(baseline.norm[baseline.success]),
+        "baseline_norm_ratio": ratio_of_means(ours.norm[both], baseline.norm[both]),
+    }
+    for name, result in (("oracle", ours), ("baseline_oracle", baseline)):
+        assert result.oracle_agrees is not None, "the study names an oracle"
+        numbers[name] = rate(result.oracle_agrees[result.success])
+    return numbers
+
+
+def _reachable(result: SympatheticResult) -> Bool[Tensor, " N"]:
+    """Return all rows but those of which the grid proves that nothing is there."""
+    return result.success | (result.reachable != 0)
+
+
+def _value(number: Estimate | float | int) -> float:
+    return number.value if isinstance(number, Estimate) else float(number)

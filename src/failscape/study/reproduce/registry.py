@@ -1,0 +1,77 @@
+"""Running a reproduction: its study, its numbers, and the comparison with the paper."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from failscape.errors import SpecError, StudyError
+from failscape.explain import load_result
+from failscape.metrics import Estimate
+from failscape.study.config import StudyConfig
+from failscape.study.reproduce import latent_sympathetic_examples
+from failscape.study.reproduce.claims import Claim, write_metrics
+from failscape.study.reproduce.weights import train_embedded
+from failscape.study.run_folder import read_steps
+from failscape.study.runner import run_study
+
+
+class Reproduction(Protocol):
+    """What the module of a reproduction offers.
+
+    Attributes:
+        WEIGHTS: names of the embedded weights that it uses.
+        CLAIMS: the comparison with the paper.
+    """
+
+    @property
+    def WEIGHTS(self) -> tuple[str, ...]: ...  # noqa: N802
+
+    @property
+    def CLAIMS(self) -> tuple[Claim, ...]: ...  # noqa: N802
+
+    def study(self, weights: Mapping[str, str]) -> StudyConfig:
+        """Return the study, given where each of `WEIGHTS` is loaded from."""
+
+    def metrics(self, results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
+        """Return the numbers of `metrics.json`, given the result of each step."""
+
+
+REPRODUCTIONS: dict[str, Reproduction] = {"latent-sympathetic-examples": latent_sympathetic_examples}
+
+
+def reproduce(
+    name: str, out: Path, *, retrain: bool = False, progress: Callable[[str], None] = lambda message: None
+) -> Path:
+    """Run a paper's experiments and write `metrics.json` and `claims.json` beside the steps.
+
+    Args:
+        name: a key of `REPRODUCTIONS`.
+        out: the run folder; one that was cut off goes on.
+        retrain: train the weights again first, in `out/weights`, instead of taking the embedded ones.
+        progress: is told in a line what is being done.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        SpecError: if there is no such reproduction.
+        StudyError: if a step failed, so that the numbers cannot be had.
+        FailscapeError: what the study or the trainings raise.
+    """
+    if name not in REPRODUCTIONS:
+        raise SpecError(f"Expected one of {', '.join(REPRODUCTIONS)} to reproduce, but got {name!r}.")
+    reproduction = REPRODUCTIONS[name]
+    weights = {weight: f"embedded:{weight}" for weight in reproduction.WEIGHTS}
+    if retrain:
+        weights = {weight: str(train_embedded(weight, out / "weights", progress=progress)) for weight in weights}
+    run = run_study(reproduction.study(weights), folder=out, progress=progress)
+    results = {}
+    for step in read_steps(run):
+        if step["status"] != "done":
+            raise StudyError(
+                f"Expected every step to succeed, but {step['name']} did not: {step['error']} Mend that and run the "
+                "same command again; what is done is kept."
+            )
+        results[step["name"]] = load_result(run / "steps" / step["folder"])
+    write_metrics(run, reproduction.metrics(results), reproduction.CLAIMS)
+    return run

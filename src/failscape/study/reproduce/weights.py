@@ -1,0 +1,46 @@
+"""The embedded weights, made again from data by their recipes."""
+
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from failscape.errors import SpecError
+from failscape.storage import latest_run_folder
+from failscape.training import VAESettings, read_settings, resume_run, train_classifier, train_vae
+
+
+def recipe_names() -> list[str]:
+    """Return the names of all embedded weights that have a recipe: every one."""
+    folder = files("failscape") / "assets" / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def train_embedded(name: str, out: Path, *, progress: Callable[[str], None] = lambda message: None) -> Path:
+    """Train the weights `embedded:NAME` again.
+
+    A training that was cut off goes on; one that is complete is not run again.
+
+    Args:
+        name: of the embedded weights.
+        out: holds the numbered run folders.
+        progress: is told in a line what is being done.
+
+    Returns:
+        The run folder, which `load_classifier` or `load_generator` takes.
+
+    Raises:
+        SpecError: if there is no such recipe.
+        FailscapeError: what the training raises, such as for data that cannot be had.
+    """
+    if name not in recipe_names():
+        raise SpecError(f"Expected one of {', '.join(recipe_names())} to retrain, but got {name!r}.")
+    with as_file(files("failscape") / "assets" / "recipes" / f"{name}.toml") as recipe:
+        settings = read_settings(recipe)
+    run = latest_run_folder(out, settings.name)
+    if run is not None and any((run / f"{kind}.json").exists() for kind in ("classifier", "generator")):
+        progress(f"{name}: trained before, {run}")
+        return run
+    progress(f"{name}: training on {settings.data}, {settings.images:,} images")
+    if run is not None and (run / "train.toml").exists():
+        return resume_run(run)
+    return train_vae(settings, out) if isinstance(settings, VAESettings) else train_classifier(settings, out)

@@ -1,0 +1,55 @@
+"""How classifiers and generators are fitted: one loop, checkpoints, averages, tasks."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from failscape.training.classifier_task import ClassifierTask as ClassifierTask
+    from failscape.training.loop import Hook as Hook
+    from failscape.training.loop import train as train
+    from failscape.training.runs import resume_run as resume_run
+    from failscape.training.runs import train_classifier as train_classifier
+    from failscape.training.runs import train_vae as train_vae
+    from failscape.training.settings import ClassifierSettings as ClassifierSettings
+    from failscape.training.settings import TrainingSettings as TrainingSettings
+    from failscape.training.settings import VAESettings as VAESettings
+    from failscape.training.settings import read_settings as read_settings
+    from failscape.training.task import Task as Task
+    from failscape.training.vae_task import VAETask as VAETask
+
+# Loaded at first use, so that the command line reads the settings without waiting for torch.
+_HOMES = {
+    "ClassifierSettings": "settings",
+    "ClassifierTask": "classifier_task",
+    "Hook": "loop",
+    "Task": "task",
+    "TrainingSettings": "settings",
+    "VAESettings": "settings",
+    "VAETask": "vae_task",
+    "read_settings": "settings",
+    "resume_run": "runs",
+    "train": "loop",
+    "train_classifier": "runs",
+    "train_vae": "runs",
+}
+
+__all__ = [
+    "ClassifierSettings",
+    "ClassifierTask",
+    "Hook",
+    "Task",
+    "TrainingSettings",
+    "VAESettings",
+    "VAETask",
+    "read_settings",
+    "resume_run",
+    "train",
+    "train_classifier",
+    "train_vae",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"failscape.training.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'failscape.training' has no attribute {name!r}")

@@ -1,0 +1,141 @@
+"""What a training is told: typed settings, resolved to TOML. Imports no torch, so `--help` stays quick."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+
+from failscape.errors import ConfigError
+
+# Below, `info` is pydantic's `ValidationInfo`, a protocol that no run-time type check can look into.
+
+Settings = TypeVar("Settings", bound="TrainingSettings")
+
+
+class TrainingSettings(BaseModel):
+    """What every training is told. All lengths of time are counted in images seen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="training", description="name of the run folder")
+    data: str = Field(default="mnist:train", description="spec of the images to learn from")
+    validation: str = Field(
+        default="auto",
+        validate_default=True,
+        description="spec of the images to evaluate on, or none; auto: the test split beside a train split",
+    )
+    images: PositiveInt = Field(default=1_200_000, description="images to see in all, repetitions counted")
+    batch: PositiveInt = Field(default=128, description="images a step")
+    learning_rate: PositiveFloat = Field(default=1e-3, description="peak of the schedule")
+    weight_decay: float = Field(default=1e-2, ge=0, description="decoupled weight decay of AdamW")
+    warmup: NonNegativeInt = Field(default=20_000, description="images over which the learning rate rises")
+    seed: NonNegativeInt = Field(default=0, description="seeds the first weights, the order and every draw")
+    ema_half_life: NonNegativeInt = Field(default=20_000, description="half-life of the weight average, in images")
+    log_every: PositiveInt = Field(default=12_800, description="images between two records of the losses")
+    evaluate_every: PositiveInt = Field(default=120_000, description="images between two evaluations")
+    checkpoint_every: PositiveInt = Field(default=120_000, description="images between two checkpoints")
+    half: bool = Field(default=False, description="store the final weights as float16")
+
+    @field_validator("validation")
+    @classmethod
+    def _resolve_validation(cls, value: str, info: Any) -> str:
+        """Replace "auto" by what it stands for, so that the resolved settings say it."""
+        data = str(info.data.get("data"))
+        if value != "auto":
+            return value
+        return data.replace(":train", ":test") if ":train" in data else "none"
+
+    @classmethod
+    def parse(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
+        """Check values that come from outside.
+
+        Raises:
+            ConfigError: if a key is unknown or a value of the wrong kind.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(
+                f"Expected valid training settings, but got {key} = {first['input']!r}: {first['msg']}. "
+                f"Known keys are {', '.join(cls.model_fields)}."
+            ) from error
+
+    def to_toml(self) -> str:
+        """Return the resolved settings as TOML."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+class ClassifierSettings(TrainingSettings):
+    """What the training of a classifier is told."""
+
+    kind: Literal["classifier"] = "classifier"
+    name: str = Field(default="classifier", description="name of the run folder")
+    architecture: Literal["plain-cnn", "residual-cnn"] = Field(default="plain-cnn", description="reference network")
+    width: PositiveInt = Field(default=16, description="channels of the first layer")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="probability spread over all classes")
+    augment: bool = Field(default=False, description="shift, turn and scale the training images a little")
+    bf16: bool = Field(default=False, description="train in bfloat16 where that is safe; evaluate in float32")
+
+    @field_validator("width")
+    @classmethod
+    def _check_width(cls, value: int, info: Any) -> int:
+        """Demand what the group normalisations of the networks need."""
+        multiple = 8 if info.data.get("architecture") == "residual-cnn" else 2
+        if value % multiple:
+            raise ValueError(f"must be a multiple of {multiple} for this architecture")
+        return value
+
+
+class VAESettings(TrainingSettings):
+    """What the training of a variational autoencoder is told."""
+
+    kind: Literal["vae"] = "vae"
+    name: str = Field(default="vae", description="name of the run folder")
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay of AdamW")
+    latent_dim: PositiveInt = Field(default=10, description="length of a latent")
+    hidden: tuple[PositiveInt, ...] = Field(
+        default=(512, 256),
+        min_length=1,
+        description="widths of the encoder's layers; the decoder's in reverse",
+    )
+    kl_warmup: NonNegativeInt = Field(
+        default=0, description="images over which the weight of the divergence rises from 0 to 1"
+    )
+
+
+_KINDS: dict[str, type[ClassifierSettings] | type[VAESettings]] = {
+    "classifier": ClassifierSettings,
+    "vae": VAESettings,
+}
+
+
+def read_settings(source: Path) -> ClassifierSettings | VAESettings:
+    """Read resolved settings, such as the `train.toml` of a run folder.
+
+    Raises:
+        ConfigError: if the file is missing, not TOML, of an unknown kind, or holds an unknown key.
+    """
+    try:
+        values = tomllib.loads(source.read_text())
+    except OSError as error:
+        raise ConfigError(f"Expected readable settings in {source}, but got: {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"Expected TOML in {source}, but got: {error}. Correct the file.") from error
+    kind = values.get("kind")
+    if kind not in _KINDS:
+        raise ConfigError(f"Expected kind = one of {', '.join(_KINDS)} in {source}, but got {kind!r}.")
+    return _KINDS[kind].parse(values)

@@ -1,0 +1,82 @@
+"""Training of a variational autoencoder by its evidence lower bound."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from failscape.data import ImageSet
+from failscape.generators import VAE, save_generator
+from failscape.training.schedule import set_learning_rate, warmup_cosine
+from failscape.training.settings import VAESettings
+from failscape.training.task import Task
+
+_EVALUATION_BATCH = 500
+
+
+@final
+class VAETask(Task):
+    """Fits a `VAE` to images; labels are not used.
+
+    Args:
+        settings: of the training.
+        image_shape: `(C, H, W)`.
+    """
+
+    def __init__(self, settings: VAESettings, *, image_shape: tuple[int, int, int]) -> None:
+        self._settings = settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self._vae = VAE(image_shape=image_shape, latent_dim=settings.latent_dim, hidden=settings.hidden)
+        self._averaged_vae = deepcopy(self._vae).requires_grad_(False).eval()
+        self.networks = nn.ModuleDict({"vae": self._vae})
+        self.averaged = nn.ModuleDict({"vae": self._averaged_vae})
+        optimizer = torch.optim.AdamW(self._vae.parameters(), weight_decay=settings.weight_decay, fused=True)
+        self.optimizers = {"vae": optimizer}
+
+    def step(
+        self, x: Float[Tensor, "N C H W"], y: Int[Tensor, " N"], *, progress: float, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Update the network once by the negative evidence lower bound; all losses in nats an image."""
+        settings, optimizer = self._settings, self.optimizers["vae"]
+        factor = warmup_cosine(progress, warmup=settings.warmup / settings.images)
+        set_learning_rate(optimizer, settings.learning_rate * factor)
+        # Early on the divergence alone would switch latents off for good; its weight may rise slowly.
+        weight = min(1.0, progress * settings.images / settings.kl_warmup) if settings.kl_warmup else 1.0
+        reconstruction, divergence = (term.mean() for term in self._vae.negative_elbo(x, rng=rng))
+        loss = reconstruction + weight * divergence
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return {
+            "loss": loss.detach(),
+            "reconstruction": reconstruction.detach(),
+            "divergence": divergence.detach(),
+        }
+
+    @torch.no_grad()
+    def evaluate(self, images: ImageSet) -> dict[str, float]:
+        """Return the averaged network's lower bound and its two terms, in nats an image, and the image count.
+
+        The latents are drawn from a generator of its own, so that all evaluations see the same noise.
+        """
+        rng = torch.Generator().manual_seed(self._settings.seed)
+        reconstruction = divergence = 0.0
+        for batch in images.batches(_EVALUATION_BATCH):
+            terms = self._averaged_vae.negative_elbo(batch.x, rng=rng)
+            reconstruction += float(terms[0].double().sum())
+            divergence += float(terms[1].double().sum())
+        return {
+            "elbo": -(reconstruction + divergence) / len(images),
+            "reconstruction": reconstruction / len(images),
+            "divergence": divergence / len(images),
+            "n": float(len(images)),
+        }
+
+    def export(self, folder: Path, provenance: Mapping[str, Any]) -> None:
+        """Save the averaged network as `generator.safetensors` and `generator.json`."""
+        save_generator(self._averaged_vae, folder, provenance=provenance, half=self._settings.half)

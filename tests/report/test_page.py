@@ -1,0 +1,205 @@
+import json
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from toy import toy_result
+
+from failscape.errors import StorageError
+from failscape.report import write_report
+from failscape.storage import read_json, write_bytes, write_json
+
+
+class Page(HTMLParser):
+    """Every element with its attributes, and the text of the page without styles and scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_data(self, data):
+        if self._inside not in ("style", "script"):
+            self.text += data
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+        self.text += " " if tag in ("td", "th") else ""
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def read(run):
+    return Page(write_report(run).read_text())
+
+
+def test_nothing_is_asked_of_the_network(make_run):
+    page = read(make_run(toy_result(6)))
+    targets = [
+        (tag, value)
+        for tag, attributes in page.elements
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href")
+    ]
+    assert len(targets) > 20
+    assert [target for target in targets if not target[1].startswith(("data:", "#"))] == []
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert [tag for tag in ("link", "script", "iframe") if any("src" in e for e in page.all(tag))] == []
+
+
+def test_hostile_names_are_text_and_nothing_else(make_run):
+    hostile = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+    run = make_run(toy_result(6, names=(hostile, "nine", "two")), name="00001-<b>&")
+    write_json(run / "environment.json", {"<svg onload=alert(3)>": "{{ 7 * 7 }}"})
+    page = read(run)
+    assert len(page.all("script")) == 1
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert hostile in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert "<svg onload=alert(3)>" in page.text
+
+
+def test_every_number_of_the_summary_has_a_definition_one_click_away(make_run):
+    page = read(make_run(toy_result(6)))
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    terms = [b["popovertarget"] for b in page.all("button") if b.get("class") == "term"]
+    assert len(terms) >= 2 + 2 + 6, "summary, table and cases"
+    assert set(terms) <= ids
+    assert "Share of images that <b>worked</b>." in page.text
+    assert "The method gives no definition of this." in page.text
+
+
+def test_summary_shows_shares_in_percent_with_their_interval(make_run):
+    text = " ".join(read(make_run(toy_result(6))).text.split())
+    assert "success 66.7 % 50 to 80 % 12" in text
+    assert "odd 0.25" in text
+
+
+def test_pictures_have_texts_and_identifiers_are_unique(make_run):
+    page = read(make_run(toy_result(6), toy_result(3)))
+    assert len(page.all("img")) == 9 * 3 + 3 + 2, "cases, the case on the first screen, plots"
+    assert all((image.get("alt") or "").strip() for image in page.all("img"))
+    drawings = [svg for svg in page.all("svg") if svg.get("role") == "img"]
+    assert len(drawings) == 2 * 9
+    assert all(svg["aria-label"] for svg in drawings)
+    counts = Counter(attributes["id"] for _, attributes in page.elements if "id" in attributes)
+    assert [identifier for identifier, count in counts.items() if count > 1] == []
+    labelled = [a["aria-labelledby"].split() for _, a in page.elements if a.get("aria-labelledby")]
+    assert {part for parts in labelled for part in parts} <= counts.keys()
+
+
+def test_headings_descend_one_level_at_a_time(make_run):
+    page = read(make_run(toy_result(6)))
+    levels = []
+    for tag, attributes in page.elements:
+        if tag in ("h1", "h2", "h3", "h4"):
+            levels.append(int(tag[1]))
+        elif attributes.get("role") == "heading":
+            levels.append(int(attributes["aria-level"]))
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_first_screen_says_what_was_explained(make_run):
+    text = " ".join(read(make_run(toy_result(6))).text.split())
+    assert "6 mistakes of toy-net, explained" in text
+    assert "6 of 50 images (88 % right)" in text
+
+
+def test_failures_are_shown_with_their_reason(make_run):
+    page = read(make_run(toy_result(6)))
+    failed = [d for d in page.all("details") if "failed" in (d.get("class") or "")]
+    assert [d["data-good"] for d in failed] == ["bad"] * 2
+    assert page.text.count("Failed, local minimum.") >= 2
+    assert "2 of 6 failed" in page.text
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no record", "raises"])
+def test_a_broken_step_becomes_a_sentence_and_the_others_are_shown(make_run, damage):
+    run = make_run(toy_result(3), toy_result(3))
+    step = run / "steps/01-step-1"
+    if damage == "missing":
+        (step / "result.safetensors").unlink()
+    elif damage == "truncated":
+        write_bytes(step / "result.safetensors", (step / "result.safetensors").read_bytes()[:100])
+    elif damage == "no record":
+        write_bytes(step / "step.json", b"{")
+    else:
+        toy_result(3, broken=True).save(step)
+    page = read(run)
+    assert page.text.count("This step could not be read:") == 2, "on the first screen and in its section"
+    assert len([d for d in page.all("details") if (d.get("class") or "").startswith("case")]) == 3
+
+
+def test_failed_and_skipped_steps_say_why(make_run):
+    run = make_run(toy_result(3), toy_result(3), toy_result(3))
+    for i, (status, error) in enumerate([("failed", "Expected luck."), ("skipped", "No mistakes.")], start=1):
+        path = run / f"steps/0{i}-step-{i}/step.json"
+        write_json(path, read_json(path) | {"status": status, "error": error})
+    text = read(run).text
+    assert "This step failed: Expected luck." in text
+    assert "This step was skipped: No mistakes." in text
+
+
+def test_claims_say_in_words_whether_they_were_reached(make_run):
+    run = make_run(toy_result(3))
+    claim = {"key": "a.b", "what": "Success", "paper": 0.78, "target": ">= 0.99", "value": 0.5}
+    claims = [
+        claim | {"low": 0.4, "high": 0.6, "n": 10, "reached": False, "note": ""},
+        claim | {"reached": True},
+        claim | {"reached": None, "value": None},
+    ]
+    write_bytes(run / "claims.json", json.dumps(claims).encode())
+    text = " ".join(read(run).text.split())
+    assert "Beside the paper" in text
+    assert "0.78 >= 0.99 0.50.4 to 0.6n = 10 no" in text
+    assert "0.5 yes" in text
+    assert "– not judged" in text
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"a": 1}', b"[1, null]"])
+def test_broken_claims_are_left_out(make_run, content):
+    run = make_run(toy_result(3))
+    write_bytes(run / "claims.json", content)
+    assert "Beside the paper" not in read(run).text
+
+
+def test_an_empty_run_has_a_report(make_run):
+    run = make_run()
+    for name in ("study.toml", "environment.json", "selection.json"):
+        (run / name).unlink()
+    assert "This run has no finished steps." in read(run).text
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(StorageError, match="Expected a run folder"):
+        write_report(tmp_path / "nothing")
+
+
+def test_plots_not_saved_by_the_step_are_drawn(make_run):
+    page = read(make_run(toy_result(3), saved_plots=False))
+    (plot,) = [image for image in page.all("img") if image["alt"].startswith("A sheet")]
+    assert plot["src"].startswith("data:image/png;base64,")
+
+
+def test_the_same_run_gives_the_same_bytes(make_run, tmp_path):
+    run = make_run(toy_result(6))
+    first = write_report(run).read_bytes()
+    elsewhere = tmp_path / "elsewhere" / run.name
+    shutil.copytree(run, elsewhere)
+    assert write_report(elsewhere).read_bytes() == first
+
+
+def test_a_gallery_of_170_cases_stays_small(make_run):
+    assert write_report(make_run(toy_result(170))).stat().st_size < 12e6

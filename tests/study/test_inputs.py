@@ -1,0 +1,177 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from failscape.classifiers import Classifier
+from failscape.data import ImageSet
+from failscape.errors import ClassifierError, GeneratorError, ImageError, LabelError, SpecError
+from failscape.generators import VAE, save_generator
+from failscape.study.config import ImagesConfig, StudyConfig
+from failscape.study.inputs import load_labelled, load_models, select
+
+
+def by_brightness(x: Tensor) -> Tensor:
+    """Class 0 for dark images, 1 for grey, 2 for bright."""
+    level = x.flatten(1).mean(dim=1, keepdim=True)
+    return -10 * (level - torch.tensor([[0.0, 0.5, 1.0]])).abs()
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    return Classifier(by_brightness, image_shape=(1, 2, 2), class_names=("dark", "grey", "bright"))
+
+
+def shades(levels: list[float], labels: list[int]) -> ImageSet:
+    x = torch.tensor(levels).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    return ImageSet.from_tensors(x, torch.tensor(labels), ("dark", "grey", "bright"), name="shades")
+
+
+def save(file: Path, x: NDArray[Any], y: list[int]) -> ImagesConfig:
+    np.savez(file, x=x, y=np.array(y))
+    return ImagesConfig(spec=str(file))
+
+
+@pytest.mark.parametrize(
+    ("only", "limit", "expected", "counts"),
+    [
+        ("mistakes", None, [1, 3, 5], (6, 3)),
+        ("correct", None, [0, 2, 4], (6, 3)),
+        ("all", None, [0, 1, 2, 3, 4, 5], (6, 3)),
+        ("mistakes", 2, [1, 3], (4, 2)),
+        ("correct", 1, [0], (1, 1)),
+        ("mistakes", 9, [1, 3, 5], (6, 3)),
+    ],
+)
+def test_the_classifier_decides_what_is_explained(
+    classifier: Classifier, only: Any, limit: int | None, expected: list[int], counts: tuple[int, int]
+) -> None:
+    images = shades([0.0, 0.0, 0.5, 0.5, 1.0, 1.0], [0, 1, 1, 2, 2, 0])
+    selection = select(images, classifier, ImagesConfig(spec="shades", only=only, limit=limit))
+    assert selection.images.ids == tuple(f"shades-{i:05d}" for i in expected)
+    assert selection.images.y.tolist() == images.y[expected].tolist()
+    assert (selection.total, selection.classified, selection.correct) == (6, *counts)
+
+
+def test_only_as_much_is_read_as_the_limit_needs(classifier: Classifier) -> None:
+    class Endless:
+        image_shape = (1, 2, 2)
+        largest = 0
+
+        def __len__(self) -> int:
+            return 10**6
+
+        def read(self, indices: Tensor) -> Tensor:
+            self.largest = max(self.largest, int(indices.max()))
+            return torch.zeros(len(indices), 1, 2, 2)
+
+    source = Endless()
+    images = ImageSet(source, torch.ones(10**6, dtype=torch.long), classifier.class_names)
+    selection = select(images, classifier, ImagesConfig(spec="endless", limit=1500))
+    assert len(selection.images) == selection.classified == 1500
+    assert source.largest < 2000
+
+
+def test_nothing_to_explain_is_an_empty_selection(classifier: Classifier) -> None:
+    selection = select(shades([0.0, 1.0], [0, 2]), classifier, ImagesConfig(spec="shades"))
+    assert len(selection.images) == 0
+    assert selection.describe("mistakes") == ("0 images chosen (mistakes); 0 of the 2 images classified are mistakes.")
+
+
+def test_a_network_that_returns_nan_is_refused(classifier: Classifier) -> None:
+    def sometimes_nan(x: Tensor) -> Tensor:
+        return by_brightness(x).masked_fill(x[:, :1, 0, 0] > 0.9, float("nan"))
+
+    broken = Classifier(sometimes_nan, image_shape=(1, 2, 2))
+    with pytest.raises(ClassifierError, match="NaN"):
+        select(shades([0.0, 1.0], [0, 2]), broken, ImagesConfig(spec="shades"))
+
+
+def test_classes_of_the_same_names_are_matched_by_name(tmp_path: Path, classifier: Classifier) -> None:
+    for name, level in (("bright", 255), ("dark", 0), ("grey", 128)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((2, 2), level, dtype=np.uint8)).save(tmp_path / name / "a.png")
+    images = load_labelled(ImagesConfig(spec=str(tmp_path)), classifier)
+    assert images.class_names == classifier.class_names
+    assert torch.equal(classifier.predict(images.x), images.y)
+    assert images.ids[0].startswith("bright")
+
+
+def test_classes_of_other_names_are_matched_by_number(tmp_path: Path, classifier: Classifier) -> None:
+    images = load_labelled(save(tmp_path / "a.npz", np.zeros((3, 2, 2), np.uint8), [2, 0, 1]), classifier)
+    assert (images.y.tolist(), images.class_names) == ([2, 0, 1], ("dark", "grey", "bright"))
+
+
+def test_a_target_takes_the_place_of_labels(tmp_path: Path, classifier: Classifier) -> None:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((2, 2), 255, dtype=np.uint8)).save(tmp_path / name)
+    files = (str(tmp_path / "a.png"), str(tmp_path / "b.png"))
+    images = load_labelled(ImagesConfig(files=files, target="grey"), classifier)
+    assert (images.y.tolist(), images.ids) == ([1, 1], files)
+    with pytest.raises(LabelError, match=r"dark, grey, bright.*'pink'"):
+        load_labelled(ImagesConfig(files=files, target="pink"), classifier)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "words"),
+    [
+        (np.zeros((4, 2, 2), np.uint8), [0, 1, 0, 1], ClassifierError, "as many classes"),
+        (np.zeros((4, 2, 2), np.uint8), [0, 1, 2, 3], ClassifierError, "as many classes"),
+        (np.zeros((3, 2, 2), np.uint8), [2, 2, 2], LabelError, "at least 2 classes"),
+        (np.zeros((3, 2, 2), np.uint8), [0, -1, 2], LabelError, "labels from 0"),
+        (np.zeros((3, 3, 3), np.uint8), [0, 1, 2], ClassifierError, r"\(1, 2, 2\).*\(1, 3, 3\)"),
+        (np.zeros((3, 2, 2, 3), np.uint8), [0, 1, 2], ClassifierError, r"\(1, 2, 2\).*\(3, 2, 2\)"),
+    ],
+    ids=["too few classes", "too many", "one class only", "label out of range", "size", "channels"],
+)
+def test_images_that_do_not_fit_are_refused(
+    tmp_path: Path, classifier: Classifier, x: NDArray[Any], y: list[int], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        load_labelled(save(tmp_path / "a.npz", x, y), classifier)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -0.1])
+def test_values_outside_0_and_1_are_refused_while_classifying(
+    tmp_path: Path, classifier: Classifier, value: float
+) -> None:
+    x = np.zeros((3, 2, 2), np.float32)
+    x[1, 0, 0] = value
+    config = save(tmp_path / "a.npz", x, [0, 1, 2])
+    with pytest.raises(ImageError, match=r"values in \[0, 1\]"):
+        select(load_labelled(config, classifier), classifier, config)
+
+
+def test_a_study_loads_each_generator_once(world: dict[str, Any], tmp_path: Path) -> None:
+    three = str(tmp_path / "vae3.safetensors")
+    world["steps"] = [{"method": "probe"}, {"method": "probe", "generator": three}, {"method": "probe"}]
+    models = load_models(StudyConfig.from_mapping(world), allow_code=False)
+    assert {spec: g.latent_dim for spec, g in models.generators.items()} == {
+        world["generator"]["spec"]: 2,
+        three: 3,
+    }
+    assert models.oracle is not None
+
+
+def test_networks_that_do_not_fit_each_other_are_refused(world: dict[str, Any], tmp_path: Path) -> None:
+    save_generator(VAE(image_shape=(1, 9, 9), latent_dim=2, hidden=(4,)), tmp_path / "large.safetensors")
+    large = world | {"generator": {"spec": str(tmp_path / "large.safetensors")}}
+    with pytest.raises(GeneratorError, match=r"\(1, 8, 8\).*\(1, 9, 9\)"):
+        load_models(StudyConfig.from_mapping(large), allow_code=False)
+
+    code = tmp_path / "mine.py"
+    code.write_text(
+        "import torch, failscape\n"
+        "def two():\n"
+        "    return failscape.Classifier(lambda x: x.flatten(1)[:, :2], image_shape=(1, 8, 8))\n"
+    )
+    other = StudyConfig.from_mapping(world | {"oracle": {"spec": f"python:{code}:two"}})
+    with pytest.raises(ClassifierError, match="same classes"):
+        load_models(other, allow_code=True)
+    with pytest.raises(SpecError, match="--allow-code"):
+        load_models(other, allow_code=False)

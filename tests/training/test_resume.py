@@ -1,0 +1,88 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from failscape.storage import latest_run_folder, read_tensors
+from failscape.training import ClassifierSettings, TrainingSettings, VAESettings
+
+SCRIPT = Path(__file__).with_name("killing.py")
+VARYING = {"seconds", "images_per_second"}
+
+
+def kill(settings: TrainingSettings, folder: Path, stride: int) -> list[tuple[int, int]]:
+    (folder / "settings.toml").write_text(settings.to_toml())
+    done = subprocess.run(
+        [sys.executable, SCRIPT, folder / "settings.toml", folder / "out", str(stride)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [(reached, saved) for reached, saved in json.loads(done.stdout)]
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """What the log says of the training, without what the clock and the kills make of it."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in line.items() if key not in VARYING}
+        for line in lines
+        if line["event"] not in ("start", "resume")
+    ]
+
+
+def check_all_alike(out: Path, last_checkpoint: str, export: str) -> None:
+    """Compare every killed run under `out` with the reference, bit by bit and record by record."""
+    runs = {folder.name: latest_run_folder(folder) for folder in out.iterdir()}
+    reference = runs.pop("reference")
+    assert reference is not None
+    expected = [read_tensors(reference / name) for name in (last_checkpoint, export)]
+    assert any("optimizers" in key for key in expected[0])
+    assert any("averaged" in key for key in expected[0])
+    for name, run in runs.items():
+        assert run is not None, name
+        for file, tensors in zip((last_checkpoint, export), expected, strict=True):
+            got = read_tensors(run / file)
+            assert got.keys() == tensors.keys(), name
+            assert all(torch.equal(got[key], tensors[key]) for key in tensors), name
+        assert records(run) == records(reference), name
+
+
+def check_losses(kills: list[tuple[int, int]], interval: int) -> None:
+    assert all(0 <= reached - saved <= interval for reached, saved in kills)
+
+
+# The exhaustive run takes a minute on a busy machine.
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_at_any_instant_changes_no_bit(
+    stride: int, vae_settings: VAESettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    changes = {"data": str(stripes_file), "validation": str(stripes_file), "images": 96, "checkpoint_every": 32}
+    settings = vae_settings.model_copy(update=changes)
+
+    kills = kill(settings, tmp_path, stride)
+
+    assert len(kills) > 50 / stride
+    assert {saved for _, saved in kills} == {0, 32, 64, 96}
+    check_losses(kills, interval=32)
+    check_all_alike(tmp_path / "out", "checkpoints/000000000096.safetensors", "generator.safetensors")
+
+
+def test_kills_at_random_moments_change_no_bit(
+    classifier_settings: ClassifierSettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    changes = {"data": str(stripes_file), "validation": str(stripes_file), "checkpoint_every": 64}
+    settings = classifier_settings.model_copy(update=changes)
+
+    kills = kill(settings, tmp_path, 0)
+
+    assert len(kills) > 0
+    check_losses(kills, interval=64)
+    check_all_alike(tmp_path / "out", "checkpoints/000000000960.safetensors", "classifier.safetensors")

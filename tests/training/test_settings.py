@@ -1,0 +1,81 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from failscape.classifiers import NETWORKS
+from failscape.errors import ConfigError
+from failscape.training import ClassifierSettings, VAESettings, read_settings
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ClassifierSettings(learning_rate=1 / 3, validation="none", half=True),
+        ClassifierSettings(data="mnist:train+half-corrupted"),
+        VAESettings(hidden=(7, 5), kl_warmup=10, name="two-d"),
+    ],
+)
+def test_toml_gives_the_same_settings_back(settings: ClassifierSettings | VAESettings, tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    path.write_text(settings.to_toml())
+
+    assert read_settings(path) == settings
+
+
+@pytest.mark.parametrize(
+    ("data", "given", "resolved"),
+    [
+        ("mnist:train", "auto", "mnist:test"),
+        ("mnist:train+half-corrupted", "auto", "mnist:test+half-corrupted"),
+        ("folder", "auto", "none"),
+        ("mnist:train", "none", "none"),
+        ("folder", "other", "other"),
+    ],
+)
+def test_validation_is_the_test_split_unless_another_is_named(data: str, given: str, resolved: str) -> None:
+    settings = ClassifierSettings(data=data, validation=given)
+
+    assert settings.validation == resolved
+    assert f'validation = "{resolved}"' in settings.to_toml()
+
+
+def test_architectures_are_those_that_can_be_built() -> None:
+    assert set(get_args(ClassifierSettings.model_fields["architecture"].annotation)) == set(NETWORKS)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ('kind = "gan"', "'gan'"),
+        ("images = 3", "None"),
+        ("kind = ", "TOML"),
+        ('kind = "vae"\nimages = 0', "images = 0"),
+        ('kind = "vae"\nimagse = 5', "imagse = 5"),
+        ('kind = "vae"\nhidden = []', "hidden"),
+        ('kind = "classifier"\narchitecture = "residual-cnn"\nwidth = 12', "multiple of 8"),
+        ('kind = "classifier"\nlearning_rate = nan', "learning_rate"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(content: str, part: str, tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    path.write_text(content)
+
+    with pytest.raises(ConfigError, match=part) as caught:
+        read_settings(path)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        read_settings(tmp_path / "train.toml")
+
+
+def test_settings_do_not_import_torch() -> None:
+    code = "import sys; from failscape.training import VAESettings; VAESettings(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
