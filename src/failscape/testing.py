@@ -229,10 +229,11 @@ def _check_gradient(function: Network, given: Tensor, name: str, rng: torch.Gene
     directions = torch.randn(4, *given.shape, generator=rng).sign()
     claimed = torch.stack([(gradient * direction).flatten(1).sum(dim=1) for direction in directions]).double()
     errors = []
-    for step in (1e-1, 1e-2, 1e-3):
+    for step in (1e-1, 1e-2, 1e-3, 1e-4):
         with torch.no_grad():
             moves = [(score(given + step * d) - score(given - step * d)) / (2 * step) for d in directions]
-        errors.append(float((torch.stack(moves) - claimed).norm() / claimed.norm().clamp_min(1e-3)))
+        # Medians, since a step across a kink says nothing.
+        errors.append(float((torch.stack(moves) - claimed).abs().median() / claimed.abs().median().clamp_min(1e-3)))
     _promise(
         min(errors) < _GRADIENT_TOLERANCE,
         f"the gradient of {name} to agree with finite differences",

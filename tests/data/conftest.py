@@ -23,9 +23,7 @@ def labels() -> NDArray[np.int64]:
 
 @pytest.fixture
 def encode() -> Callable[..., bytes]:
-    def encode(
-        values: NDArray[np.uint8] | NDArray[np.uint16], format: str = "PNG", **options: object
-    ) -> bytes:
+    def encode(values: NDArray[np.uint8] | NDArray[np.uint16], format: str = "PNG", **options: object) -> bytes:
         buffer = io.BytesIO()
         Image.fromarray(values).save(buffer, format, **options)
         return buffer.getvalue()
@@ -34,9 +32,7 @@ def encode() -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def class_folder(
-    tmp_path: Path, digits: Digits, labels: NDArray[np.int64], encode: Callable[..., bytes]
-) -> Path:
+def class_folder(tmp_path: Path, digits: Digits, labels: NDArray[np.int64], encode: Callable[..., bytes]) -> Path:
     """The twelve digits as PNG in the folders `0`, `1` and `2`."""
     folder = tmp_path / "folder"
     for i, (image, label) in enumerate(zip(digits, labels, strict=True)):

@@ -21,9 +21,7 @@ def test_blur_equals_scipy(severity: int, sigma: int, size: tuple[int, int]) -> 
 
 @pytest.mark.parametrize(("severity", "scale"), [(1, 0.08), (2, 0.12), (3, 0.18), (4, 0.26), (5, 0.38)])
 def test_noise_has_the_published_scale(severity: int, scale: float) -> None:
-    noise = CORRUPTIONS["gaussian_noise"](
-        torch.zeros(1, 1, 500, 500), severity, torch.Generator().manual_seed(0)
-    )
+    noise = CORRUPTIONS["gaussian_noise"](torch.zeros(1, 1, 500, 500), severity, torch.Generator().manual_seed(0))
     assert float(noise.std()) == pytest.approx(scale, rel=0.01)
     assert abs(float(noise.mean())) < 4 * scale / 500
 
@@ -31,8 +29,7 @@ def test_noise_has_the_published_scale(severity: int, scale: float) -> None:
 def test_noise_is_clipped_and_repeatable() -> None:
     images = torch.rand(2, 3, 16, 16)
     one, same, other = (
-        corrupt(images, "gaussian_noise", severity=5, rng=torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
+        corrupt(images, "gaussian_noise", severity=5, rng=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

@@ -68,9 +68,7 @@ def test_palette_is_looked_up(tmp_path: Path) -> None:
 
 def test_transparent_lies_on_white(encode: Encode) -> None:
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], dtype=np.uint8)
-    assert (decode(encode(rgba)) * 255).round().transpose(1, 2, 0).tolist() == [
-        [[10, 20, 30], [255, 255, 255]]
-    ]
+    assert (decode(encode(rgba)) * 255).round().transpose(1, 2, 0).tolist() == [[[10, 20, 30], [255, 255, 255]]]
     grey_alpha = np.array([[[10, 255], [10, 0]]], dtype=np.uint8)
     assert (decode(encode(grey_alpha)) * 255).round().tolist() == [[[10, 255]]]
 
@@ -143,17 +141,10 @@ def test_missing(tmp_path: Path) -> None:
 
 def png_of_nothing(width: int, height: int) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(("width", "height"), [(8001, 8000), (10_000, 10_000), (2**31 - 1, 2**31 - 1)])

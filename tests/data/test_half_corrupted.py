@@ -39,9 +39,7 @@ def test_each_image_is_what_its_corruption_makes_of_it() -> None:
             case None:
                 assert torch.equal(x[i], images.x[i])
             case "gaussian_blur", severity:
-                blurred = corrupt(
-                    images.x[i, None], "gaussian_blur", severity=severity, rng=torch.Generator()
-                )
+                blurred = corrupt(images.x[i, None], "gaussian_blur", severity=severity, rng=torch.Generator())
                 assert torch.equal(x[i], (blurred[0] * 255).round() / 255)
             case _, severity:
                 difference = (x[i] - images.x[i]).abs()

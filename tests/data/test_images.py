@@ -215,9 +215,7 @@ def test_each_read_is_checked() -> None:
         images.fingerprint()
 
 
-@pytest.mark.parametrize(
-    "x", [torch.rand(3, 1, 4, 5), torch.rand(3, 3, 4, 4), torch.rand(3, 1, 4, 4).double()]
-)
+@pytest.mark.parametrize("x", [torch.rand(3, 1, 4, 5), torch.rand(3, 3, 4, 4), torch.rand(3, 1, 4, 4).double()])
 def test_a_source_that_breaks_its_word(x: Tensor) -> None:
     images = ImageSet(Broken(x), torch.tensor([0, 1, 1]), ("a", "b"))
     with pytest.raises(ImageError, match="keep to the source's `image_shape`"):

@@ -24,9 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("keys", KEY_PAIRS)
-def test_round_trip(
-    path: Path, digits: Digits, labels: NDArray[np.int64], save: Any, keys: tuple[str, str]
-) -> None:
+def test_round_trip(path: Path, digits: Digits, labels: NDArray[np.int64], save: Any, keys: tuple[str, str]) -> None:
     save(path, **{keys[0]: digits, keys[1]: labels})
     images = read_npz(path)
     assert np.array_equal((images.x[:, 0] * 255).round().numpy(), digits)
@@ -106,9 +104,7 @@ def test_truncated_or_no_zip(path: Path, digits: Digits, labels: NDArray[np.int6
 
 
 def test_damaged_compression(path: Path) -> None:
-    np.savez_compressed(
-        path, x=np.random.default_rng(0).integers(0, 256, (9, 8, 8), dtype=np.uint8), y=np.arange(9)
-    )
+    np.savez_compressed(path, x=np.random.default_rng(0).integers(0, 256, (9, 8, 8), dtype=np.uint8), y=np.arange(9))
     content = bytearray(path.read_bytes())
     content[300:340] = bytes(40)
     path.write_bytes(content)
@@ -122,9 +118,7 @@ def npy_header(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    "shape", [(10**9, 10**6, 10**6), (0, 28, 28), (3, 28, -28), (-3, -28, 28), (3, 28, 27)]
-)
+@pytest.mark.parametrize("shape", [(10**9, 10**6, 10**6), (0, 28, 28), (3, 28, -28), (-3, -28, 28), (3, 28, 27)])
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_header_that_does_not_fit_the_bytes(path: Path, shape: tuple[int, ...], method: int) -> None:
     with zipfile.ZipFile(path, "w", method) as archive:

@@ -35,9 +35,7 @@ def write(path: Path, images: Any, labels: Any, *, metadata: Any = None, rows: i
 
 
 @pytest.mark.parametrize("struct", [False, True])
-def test_round_trip(
-    path: Path, digits: Digits, labels: NDArray[np.int64], encoded: list[bytes], struct: bool
-) -> None:
+def test_round_trip(path: Path, digits: Digits, labels: NDArray[np.int64], encoded: list[bytes], struct: bool) -> None:
     write(path, [{"bytes": b, "path": None} for b in encoded] if struct else encoded, labels)
     images = read_parquet(path)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
@@ -56,9 +54,7 @@ def test_names_from_hugging_face(path: Path, labels: NDArray[np.int64], encoded:
     assert read_parquet(path).class_names == ("cat", "dog", "eel", "fox")
 
 
-@pytest.mark.parametrize(
-    "metadata", [[], {"info": {"features": {"label": {"dtype": "int64"}}}}, {"info": None}]
-)
+@pytest.mark.parametrize("metadata", [[], {"info": {"features": {"label": {"dtype": "int64"}}}}, {"info": None}])
 def test_other_metadata(path: Path, labels: NDArray[np.int64], encoded: list[bytes], metadata: Any) -> None:
     write(path, encoded, labels, metadata=metadata)
     assert read_parquet(path).class_names == ("0", "1", "2")
@@ -84,9 +80,7 @@ def test_one_row_group_is_held_at_a_time(path: Path, encode: Encode) -> None:
         assert pa.total_allocated_bytes() - before < sum(map(len, large)) / 8
 
 
-def test_damage_is_found_only_where_it_is_read(
-    path: Path, labels: NDArray[np.int64], encoded: list[bytes]
-) -> None:
+def test_damage_is_found_only_where_it_is_read(path: Path, labels: NDArray[np.int64], encoded: list[bytes]) -> None:
     encoded[7] = encoded[7][:40]
     write(path, encoded, labels)
     images = read_parquet(path)

@@ -56,9 +56,7 @@ def test_data_folder_before_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for stem in STEMS:
         raw = gzip.decompress((ASSETS / f"{stem}.gz").read_bytes())
         # Compressed otherwise than the published file: only what is inside counts.
-        (given / f"{stem}.gz" if zipped else given / stem).write_bytes(
-            gzip.compress(raw, 1) if zipped else raw
-        )
+        (given / f"{stem}.gz" if zipped else given / stem).write_bytes(gzip.compress(raw, 1) if zipped else raw)
     cache = tmp_path / "cache" / "mnist"
     cache.mkdir(parents=True)
     for stem in STEMS:
@@ -85,9 +83,7 @@ def test_no_network() -> None:
 
 def test_only_https(monkeypatch: pytest.MonkeyPatch) -> None:
     set_mirrors(monkeypatch, "fashion-mnist", "http://localhost:1/", "file:///etc/")
-    with pytest.raises(
-        DataError, match=r"http://localhost:1/: not an https address; file:///etc/: not an https"
-    ):
+    with pytest.raises(DataError, match=r"http://localhost:1/: not an https address; file:///etc/: not an https"):
         read_published("fashion-mnist", "test")
 
 
@@ -108,12 +104,8 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is not installed")
-    request = (
-        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    )
-    subprocess.run(
-        [openssl, *request.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
+    request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run([openssl, *request.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     folder = tmp_path / "mirror"
     folder.mkdir()
@@ -147,17 +139,13 @@ def test_download_from_the_second_mirror_then_from_the_cache(
     (folder / "bad" / f"{STEMS[0]}.gz").write_bytes(gzip.compress(b"something else"))
     set_mirrors(monkeypatch, "digits", "https://localhost:1/", f"{url}bad/", f"{url}good/")
     assert len(read_published("digits", "test")) == 10_000
-    assert sorted(file.name for file in (cache_folder() / "digits").iterdir()) == sorted(
-        f"{s}.gz" for s in STEMS
-    )
+    assert sorted(file.name for file in (cache_folder() / "digits").iterdir()) == sorted(f"{s}.gz" for s in STEMS)
     set_mirrors(monkeypatch, "digits", "https://localhost:1/")
     assert len(read_published("digits", "test")) == 10_000
 
 
 @pytest.mark.usefixtures("not_embedded")
-def test_download_of_something_else_leaves_nothing(
-    mirror: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_download_of_something_else_leaves_nothing(mirror: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     url, folder = mirror
     (folder / f"{STEMS[0]}.gz").write_bytes((ASSETS / f"{STEMS[1]}.gz").read_bytes())
     set_mirrors(monkeypatch, "digits", url, f"{url}missing/")

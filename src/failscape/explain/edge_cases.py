@@ -13,7 +13,7 @@ from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.explain.method import SHARED, BatchedMethod, Result
-from failscape.explain.perturbed import LatentBank, PerturbedImages
+from failscape.explain.perturbed import LatentBank, PerturbedImages, logit_margin
 from failscape.figures import Case, Figure, Gallery, Panel, Plot, image_grid
 from failscape.generators import Generator, require_autoencoder
 from failscape.metrics import rate
@@ -249,7 +249,11 @@ class EdgeCases(BatchedMethod[EdgeCasesResult]):
         perturbed = PerturbedImages(classifier, autoencoder, x, y)
         bank = LatentBank.of_prior(perturbed, 64 * self.candidates, rng=rng)
         candidates = bank.candidates(perturbed.z, y, self.candidates)
-        nearest = minimal_norm(perturbed.logit_margin, candidates, rng=rng)
+
+        def margin(epsilon: Tensor, rows: Tensor) -> Tensor:
+            return logit_margin(perturbed.logits(epsilon, rows), y[rows])
+
+        nearest = minimal_norm(margin, candidates, rng=rng)
 
         # An image that is inside already has no boundary between itself and the class.
         rows = (nearest.valid & (nearest.epsilon.norm(dim=1) > 0)).nonzero()[:, 0]
@@ -258,7 +262,7 @@ class EdgeCases(BatchedMethod[EdgeCasesResult]):
         # The scan's step is already a part of the line; the bisection does the rest.
         scan = 16
         bisections = math.ceil(math.log2(self.reach / (scan * self.tolerance) * 8))
-        crossing = first_crossing(perturbed.logit_margin, ends, owners, scan=scan, bisections=bisections)
+        crossing = first_crossing(margin, ends, owners, scan=scan, bisections=bisections)
 
         found = crossing.found
         owners, outside, inside = owners[found], crossing.outside[found], crossing.inside[found]

@@ -6,20 +6,21 @@ marked with what the classifier, and the oracle if one is given, now say.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, final
+from types import UnionType
+from typing import Any, ClassVar, Generic, TypeVar, final, get_args, get_origin
 
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, jaxtyped
 from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.errors import ClassifierError, GeneratorError, ImageError, LabelError, WeightsError
 from failscape.figures import Figure
 from failscape.generators import Generator
-from failscape.storage import read_json, read_tensors, write_json, write_tensors
+from failscape.storage import digest, read_json, read_tensors, write_json, write_tensors
 
 EIGHT_BITS: Mapping[str, bool] = {"eight_bits": True}
 SHARED: Mapping[str, bool] = {"shared": True}
@@ -101,7 +102,8 @@ class Result(ABC):
             else:
                 plain[name] = list(value) if isinstance(value, tuple) else value
         write_tensors(folder / "result.safetensors", tensors)
-        write_json(folder / "result.json", {"type": type(self).__name__, "values": plain})
+        header = {"type": type(self).__name__, "sha256": digest(folder / "result.safetensors")}
+        write_json(folder / "result.json", header | {"values": plain})
 
     @final
     @classmethod
@@ -115,7 +117,13 @@ class Result(ABC):
         document = read_json(folder / "result.json")
         if document.get("type") != cls.__name__:
             raise WeightsError(f"Expected a {cls.__name__} in {folder}, but got {document.get('type')!r}.")
-        values: dict[str, Any] = dict(document.get("values", {})) | tensors
+        if document.get("sha256") != digest(folder / "result.safetensors"):
+            raise WeightsError(
+                f"Expected the two files of the result in {folder} to belong together, but the tensors have another "
+                "SHA-256 than result.json says. Run the step again."
+            )
+        plain = document.get("values")
+        values: dict[str, Any] = (plain if isinstance(plain, dict) else {}) | tensors
         arguments: dict[str, Any] = {}
         for entry in fields(cls):
             if entry.name in values:
@@ -127,10 +135,8 @@ class Result(ABC):
         if probs is not None:
             oracle = tensors.get("verification.oracle_probs")
             arguments["verification"] = Verification(probs=probs, oracle_probs=oracle)
-        try:
-            return cls(**arguments)
-        except TypeError as error:
-            raise WeightsError(f"Expected a complete {cls.__name__} in {folder}, but got: {error}.") from error
+        _check_fields(cls, arguments, folder)
+        return cls(**arguments)
 
     def _leaves(self) -> list[tuple[str, Any, bool]]:
         leaves = []
@@ -205,12 +211,15 @@ class Method(ABC, Generic[R]):
         names = tuple(str(i) for i in range(len(x))) if ids is None else tuple(ids)
         if len(names) != len(x):
             raise LabelError(f"Expected one id an image, {len(x)} in all, but got {len(names)}.")
-        result = self.run(classifier, generator, x, y, ids=names, rng=rng)
-        images = to_8_bits(result.images)
+        result = self.run(classifier, generator, x, y.long(), ids=names, rng=rng)
+        # All that is saved in 8 bits is rounded now, so that a loaded result is the same as this one.
+        eight_bits = [entry.name for entry in fields(result) if entry.metadata.get("eight_bits")]
+        rounded: dict[str, Tensor] = {name: to_8_bits(getattr(result, name)) for name in eight_bits}
+        images = rounded["images"]
         verification = Verification(
             probs=classifier.probs(images), oracle_probs=None if oracle is None else oracle.probs(images)
         )
-        return replace(result, images=images, verification=verification)
+        return replace(result, verification=verification, **rounded)
 
 
 class BatchedMethod(Method[R]):
@@ -272,8 +281,33 @@ class BatchedMethod(Method[R]):
         return self.reduce(partials)
 
 
+def _check_fields(kind: type[Result], arguments: Mapping[str, Any], folder: Path) -> None:
+    """Refuse what a file holds in place of a result: fields missing, of other types, or of lengths at odds."""
+    with jaxtyped("context"):
+        for entry in fields(kind):
+            if entry.name not in arguments:
+                fits = entry.default is not MISSING
+            elif entry.name == "verification":
+                fits = all(_fits(getattr(arguments[entry.name], e.name), e.type) for e in fields(Verification))
+            else:
+                fits = _fits(arguments[entry.name], entry.type)
+            if not fits:
+                raise WeightsError(
+                    f"Expected a complete {kind.__name__} in {folder}, but {entry.name!r} is missing or of another "
+                    "type or shape. Run the step again."
+                )
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(kind, UnionType):
+        return any(_fits(value, part) for part in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
 def _check_images(x: Tensor, y: Tensor) -> None:
-    if x.ndim != 4 or not x.is_floating_point() or len(x) == 0:
+    if x.ndim != 4 or x.dtype != torch.float32 or len(x) == 0:
         raise ImageError(
             f"Expected at least one image, float32 of shape (N, C, H, W), but got {x.dtype} of shape {tuple(x.shape)}."
         )
@@ -306,6 +340,11 @@ def _check_models(
         raise ClassifierError(
             f"Expected an oracle for images of shape {shape} and {classifier.num_classes} classes, but "
             f"{oracle.name} takes {oracle.image_shape} and has {oracle.num_classes}."
+        )
+    if oracle is not None and oracle.class_names != classifier.class_names:
+        raise ClassifierError(
+            f"Expected an oracle of the same classes as {classifier.name}, {classifier.class_names}, but "
+            f"{oracle.name} has {oracle.class_names}. Give both the same class names, in the same order."
         )
     if y.min() < 0 or y.max() >= classifier.num_classes:
         raise LabelError(

@@ -14,6 +14,8 @@ from failscape.generators import Autoencoder
 
 # All of a latent space means so many standard deviations of the prior to each side.
 _PRIOR_SPAN = 4.0
+# Images that are classified at once: few enough to stay in a processor's cache.
+_CHUNK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,30 +97,42 @@ class PerturbedImages:
     @torch.no_grad()
     def probs(self, epsilon: Tensor, rows: Tensor) -> Tensor:
         """Return the class probabilities of x' as saved, without gradients and with bounded memory."""
-        parts = zip(epsilon.split(2048), rows.split(2048), strict=True)
+        parts = zip(epsilon.split(_CHUNK), rows.split(_CHUNK), strict=True)
         return torch.cat([self.logits(e, r).softmax(dim=1) for e, r in parts])
 
-    def logit_margin(self, epsilon: Tensor, rows: Tensor) -> Tensor:
-        """Return the logit of the wanted class less the largest other."""
-        own, others = self._split(self.logits(epsilon, rows), rows)
-        return own - others.amax(dim=1)
-
-    def log_odds(self, epsilon: Tensor, rows: Tensor) -> Tensor:
-        """Return the log-odds of the wanted class."""
-        own, others = self._split(self.logits(epsilon, rows), rows)
-        return own - others.logsumexp(dim=1)
+    @torch.no_grad()
+    def logits_of_drawn(self, drawn: Tensor, row: int) -> Tensor:
+        """Return the logits of x' for one row, given images g(z') that may serve other rows as well."""
+        return self.classifier(to_8_bits(drawn + self._residual[row]))
 
     def stopped_loss(self, epsilon: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy of x' (eq. 2) and whether its class is the wanted one, before any rounding."""
         logits = self.classifier(self.images(epsilon, rows))
         return F.cross_entropy(logits, self.y[rows], reduction="none"), logits.argmax(dim=1) == self.y[rows]
 
-    def box(self) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
-        """Return, for each row, the corners of the perturbations that stay within the latents in use."""
-        low = self.z.amin(dim=0).clamp_max(-_PRIOR_SPAN)
-        high = self.z.amax(dim=0).clamp_min(_PRIOR_SPAN)
-        return low - self.z, high - self.z
+    def same_images(self, rows: Int[Tensor, " M"]) -> list[tuple[int, Int[Tensor, " L"]]]:
+        """Group rows that hold the same image: one row of each group, and the places in `rows` of all of it."""
+        key = torch.cat([self._residual[rows].flatten(1), self.z[rows]], dim=1)
+        _, group = torch.unique(key, dim=0, return_inverse=True)
+        places = [(group == number).nonzero()[:, 0] for number in range(int(group.max()) + 1)]
+        return [(int(rows[place[0]]), place) for place in places]
 
-    def _split(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        wanted = self.y[rows][:, None]
-        return logits.gather(1, wanted)[:, 0], logits.scatter(1, wanted, -torch.inf)
+    def box(self) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
+        """Return the corners of the part of the latent space that is in use."""
+        return self.z.amin(dim=0).clamp_max(-_PRIOR_SPAN), self.z.amax(dim=0).clamp_min(_PRIOR_SPAN)
+
+
+def logit_margin(logits: Float[Tensor, "M K"], wanted: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Return the logit of the wanted class less the largest other."""
+    own, others = _split(logits, wanted)
+    return own - others.amax(dim=1)
+
+
+def log_odds(logits: Float[Tensor, "M K"], wanted: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Return the log-odds of the wanted class."""
+    own, others = _split(logits, wanted)
+    return own - others.logsumexp(dim=1)
+
+
+def _split(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    return logits.gather(1, wanted[:, None])[:, 0], logits.scatter(1, wanted[:, None], -torch.inf)

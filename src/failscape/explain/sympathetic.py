@@ -6,13 +6,13 @@ from functools import partial
 from typing import ClassVar, Literal, final, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
 from failscape.explain.method import BatchedMethod
-from failscape.explain.perturbed import LatentBank, PerturbedImages
+from failscape.explain.perturbed import LatentBank, PerturbedImages, log_odds, logit_margin
 from failscape.explain.sympathetic_result import UNKNOWN, SympatheticResult
 from failscape.generators import Generator, require_autoencoder
 from failscape.search import (
@@ -63,7 +63,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         max_steps: where mode "fixed-step" gives up.
         plane: points along each side of the map of a two-dimensional latent space, 0 for no maps.
         grid: points along each side of the grid that says, for a two-dimensional latent space, whether the class
-            of an image where nothing was found can be reached at all.
+            of an image where nothing was found can be reached at all; 0 for none.
         batch_size: images that are searched at the same time.
 
     Raises:
@@ -97,8 +97,8 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         bank: int = 2048,
         anchors: ImageSet | None = None,
         starts: int = 3,
-        steps: int = 12,
-        rounds: int = 2,
+        steps: int = 16,
+        rounds: int = 1,
         step: float = 0.1,
         max_steps: int = 500,
         plane: int = 48,
@@ -118,11 +118,14 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             "steps": steps,
             "max_steps": max_steps,
         }
-        for name, count in {**counts, "grid": grid, "batch_size": batch_size}.items():
+        for name, count in {**counts, "batch_size": batch_size}.items():
             if count < 1:
                 raise ValueError(f"Expected `{name}` to be at least 1, but got {count}.")
-        if rounds < 0 or plane < 0 or plane == 1:
-            raise ValueError(f"Expected `rounds` >= 0 and `plane` to be 0 or at least 2, but got {rounds}, {plane}.")
+        if rounds < 0 or min(plane, grid) < 0 or 1 in (plane, grid):
+            raise ValueError(
+                "Expected `rounds` >= 0, and `plane` and `grid` to be 0 or at least 2, but got "
+                f"{rounds}, {plane}, {grid}."
+            )
         self.mode: Mode = mode
         self.confidence = confidence
         self.margin = margin
@@ -206,34 +209,49 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         return found
 
     def objective(self, perturbed: PerturbedImages) -> Objective:
-        """Return the score: how far the image is within what the mode asks for, in logits."""
+        """Return the score that is searched with."""
+        return lambda epsilon, rows: self._score(perturbed.logits(epsilon, rows), perturbed.y[rows])
+
+    def _score(self, logits: Float[Tensor, "M K"], wanted: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+        """Return how far the images are within what the mode asks for, in logits."""
         if self.mode == "confident":
             required = math.log(self.confidence / (1 - self.confidence))
-            return lambda epsilon, rows: perturbed.log_odds(epsilon, rows) - required - self.margin
-        margin = self.margin if self.mode == "boundary" else 0.0
-        return lambda epsilon, rows: perturbed.logit_margin(epsilon, rows) - margin
+            return log_odds(logits, wanted) - required - self.margin
+        return logit_margin(logits, wanted) - (self.margin if self.mode == "boundary" else 0.0)
 
-    def _reachable(self, perturbed: PerturbedImages, found: Tensor) -> Int[Tensor, " N"]:
+    def _reachable(self, perturbed: PerturbedImages, found: Bool[Tensor, " N"]) -> Int[Tensor, " N"]:
         """Say for each image whether its class can be reached: 1 yes, 0 no, UNKNOWN where that cannot be told."""
         reachable = torch.where(found, 1, UNKNOWN)
         missed = (~found).nonzero()[:, 0]
-        if perturbed.z.shape[1] == 2 and len(missed):
-            low, high = perturbed.box()
-            grid = search_grid(self.objective(perturbed), low[missed], high[missed], missed, resolution=self.grid)
-            reachable[missed] = grid.reachable.long()
+        if not self.grid or perturbed.z.shape[1] != 2 or not len(missed):
+            return reachable
+        groups = perturbed.same_images(missed)
+
+        def scores(points: Float[Tensor, "P 2"]) -> Float[Tensor, "M P"]:
+            # A latent is drawn once for all images, and an image classified once for all classes.
+            drawn = perturbed.draw(points)
+            scores = torch.empty(len(missed), len(points))
+            for row, places in groups:
+                logits = perturbed.logits_of_drawn(drawn, row)
+                for place in places.tolist():
+                    scores[place] = self._score(logits, perturbed.y[missed[place]].expand(len(points)))
+            return scores
+
+        low, high = perturbed.box()
+        grid = search_grid(scores, perturbed.z[missed], low, high, resolution=self.grid)
+        reachable[missed] = grid.reachable.long()
         return reachable
 
     def _with_planes(self, result: SympatheticResult, perturbed: PerturbedImages) -> SympatheticResult:
         low, high = perturbed.box()
-        # One grid over the latents serves all images: only what is added to it differs.
-        z = grid_points((low + perturbed.z)[0], (high + perturbed.z)[0], self.plane)
+        points = grid_points(low, high, self.plane)
+        drawn = perturbed.draw(points)
         classes, losses = [], []
-        for row in range(len(perturbed.z)):
-            probs = perturbed.probs(z - perturbed.z[row], torch.full((len(z),), row))
-            classes.append(probs.argmax(dim=1).to(torch.uint8).view(self.plane, self.plane))
-            loss = -probs[:, perturbed.y[row]].clamp_min(1e-12).log()
-            losses.append(loss.half().view(self.plane, self.plane))
-        extent = torch.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], dim=1)
+        for row, wanted in enumerate(perturbed.y.tolist()):
+            log_probs = perturbed.logits_of_drawn(drawn, row).log_softmax(dim=1)
+            classes.append(log_probs.argmax(dim=1).to(torch.uint8).view(self.plane, self.plane))
+            losses.append(-log_probs[:, wanted].view(self.plane, self.plane).half())
+        extent = torch.stack([low[0], high[0], low[1], high[1]]).repeat(len(perturbed.z), 1)
         return result.with_planes(torch.stack(classes), torch.stack(losses), extent)
 
 

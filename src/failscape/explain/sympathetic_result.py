@@ -7,7 +7,7 @@ from typing import final
 
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
@@ -93,7 +93,7 @@ class SympatheticResult(Result):
         ids: the images' names.
         plane_classes: predicted classes over the plane of a two-dimensional latent space.
         plane_loss: cross-entropy to the wanted class there.
-        plane_extent: lowest and highest perturbation of the plane in each coordinate.
+        plane_extent: lowest and highest latent of the plane in each coordinate.
     """
 
     originals: Float[Tensor, "N C H W"] = field(metadata=EIGHT_BITS)
@@ -111,7 +111,7 @@ class SympatheticResult(Result):
     confidence: float
     class_names: tuple[str, ...] = field(metadata=SHARED)
     ids: tuple[str, ...]
-    plane_classes: Int[Tensor, "N R R"] | None = None
+    plane_classes: UInt8[Tensor, "N R R"] | None = None
     plane_loss: Float[Tensor, "N R R"] | None = None
     plane_extent: Float[Tensor, "N 4"] | None = None
 
@@ -248,7 +248,7 @@ class SympatheticResult(Result):
         return [*figures, gallery]
 
     def with_planes(
-        self, classes: Int[Tensor, "N R R"], loss: Float[Tensor, "N R R"], extent: Float[Tensor, "N 4"]
+        self, classes: UInt8[Tensor, "N R R"], loss: Float[Tensor, "N R R"], extent: Float[Tensor, "N 4"]
     ) -> "SympatheticResult":
         """Return the result with maps of the latent plane."""
         return replace(self, plane_classes=classes, plane_loss=loss, plane_extent=extent)
@@ -262,7 +262,7 @@ class SympatheticResult(Result):
         """Return the map of one image, in absolute latent coordinates."""
         if self.plane_classes is None or self.plane_loss is None or self.plane_extent is None:
             return None
-        low_1, high_1, low_2, high_2 = (self.plane_extent[row] + self.z[row].repeat_interleave(2)).tolist()
+        low_1, high_1, low_2, high_2 = self.plane_extent[row].tolist()
         return LatentPlane(
             classes=self.plane_classes[row].long(),
             loss=self.plane_loss[row].float(),

@@ -1,12 +1,15 @@
 """What is reachable at all in two dimensions: every point of a fine grid is tried."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from failscape.search.objective import Objective, is_valid, scores_of
+from failscape.search.objective import is_valid
+
+_CHUNK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,31 +25,34 @@ class GridSearch:
     reachable: Bool[Tensor, " N"]
 
 
+@torch.no_grad()
 def search_grid(
-    objective: Objective,
-    low: Float[Tensor, "N 2"],
-    high: Float[Tensor, "N 2"],
-    rows: Int[Tensor, " N"],
+    scores: Callable[[Tensor], Tensor],
+    centres: Float[Tensor, "M 2"],
+    low: Float[Tensor, " 2"],
+    high: Float[Tensor, " 2"],
     *,
     resolution: int = 200,
 ) -> GridSearch:
-    """Try every point of a square grid over the box of each row.
+    """Try every point of one square grid for all rows.
 
     Args:
-        objective: the score, valid where it is not negative.
-        low: lower corner of the box of each row, in latent units.
+        scores: from points of the plane `(P, 2)` to the score of each for each row `(M, P)`, valid where it is not
+            negative.
+        centres: the point of each row from which perturbations count.
+        low: lower corner of the grid, in latent units.
         high: upper corner.
-        rows: the row of the problem that each belongs to.
         resolution: points along each side.
     """
-    epsilon = torch.full_like(low, torch.nan)
-    for index, row in enumerate(rows):
-        points = grid_points(low[index], high[index], resolution)
-        scores = scores_of(objective, points[None], row[None])[0]
-        valid = points[is_valid(scores)]
-        if len(valid):
-            epsilon[index] = valid[valid.norm(dim=1).argmin()]
-    return GridSearch(epsilon=epsilon, reachable=~epsilon.isnan().any(dim=1))
+    epsilon = torch.full_like(centres, torch.nan)
+    best = torch.full((len(centres),), torch.inf)
+    for points in grid_points(low, high, resolution).split(_CHUNK):
+        distance = torch.where(is_valid(scores(points)), torch.cdist(centres, points), torch.inf)
+        nearest, place = distance.min(dim=1)
+        better = nearest < best
+        best[better] = nearest[better]
+        epsilon[better] = points[place[better]] - centres[better]
+    return GridSearch(epsilon=epsilon, reachable=best.isfinite())
 
 
 def grid_points(low: Float[Tensor, " 2"], high: Float[Tensor, " 2"], resolution: int) -> Float[Tensor, "P 2"]:

@@ -9,6 +9,10 @@ from torch import Tensor
 from failscape.search.line import first_crossing
 from failscape.search.objective import Objective, is_valid, scores_of, value_and_gradient
 
+# How far beyond the linearised boundary a step from outside aims: 1.2 found smaller norms on MNIST mistakes than
+# 1.0, 1.5 and 2.0 (0.225 against 0.232, 0.227 and 0.250 after 24 steps from the origin alone).
+_OVERSHOOT = 1.2
+
 
 @dataclass(frozen=True, kw_only=True)
 class MinimalNorm:
@@ -43,16 +47,16 @@ def minimal_norm(
     *,
     rng: torch.Generator,
     starts: int = 3,
-    steps: int = 12,
-    rounds: int = 2,
-    radius: float = 0.5,
+    steps: int = 16,
+    rounds: int = 1,
+    radius: float = 0.75,
     tolerance: float = 0.01,
 ) -> MinimalNorm:
     """Find, row by row, the valid perturbation of smallest norm.
 
-    The origin and the most promising candidates of each row are starts of a `_descend`; a candidate that is
-    valid already is first moved toward the origin. Then rounds of restarts, drawn at random within the ball of the
-    best norm so far, go on for the rows that still improve. Between rounds the best is moved along its line.
+    The origin and the most promising candidates of each row are starts of descents. Then rounds of restarts, drawn
+    at random within the ball of the best norm so far, go on for the rows that still improve. After each round the
+    best is moved toward the origin, to where validity first begins on that line.
 
     Args:
         objective: the score, valid where it is not negative.
@@ -75,7 +79,8 @@ def minimal_norm(
         found = active[best.valid[active]]
         crossing = first_crossing(objective, best.epsilon[found], found)
         best.offer(found, crossing.inside, crossing.score)
-        improved = ~best.valid[active] | (best.norm[active] < (1 - tolerance) * before)
+        norm = best.norm[active]
+        improved = ~best.valid[active] | ((norm > 0) & (norm < (1 - tolerance) * before))
         active = active[improved]
         if index == rounds or not len(active):
             break
@@ -140,10 +145,12 @@ def _descend(
 ) -> None:
     r"""Walk from each point to the nearest one on the boundary of validity.
 
-    Each step goes to the point nearest to the origin on the linearised boundary,
-    $\epsilon^+ = g \, (g^T \epsilon - s) / \|g\|^2$, no farther than a trust radius of the row, which shrinks when
-    validity has changed and grows when it has not. Descents that converge, or that are invalid beyond the best
-    norm of their row, leave the batch.
+    From a valid point a step goes to the point nearest to the origin on the linearised boundary,
+    $\epsilon^+ = g \, (g^T \epsilon - s) / \|g\|^2$; from one that is not valid, straight on to the boundary and
+    a little beyond, $\epsilon^+ = \epsilon - \omega s \, g / \|g\|^2$. (Going for the nearest point from there too
+    may circle for ever without meeting a valid one.) No step is longer than the trust radius of its row, which
+    shrinks when validity has changed and grows when it has not. Descents that converge, or that are not valid
+    beyond the best norm of their row, leave the batch.
 
     References:
         Hasofer and Lind (1974), Rackwitz and Fiessler (1978): the first-order reliability method.
@@ -164,20 +171,20 @@ def _descend(
         _offer_best(best, owner, point, score, path[alive])
 
         squared = gradient.square().sum(dim=1).clamp_min(1e-12)
-        scale = ((gradient * point).sum(dim=1) - score) / squared
-        move = scale.clamp_min(0)[:, None] * gradient - point
-        length = move.norm(dim=1)
-
         valid = is_valid(score)
-        flipped = (valid != was_valid[alive]) & (index > 0)
-        size[alive] *= torch.where(flipped, 0.5, 1.5)
+        nearer = (((gradient * point).sum(dim=1) - score) / squared).clamp_min(0)[:, None] * gradient - point
+        ahead = (-_OVERSHOOT * score / squared)[:, None] * gradient
+        move = torch.where(valid[:, None], nearer, ahead)
+        length = move.norm(dim=1)
+        if index > 0:
+            size[alive] *= torch.where(valid != was_valid[alive], 0.5, 1.5)
         was_valid[alive] = valid
         move *= (size[alive] / length.clamp_min(1e-12)).clamp_max(1)[:, None]
         epsilon[alive] = point + move
 
         converged = valid & (length < 0.01 * best.norm[owner])
         hopeless = ~valid & (index >= 2) & (point.norm(dim=1) > 1.5 * best.norm[owner])
-        alive = alive[~(converged | hopeless)]
+        alive = alive[~(converged | hopeless | (best.norm[owner] == 0))]
         if not len(alive):
             break
 

@@ -10,7 +10,7 @@ from torch import Tensor
 # that is not negative means valid. Rows do not influence each other.
 Objective = Callable[[Tensor, Tensor], Tensor]
 
-_CHUNK = 2048
+_CHUNK = 1024
 
 
 def value_and_gradient(

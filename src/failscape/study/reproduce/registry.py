@@ -16,18 +16,15 @@ from failscape.study.runner import run_study
 
 
 class Reproduction(Protocol):
-    """What the module of a reproduction offers.
-
-    Attributes:
-        WEIGHTS: names of the embedded weights that it uses.
-        CLAIMS: the comparison with the paper.
-    """
+    """What the module of a reproduction offers."""
 
     @property
-    def WEIGHTS(self) -> tuple[str, ...]: ...  # noqa: N802
+    def WEIGHTS(self) -> tuple[str, ...]:
+        """Names of the embedded weights that it uses."""
 
     @property
-    def CLAIMS(self) -> tuple[Claim, ...]: ...  # noqa: N802
+    def CLAIMS(self) -> tuple[Claim, ...]:
+        """The comparison with the paper."""
 
     def study(self, weights: Mapping[str, str]) -> StudyConfig:
         """Return the study, given where each of `WEIGHTS` is loaded from."""
