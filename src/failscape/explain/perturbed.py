@@ -89,10 +89,14 @@ class PerturbedImages:
         perturbed: Tensor = self.generator(self.z[rows] + epsilon) + self._residual[rows]
         return perturbed.clamp(0, 1)
 
-    def logits(self, epsilon: Tensor, rows: Tensor) -> Tensor:
-        """Return the logits of x' as saved; the gradient passes through the rounding as if it were not there."""
+    def saved(self, epsilon: Tensor, rows: Tensor) -> Tensor:
+        """Return x' as saved; the gradient passes through the rounding as if it were not there."""
         images = self.images(epsilon, rows)
-        return self.classifier(images + (to_8_bits(images) - images).detach())
+        return images + (to_8_bits(images) - images).detach()
+
+    def logits(self, epsilon: Tensor, rows: Tensor) -> Tensor:
+        """Return the logits of x' as saved."""
+        return self.classifier(self.saved(epsilon, rows))
 
     @torch.no_grad()
     def probs(self, epsilon: Tensor, rows: Tensor) -> Tensor:
@@ -100,10 +104,9 @@ class PerturbedImages:
         parts = zip(epsilon.split(_CHUNK), rows.split(_CHUNK), strict=True)
         return torch.cat([self.logits(e, r).softmax(dim=1) for e, r in parts])
 
-    @torch.no_grad()
-    def logits_of_drawn(self, drawn: Tensor, row: int) -> Tensor:
-        """Return the logits of x' for one row, given images g(z') that may serve other rows as well."""
-        return self.classifier(to_8_bits(drawn + self._residual[row]))
+    def saved_from(self, drawn: Tensor, row: int) -> Tensor:
+        """Return x' as saved for one row, given images g(z') that may serve other rows as well."""
+        return to_8_bits(drawn + self._residual[row])
 
     def stopped_loss(self, epsilon: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy of x' (eq. 2) and whether its class is the wanted one, before any rounding."""

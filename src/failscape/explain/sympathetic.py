@@ -18,7 +18,6 @@ from failscape.generators import Generator, require_autoencoder
 from failscape.search import (
     Descent,
     MinimalNorm,
-    Objective,
     descend_fixed_step,
     grid_points,
     minimal_norm,
@@ -26,6 +25,8 @@ from failscape.search import (
 )
 
 Mode = Literal["boundary", "confident", "fixed-step"]
+# The guard averages over so many draws of noise an image.
+_GUARD_DRAWS = 2
 # The path from the image to its example is shown at so many even steps, both ends included.
 _LINE_POINTS = 11
 
@@ -50,6 +51,9 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             `confidence`: it shows what would make the image one of that class. "fixed-step" is the published
             procedure, gradient descent on the cross-entropy until the first success, kept as the baseline.
         confidence: the probability to reach in mode "confident", in (0, 1).
+        guard: standard deviation of the pixel noise under which mode "confident" wants the probability too, on
+            average over two draws an image; 0 for none. Without it an exact search ends on images that only this
+            classifier is sure of.
         margin: how far beyond the boundary to go, in logits, so that another machine's arithmetic comes to the
             same verdict.
         candidates: other latents of the wanted class that are tried as starts for each image.
@@ -92,6 +96,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         *,
         mode: Mode = "boundary",
         confidence: float = 0.9,
+        guard: float = 0.2,
         margin: float = 0.01,
         candidates: int = 32,
         bank: int = 2048,
@@ -109,8 +114,8 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             raise ValueError(f"Expected `mode` to be one of {', '.join(get_args(Mode))}, but got {mode!r}.")
         if not 0 < confidence < 1:
             raise ValueError(f"Expected `confidence` to be between 0 and 1, but got {confidence}.")
-        if margin < 0 or not step > 0:
-            raise ValueError(f"Expected `margin` >= 0 and `step` > 0, but got {margin} and {step}.")
+        if min(margin, guard) < 0 or not step > 0:
+            raise ValueError(f"Expected `margin` and `guard` >= 0 and `step` > 0, but got {margin}, {guard}, {step}.")
         counts = {
             "candidates": candidates,
             "bank": bank,
@@ -128,6 +133,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             )
         self.mode: Mode = mode
         self.confidence = confidence
+        self.guard = guard
         self.margin = margin
         self.candidates = candidates
         self.bank = bank
@@ -155,7 +161,8 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         autoencoder = require_autoencoder(generator, "sympathetic examples")
         classifier.require_gradients("sympathetic examples", "Wrap a PyTorch network instead of a callable.")
         perturbed = PerturbedImages(classifier, autoencoder, x, y)
-        found = self._search(perturbed, rng)
+        noise = self._noise(x, rng)
+        found = self._search(perturbed, noise, rng)
         rows = torch.arange(len(x))
         fractions = torch.linspace(0, 1, _LINE_POINTS)
         along = (fractions[None, :, None] * found.epsilon[:, None]).flatten(0, 1)
@@ -168,7 +175,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             epsilon=found.epsilon,
             target=y,
             found=found.valid,
-            reachable=self._reachable(perturbed, found.valid),
+            reachable=self._reachable(perturbed, noise, found.valid),
             steps=found.steps,
             path=found.path,
             line=line,
@@ -185,16 +192,20 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         longest = max(partial.path.shape[1] for partial in partials)
         return super().reduce([partial.with_path_length(longest) for partial in partials])
 
-    def _search(self, perturbed: PerturbedImages, rng: torch.Generator) -> Descent | MinimalNorm:
+    def _search(self, perturbed: PerturbedImages, noise: Tensor, rng: torch.Generator) -> Descent | MinimalNorm:
         if self.mode == "fixed-step":
             return descend_fixed_step(
                 perturbed.stopped_loss, perturbed.origin, step=self.step, max_steps=self.max_steps
             )
-        return self._minimal(perturbed, rng)
+        return self._minimal(perturbed, noise, rng)
 
-    def _minimal(self, perturbed: PerturbedImages, rng: torch.Generator) -> MinimalNorm:
+    def _minimal(self, perturbed: PerturbedImages, noise: Tensor, rng: torch.Generator) -> MinimalNorm:
         """Search from the nearest latents of the class, and where that fails from every latent of the bank."""
-        objective = self.objective(perturbed)
+
+        def objective(epsilon: Tensor, rows: Tensor) -> Tensor:
+            views = _views(perturbed.classifier, perturbed.saved(epsilon, rows), noise[:, rows])
+            return self._score(views, perturbed.y[rows])
+
         if self.anchors is not None:
             bank = LatentBank.of_images(perturbed, self.anchors)
         else:
@@ -208,18 +219,27 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             found = found.with_rows(missed, again)
         return found
 
-    def objective(self, perturbed: PerturbedImages) -> Objective:
-        """Return the score that is searched with."""
-        return lambda epsilon, rows: self._score(perturbed.logits(epsilon, rows), perturbed.y[rows])
+    def _noise(self, x: Float[Tensor, "N C H W"], rng: torch.Generator) -> Float[Tensor, "J N C H W"]:
+        """Draw the noise of the guard."""
+        draws = _GUARD_DRAWS if self.mode == "confident" and self.guard else 0
+        return self.guard * torch.randn(draws, *x.shape, generator=rng)
 
-    def _score(self, logits: Float[Tensor, "M K"], wanted: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
-        """Return how far the images are within what the mode asks for, in logits."""
-        if self.mode == "confident":
-            required = math.log(self.confidence / (1 - self.confidence))
-            return log_odds(logits, wanted) - required - self.margin
-        return logit_margin(logits, wanted) - (self.margin if self.mode == "boundary" else 0.0)
+    def _score(self, views: Sequence[Tensor], wanted: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+        """Return how far images are within what the mode asks for, in logits.
 
-    def _reachable(self, perturbed: PerturbedImages, found: Bool[Tensor, " N"]) -> Int[Tensor, " N"]:
+        Args:
+            views: logits of the images, then of the images under each noise, `(M, K)` each.
+            wanted: their classes.
+        """
+        if self.mode != "confident":
+            return logit_margin(views[0], wanted) - (self.margin if self.mode == "boundary" else 0.0)
+        plain, *noisy = (log_odds(logits, wanted) for logits in views)
+        least = torch.minimum(plain, torch.stack(noisy).mean(dim=0)) if noisy else plain
+        return least - math.log(self.confidence / (1 - self.confidence)) - self.margin
+
+    def _reachable(
+        self, perturbed: PerturbedImages, noise: Float[Tensor, "J N C H W"], found: Bool[Tensor, " N"]
+    ) -> Int[Tensor, " N"]:
         """Say for each image whether its class can be reached: 1 yes, 0 no, UNKNOWN where that cannot be told."""
         reachable = torch.where(found, 1, UNKNOWN)
         missed = (~found).nonzero()[:, 0]
@@ -232,9 +252,9 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             drawn = perturbed.draw(points)
             scores = torch.empty(len(missed), len(points))
             for row, places in groups:
-                logits = perturbed.logits_of_drawn(drawn, row)
+                views = _views(perturbed.classifier, perturbed.saved_from(drawn, row), noise[:, row, None])
                 for place in places.tolist():
-                    scores[place] = self._score(logits, perturbed.y[missed[place]].expand(len(points)))
+                    scores[place] = self._score(views, perturbed.y[missed[place]].expand(len(points)))
             return scores
 
         low, high = perturbed.box()
@@ -248,11 +268,17 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         drawn = perturbed.draw(points)
         classes, losses = [], []
         for row, wanted in enumerate(perturbed.y.tolist()):
-            log_probs = perturbed.logits_of_drawn(drawn, row).log_softmax(dim=1)
+            with torch.no_grad():
+                log_probs = perturbed.classifier(perturbed.saved_from(drawn, row)).log_softmax(dim=1)
             classes.append(log_probs.argmax(dim=1).to(torch.uint8).view(self.plane, self.plane))
             losses.append(-log_probs[:, wanted].view(self.plane, self.plane).half())
         extent = torch.stack([low[0], high[0], low[1], high[1]]).repeat(len(perturbed.z), 1)
         return result.with_planes(torch.stack(classes), torch.stack(losses), extent)
+
+
+def _views(classifier: Classifier, images: Float[Tensor, "M C H W"], noise: Float[Tensor, "J L C H W"]) -> list[Tensor]:
+    """Return the logits of images, and of the images under each noise."""
+    return [classifier(images), *(classifier((images + each).clamp(0, 1)) for each in noise)]
 
 
 def _prior_length(generator: Generator) -> float:
