@@ -12,12 +12,17 @@ from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
 from failscape.classifiers import Classifier
-from failscape.explain.method import SHARED, BatchedMethod, Result
+from failscape.explain.method import SHARED, BatchedMethod, Result, to_8_bits
 from failscape.explain.perturbed import LatentBank, PerturbedImages, logit_margin
 from failscape.figures import Case, Figure, Gallery, Panel, Plot, image_grid
 from failscape.generators import Generator, require_autoencoder
 from failscape.metrics import rate
 from failscape.search import first_crossing, minimal_norm
+
+# Logits that are closer than this are taken for equal.
+_TIE = 2e-5
+# Distances from the crossing at which a clear image is looked for, on either side.
+_DISTANCES = 9
 
 _DEFINITIONS = {
     "images": "Images from which boundaries were looked for.",
@@ -263,13 +268,13 @@ class EdgeCases(BatchedMethod[EdgeCasesResult]):
         scan = 16
         bisections = math.ceil(math.log2(self.reach / (scan * self.tolerance) * 8))
         crossing = first_crossing(margin, ends, owners, scan=scan, bisections=bisections)
-
         found = crossing.found
-        owners, outside, inside = owners[found], crossing.outside[found], crossing.inside[found]
+        owners = owners[found]
+        outside, outer = self._clearly(perturbed, crossing.outside[found], owners, inside=False)
+        inside, inner = self._clearly(perturbed, crossing.inside[found], owners, inside=True)
         number = (torch.arange(len(found)) % self.crossings)[found].tolist()
-        images = torch.stack([perturbed.images(outside, owners), perturbed.images(inside, owners)], dim=1)
         return EdgeCasesResult(
-            images=images.flatten(0, 1).detach(),
+            images=torch.stack([outer, inner], dim=1).flatten(0, 1),
             epsilon_outside=outside,
             epsilon_inside=inside,
             target=y[owners],
@@ -278,6 +283,26 @@ class EdgeCases(BatchedMethod[EdgeCasesResult]):
             class_names=classifier.class_names,
             ids=tuple(f"{ids[row]}/{k}" for row, k in zip(owners.tolist(), number, strict=True)),
         )
+
+    @torch.no_grad()
+    def _clearly(
+        self, perturbed: PerturbedImages, epsilon: Float[Tensor, "P D"], rows: Int[Tensor, " P"], *, inside: bool
+    ) -> tuple[Float[Tensor, "P D"], Float[Tensor, "P C H W"]]:
+        """Return perturbations on one side of the boundary, and their 8-bit images.
+
+        Computed once more in another batch an image may differ in a grey value, which is enough to cross over. So
+        the very images that are returned are classified, at a few distances from the crossing, and the nearest one
+        that lies clearly on its side is taken.
+        """
+        away = self.tolerance * torch.linspace(0, 0.4, _DISTANCES) * (1 if inside else -1)
+        choices = (1 + away)[None, :, None] * epsilon[:, None]
+        owners = rows.repeat_interleave(_DISTANCES)
+        images = to_8_bits(perturbed.images(choices.flatten(0, 1), owners))
+        logits = torch.cat([perturbed.classifier(part) for part in images.split(1000)])
+        margin = logit_margin(logits, perturbed.y[owners]).unflatten(0, (len(rows), _DISTANCES))
+        clear = margin > _TIE if inside else margin < -_TIE
+        chosen = torch.arange(len(rows)) * _DISTANCES + clear.int().argmax(dim=1)
+        return choices.flatten(0, 1)[chosen], images[chosen]
 
     def _directions(self, nearest: Float[Tensor, "M D"], rng: torch.Generator) -> Float[Tensor, "P D"]:
         """Return ends of lines: through the nearest point of the boundary first, then turned away from it."""

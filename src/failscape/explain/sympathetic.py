@@ -54,8 +54,8 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         guard: standard deviation of the pixel noise under which mode "confident" wants the probability too, on
             average over two draws an image; 0 for none. Without it an exact search ends on images that only this
             classifier is sure of.
-        margin: how far beyond the boundary to go, in logits, so that another machine's arithmetic comes to the
-            same verdict.
+        margin: how far beyond the boundary to go, in logits: more than one grey value's worth, so that an image
+            computed once more, in another batch or on another machine, keeps its class.
         candidates: other latents of the wanted class that are tried as starts for each image.
         bank: latents from which these are chosen, drawn from the prior and classified; where the search fails it is
             tried again with all of them.
@@ -97,7 +97,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         mode: Mode = "boundary",
         confidence: float = 0.9,
         guard: float = 0.2,
-        margin: float = 0.01,
+        margin: float = 0.05,
         candidates: int = 32,
         bank: int = 2048,
         anchors: ImageSet | None = None,
