@@ -263,16 +263,21 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         return reachable
 
     def _with_planes(self, result: SympatheticResult, perturbed: PerturbedImages) -> SympatheticResult:
-        low, high = perturbed.box()
-        points = grid_points(low, high, self.plane)
-        drawn = perturbed.draw(points)
+        box_low, box_high = perturbed.box()
+        shared = perturbed.draw(grid_points(box_low, box_high, self.plane))
+        # A search may leave the box; its map then grows to hold its path, and is drawn for it alone.
+        passed = result.z[:, None] + result.path
+        lows = torch.minimum(box_low, passed.amin(dim=1))
+        highs = torch.maximum(box_high, passed.amax(dim=1))
         classes, losses = [], []
-        for row, wanted in enumerate(perturbed.y.tolist()):
+        for row, (low, high, wanted) in enumerate(zip(lows, highs, perturbed.y.tolist(), strict=True)):
+            fits = torch.equal(low, box_low) and torch.equal(high, box_high)
+            drawn = shared if fits else perturbed.draw(grid_points(low, high, self.plane))
             with torch.no_grad():
                 log_probs = perturbed.classifier(perturbed.saved_from(drawn, row)).log_softmax(dim=1)
             classes.append(log_probs.argmax(dim=1).to(torch.uint8).view(self.plane, self.plane))
             losses.append(-log_probs[:, wanted].view(self.plane, self.plane).half())
-        extent = torch.stack([low[0], high[0], low[1], high[1]]).repeat(len(perturbed.z), 1)
+        extent = torch.stack([lows[:, 0], highs[:, 0], lows[:, 1], highs[:, 1]], dim=1)
         return result.with_planes(torch.stack(classes), torch.stack(losses), extent)
 
 
