@@ -15,107 +15,63 @@ from failscape.study.reproduce.claims import Claim
 WEIGHTS = ("mnist-clean", "mnist-oracle-clean", "mnist-vae-2d", "mnist-vae-10d")
 
 _CORRECT = {"spec": "embedded:mnist-test", "only": "correct", "limit": 100, "targets": "others"}
+_BASELINE = {"mode": "fixed-step", "step": 0.1}
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Search:
-    """One search of the study.
+    """One search of the study: an `lse-…` leads mistakes to their own class, an `lae-…` correct images to others.
 
     Attributes:
-        step: name of its step.
+        step: name of its step: what, then the dimensions of the latent space, then how.
         title: heading in the report.
-        dimensions: of the latent space.
-        adversarial: whether it leads correct images to every other class instead of mistakes to their own.
         settings: of `SympatheticExamples`.
     """
 
     step: str
     title: str
-    dimensions: int
-    adversarial: bool
     settings: Mapping[str, Any]
 
+    @property
+    def generator(self) -> str:
+        """The embedded weights that draw."""
+        return f"mnist-vae-{self.step.split('-')[1]}"
 
-_BASELINE = {"mode": "fixed-step", "step": 0.1}
+    @property
+    def images(self) -> Mapping[str, Any]:
+        """What the step explains, where that is not what the study does."""
+        return {"images": _CORRECT} if self.step.startswith("lae") else {}
+
+
 _SEARCHES = (
+    _Search("lse-10d", "LSE, 10-D: the smallest change that puts each mistake right", {"mode": "boundary"}),
     _Search(
-        step="lse-10d",
-        title="LSE, 10-D: the smallest change that puts each mistake right",
-        dimensions=10,
-        adversarial=False,
-        settings={"mode": "boundary"},
+        "lse-10d-confident",
+        "LSE, 10-D: the smallest change to a probability of 0.9",
+        {"mode": "confident", "confidence": 0.9},
     ),
     _Search(
-        step="lse-10d-confident",
-        title="LSE, 10-D: the smallest change to a probability of 0.9",
-        dimensions=10,
-        adversarial=False,
-        settings={"mode": "confident", "confidence": 0.9},
+        "lse-10d-confident75",
+        "LSE, 10-D: the smallest change to a probability of 0.75",
+        {"mode": "confident", "confidence": 0.75},
     ),
     _Search(
-        step="lse-10d-confident75",
-        title="LSE, 10-D: the smallest change to a probability of 0.75",
-        dimensions=10,
-        adversarial=False,
-        settings={"mode": "confident", "confidence": 0.75},
+        "lse-10d-unguarded",
+        "LSE, 10-D: the smallest change to a probability of 0.9, without the guard of noise",
+        {"mode": "confident", "confidence": 0.9, "guard": 0.0},
     ),
+    _Search("lse-10d-baseline", "LSE, 10-D: the paper's procedure", _BASELINE),
     _Search(
-        step="lse-10d-unguarded",
-        title="LSE, 10-D: the smallest change to a probability of 0.9, without the guard of noise",
-        dimensions=10,
-        adversarial=False,
-        settings={"mode": "confident", "confidence": 0.9, "guard": 0.0},
+        "lse-2d",
+        "LSE, 2-D: the smallest change that puts each mistake right",
+        {"mode": "boundary", "plane": 64, "grid": 400},
     ),
-    _Search(
-        step="lse-10d-baseline",
-        title="LSE, 10-D: the paper's procedure",
-        dimensions=10,
-        adversarial=False,
-        settings=_BASELINE,
-    ),
-    _Search(
-        step="lse-2d",
-        title="LSE, 2-D: the smallest change that puts each mistake right",
-        dimensions=2,
-        adversarial=False,
-        settings={"mode": "boundary", "plane": 64, "grid": 400},
-    ),
-    _Search(
-        step="lse-2d-baseline",
-        title="LSE, 2-D: the paper's procedure",
-        dimensions=2,
-        adversarial=False,
-        settings={**_BASELINE, "plane": 64},
-    ),
-    _Search(
-        step="lae-10d",
-        title="LAE, 10-D: correct digits to every other class",
-        dimensions=10,
-        adversarial=True,
-        settings={"mode": "boundary"},
-    ),
-    _Search(
-        step="lae-10d-baseline",
-        title="LAE, 10-D: the paper's procedure",
-        dimensions=10,
-        adversarial=True,
-        settings=_BASELINE,
-    ),
-    _Search(
-        step="lae-2d",
-        title="LAE, 2-D: correct digits to every other class",
-        dimensions=2,
-        adversarial=True,
-        settings={"mode": "boundary", "plane": 0, "grid": 200},
-    ),
-    _Search(
-        step="lae-2d-baseline",
-        title="LAE, 2-D: the paper's procedure",
-        dimensions=2,
-        adversarial=True,
-        settings={**_BASELINE, "plane": 0, "grid": 0},
-    ),
+    _Search("lse-2d-baseline", "LSE, 2-D: the paper's procedure", {**_BASELINE, "plane": 64}),
+    _Search("lae-10d", "LAE, 10-D: correct digits to every other class", {"mode": "boundary"}),
+    _Search("lae-10d-baseline", "LAE, 10-D: the paper's procedure", _BASELINE),
+    _Search("lae-2d", "LAE, 2-D: correct digits to every other class", {"mode": "boundary", "plane": 0, "grid": 200}),
+    _Search("lae-2d-baseline", "LAE, 2-D: the paper's procedure", {**_BASELINE, "plane": 0, "grid": 0}),
 )
 
 _SAME_CASES = "Over the cases that the paper's procedure, run here, solves as well."
@@ -208,9 +164,9 @@ def study(weights: Mapping[str, str]) -> StudyConfig:
             "method": "sympathetic-examples",
             "name": search.step,
             "title": search.title,
-            "generator": weights[f"mnist-vae-{search.dimensions}d"],
+            "generator": weights[search.generator],
             "settings": dict(search.settings),
-            **({"images": _CORRECT} if search.adversarial else {}),
+            **search.images,
         }
         for search in _SEARCHES
     ]
