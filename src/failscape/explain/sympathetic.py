@@ -204,7 +204,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
 
         def objective(epsilon: Tensor, rows: Tensor) -> Tensor:
             views = _views(perturbed.classifier, perturbed.saved(epsilon, rows), noise[:, rows])
-            return self._score(views, perturbed.y[rows])
+            return self._score(views, perturbed.y[rows]) - self.margin
 
         if self.anchors is not None:
             bank = LatentBank.of_images(perturbed, self.anchors)
@@ -232,10 +232,10 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             wanted: their classes.
         """
         if self.mode != "confident":
-            return logit_margin(views[0], wanted) - (self.margin if self.mode == "boundary" else 0.0)
+            return logit_margin(views[0], wanted)
         plain, *noisy = (log_odds(logits, wanted) for logits in views)
         least = torch.minimum(plain, torch.stack(noisy).mean(dim=0)) if noisy else plain
-        return least - math.log(self.confidence / (1 - self.confidence)) - self.margin
+        return least - math.log(self.confidence / (1 - self.confidence))
 
     def _reachable(
         self, perturbed: PerturbedImages, noise: Float[Tensor, "J N C H W"], found: Bool[Tensor, " N"]

@@ -93,6 +93,7 @@ def write_report(run: Path) -> Path:
         exemplar=_exemplar(steps),
         steps=steps,
         claims=[_view_claim(claim) for claim in content.claims],
+        figures=[_view_saved(figure, content.folder, f"r{i}") for i, figure in enumerate(content.figures, start=1)],
         command=_command(content),
         environment=[(readable(key), number(value)) for key, value in content.environment.items()],
         diverging_stops=_diverging_stops(),
@@ -164,6 +165,16 @@ def _view_figure(figure: Figure, step_folder: Path, prefix: str) -> FigureView:
     except Exception as error:  # noqa: BLE001 - one broken figure must not cost the reader all the others
         return FigureView(**head, problem=f"This figure could not be drawn: {type(error).__name__}: {error}")
     return FigureView(**head, problem=f"This figure could not be drawn: {type(figure).__name__} is of no known kind.")
+
+
+def _view_saved(figure: Mapping[str, Any], run: Path, prefix: str) -> FigureView:
+    """Return a plot of the run itself, which `figures.json` describes."""
+    name, title, caption = (str(figure.get(key, "")) for key in ("name", "title", "caption"))
+    head: dict[str, Any] = {"id": prefix, "title": title, "caption": caption, "kind": "plot"}
+    saved = run / "figures" / f"{Path(name).name}.png"
+    if not saved.is_file():
+        return FigureView(**head, problem=f"This figure could not be read: {saved.name} is missing.")
+    return FigureView(**head, uri=data_uri(saved.read_bytes()))
 
 
 def _plot_uri(figure: Plot, step_folder: Path) -> str:

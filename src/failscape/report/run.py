@@ -39,14 +39,16 @@ class Step:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run: its steps, what it selected, what it claims, and where it ran."""
+    """A run: its steps, what it selected, what it claims and shows beside a paper, and where it ran."""
 
+    folder: Path
     name: str
     study: str
     steps: list[Step]
     selection: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     claims: list[Mapping[str, Any]] = field(default_factory=list)
+    figures: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 def read_run(folder: Path) -> Run:
@@ -61,12 +63,14 @@ def read_run(folder: Path) -> Run:
         )
     steps = sorted(path for path in folder.glob("steps/*") if path.is_dir() and not path.name.startswith("."))
     return Run(
+        folder=folder,
         name=folder.resolve().name,
         study=_text(folder / "study.toml"),
         steps=[_read_step(path) for path in steps],
         selection=_object(folder / "selection.json"),
         environment=_object(folder / "environment.json"),
-        claims=_claims(folder / "claims.json"),
+        claims=_objects(folder / "claims.json"),
+        figures=_objects(folder / "figures.json"),
     )
 
 
@@ -88,12 +92,12 @@ def _read_step(folder: Path) -> Step:
     return Step(folder=folder, record=record, result=result, problem="")
 
 
-def _claims(path: Path) -> list[Mapping[str, Any]]:
+def _objects(path: Path) -> list[Mapping[str, Any]]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return []
-    return [claim for claim in content if isinstance(claim, dict)] if isinstance(content, list) else []
+    return [entry for entry in content if isinstance(entry, dict)] if isinstance(content, list) else []
 
 
 def _object(path: Path) -> Mapping[str, Any]:

@@ -81,7 +81,12 @@ def write_metrics(run: Path, numbers: Mapping[str, Estimate | float | int], clai
             }
         )
     write_json(run / "metrics.json", nested)
-    write_bytes(run / "claims.json", _json_list(rows))
+    write_json_list(run / "claims.json", rows)
+
+
+def write_json_list(target: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace `target` by a JSON list of objects in one step."""
+    write_bytes(target, (json.dumps(rows, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 
 def _plain(number: Estimate | float | int) -> Any:
@@ -92,7 +97,3 @@ def _plain(number: Estimate | float | int) -> Any:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _json_list(rows: list[dict[str, Any]]) -> bytes:
-    return (json.dumps(rows, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()

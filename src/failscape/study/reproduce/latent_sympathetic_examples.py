@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
-from jaxtyping import Bool
+import torch
+from jaxtyping import Bool, Int
+from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
 from failscape.explain import EdgeCasesResult, SympatheticResult
+from failscape.explain.sympathetic_result import LOCAL_MINIMUM
+from failscape.figures import Plot, image_grid, latent_plane
 from failscape.metrics import Estimate, mean, rate, ratio_of_means
 from failscape.study.config import StudyConfig
 from failscape.study.reproduce.claims import Claim
@@ -211,12 +216,78 @@ def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
     return numbers
 
 
+def figures(results: Mapping[str, Any]) -> list[Plot]:
+    """Return the paper's figures 4, 5 and 9, which need several searches at once.
+
+    Args:
+        results: name of each step to its result.
+    """
+    ours, baseline, ten = results["lse-2d"], results["lse-2d-baseline"], results["lse-10d"]
+    plots = []
+    both = (ours.success & baseline.success).nonzero()[:, 0]
+    if len(both):
+        typical = int(both[ours.norm[both].argsort()[len(both) // 2]])
+        plots.append(
+            Plot(
+                name="search",
+                title="A search on the latent plane (the paper's figures 3 and 4)",
+                caption="What the classifier makes of x′ all over the plane, for one mistake; contours: cross-entropy "
+                "to its class. The paper's procedure steps far into the class, ours stops where it begins.",
+                draw=partial(_draw_searches, ours, baseline, typical),
+            )
+        )
+    stuck = torch.tensor([reason == LOCAL_MINIMUM for reason in baseline.reasons]) & ours.success
+    if stuck.any():
+        # The longest way that ours found is the clearest picture of what blocked the other.
+        blocked = int(torch.where(stuck, ours.norm, -1).argmax())
+        plots.append(
+            Plot(
+                name="local-minimum",
+                title="A local minimum that blocks the way (the paper's figure 9)",
+                caption="The class exists on the plane, but the paper's procedure ends before it; restarts find it.",
+                draw=partial(_draw_searches, ours, baseline, blocked),
+            )
+        )
+    solved = (ours.success & ten.success).nonzero()[:, 0]
+    if len(solved):
+        shown = solved[torch.linspace(0, len(solved) - 1, min(8, len(solved))).long()]
+        plots.append(
+            Plot(
+                name="dimensions",
+                title="Two latent dimensions and ten (the paper's figure 5)",
+                caption="The same mistakes, put right in the 10-D and in the 2-D latent space: what was added (+) and "
+                "removed (−), and the result. The changes in two dimensions are coarser.",
+                draw=partial(_draw_dimensions, ten, ours, shown),
+            )
+        )
+    return plots
+
+
+def _draw_searches(ours: SympatheticResult, baseline: SympatheticResult, row: int) -> Drawing:
+    plane = ours.plane(row)
+    assert plane is not None, "the study asks for planes"
+    theirs = baseline.z[row] + baseline.path[row]
+    return latent_plane(plane, ours.class_names, path_name="ours", more_paths={"the paper's procedure": theirs})
+
+
+def _draw_dimensions(ten: SympatheticResult, two: SympatheticResult, rows: Int[Tensor, " R"]) -> Drawing:
+    columns = [ten.originals, *(part for r in (ten, two) for part in (r.images - r.originals, r.images))]
+    names = ten.class_names
+    taken_for = ten.probs_before.argmax(dim=1)
+    return image_grid(
+        torch.stack(columns, dim=1)[rows],
+        row_labels=[f"{names[int(taken_for[r])]} → {names[int(ten.target[r])]}" for r in rows],
+        column_labels=["original", "10-D change", "10-D result", "2-D change", "2-D result"],
+        signed_columns=[1, 3],
+    )
+
+
 def _compared(ours: SympatheticResult, baseline: SympatheticResult) -> dict[str, Estimate | float | int]:
     both = ours.success & baseline.success
     numbers: dict[str, Estimate | float | int] = {
         "success": rate(ours.success),
         "reachable_success": rate(ours.success[_reachable(ours)]),
-        "proven_unreachable": int((ours.reachable == 0).sum()),
+        "proven_unreachable": int((~_reachable(ours)).sum()),
         "norm": mean(ours.norm[ours.success]),
         "baseline_success": rate(baseline.success),
         "baseline_norm": mean(baseline.norm[baseline.success]),
@@ -229,7 +300,7 @@ def _compared(ours: SympatheticResult, baseline: SympatheticResult) -> dict[str,
 
 
 def _reachable(result: SympatheticResult) -> Bool[Tensor, " N"]:
-    """Return all rows but those of which the grid proves that nothing is there."""
+    """Return all rows but those of which the grid shows that nothing is there."""
     return result.success | (result.reachable != 0)
 
 

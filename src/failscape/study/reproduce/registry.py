@@ -1,15 +1,16 @@
 """Running a reproduction: its study, its numbers, and the comparison with the paper."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from failscape.errors import SpecError, StudyError
 from failscape.explain import load_result
+from failscape.figures import Plot, save_plot
 from failscape.metrics import Estimate
 from failscape.study.config import StudyConfig
 from failscape.study.reproduce import latent_sympathetic_examples
-from failscape.study.reproduce.claims import Claim, write_metrics
+from failscape.study.reproduce.claims import Claim, write_json_list, write_metrics
 from failscape.study.reproduce.weights import train_embedded
 from failscape.study.run_folder import read_steps
 from failscape.study.runner import run_study
@@ -28,6 +29,9 @@ class Reproduction(Protocol):
 
     def study(self, weights: Mapping[str, str]) -> StudyConfig:
         """Return the study, given where each of `WEIGHTS` is loaded from."""
+
+    def figures(self, results: Mapping[str, Any]) -> Sequence[Plot]:
+        """Return the paper's figures that several steps make together."""
 
     def metrics(self, results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
         """Return the numbers of `metrics.json`, given the result of each step."""
@@ -70,5 +74,9 @@ def reproduce(
                 "same command again; what is done is kept."
             )
         results[step["name"]] = load_result(run / "steps" / step["folder"])
+    plots = reproduction.figures(results)
+    for plot in plots:
+        save_plot(plot, run / "figures")
+    write_json_list(run / "figures.json", [{"name": p.name, "title": p.title, "caption": p.caption} for p in plots])
     write_metrics(run, reproduction.metrics(results), reproduction.CLAIMS)
     return run

@@ -1,0 +1,111 @@
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from failscape import load_classifier, load_generator
+from failscape.errors import SpecError
+from failscape.study.reproduce import weights
+from failscape.study.reproduce.latent_sympathetic_examples import WEIGHTS
+from failscape.study.reproduce.weights import recipe_names, train_embedded
+from failscape.training import read_settings
+from failscape.training.classifier_task import ClassifierTask
+from failscape.training.vae_task import VAETask
+
+ASSETS = Path(str(files("failscape"))) / "assets"
+
+COMMON = """
+validation = "none"
+images = 320
+batch = 32
+warmup = 32
+ema_half_life = 32
+evaluate_every = 160
+checkpoint_every = 64
+"""
+KINDS = {
+    "tiny-classifier": ('kind = "classifier"\nwidth = 4', ClassifierTask, load_classifier, "classifier"),
+    "tiny-vae": ('kind = "vae"\nlatent_dim = 2\nhidden = [8]', VAETask, load_generator, "generator"),
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of two tiny recipes in place of the real one."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "some.npz", x=rng.random((64, 8, 8), dtype=np.float32), y=np.arange(64) % 2)
+    recipes = tmp_path / "package" / "assets" / "recipes"
+    recipes.mkdir(parents=True)
+    for name, (kind, *_) in KINDS.items():
+        (recipes / f"{name}.toml").write_text(f'name = "{name}"\ndata = "{tmp_path}/some.npz"\n{kind}{COMMON}')
+    monkeypatch.setattr(weights, "files", lambda package: tmp_path / package.replace("failscape", "package"))
+    return tmp_path
+
+
+class TestEmbedded:
+    def test_every_one_has_a_recipe(self) -> None:
+        embedded = {path.stem for kind in ("classifiers", "generators") for path in (ASSETS / kind).glob("*.json")}
+        assert set(recipe_names()) == embedded
+        assert set(WEIGHTS) <= embedded
+
+    @pytest.mark.parametrize("name", recipe_names())
+    def test_every_one_was_made_by_its_recipe(self, name: str) -> None:
+        (document,) = ASSETS.glob(f"*/{name}.json")
+        provenance = json.loads(document.read_text())["provenance"]
+        settings = read_settings(ASSETS / "recipes" / f"{name}.toml")
+        assert provenance["settings"] == settings.model_dump(mode="json")
+        assert settings.name == name
+        assert provenance["command"].endswith(f"train embedded {name}")
+        assert provenance["reached"].keys() & {"accuracy", "elbo"}
+
+    @pytest.mark.parametrize("name", ["mnist-nothing", "../../mnist-clean", ""])
+    def test_an_unknown_one_is_refused(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match=r"Expected one of mnist-clean, .* to retrain"):
+            train_embedded(name, tmp_path)
+        assert not list(tmp_path.iterdir())
+
+
+class TestTraining:
+    @pytest.mark.parametrize("name", KINDS)
+    def test_goes_on_after_being_cut_off(self, name: str, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        _, task, load, saved = KINDS[name]
+        whole = train_embedded(name, package / "whole")
+        assert load(whole).image_shape == (1, 8, 8)
+
+        class Cut(BaseException):
+            """The end of the process, as far as the training can tell."""
+
+        step, steps = task.step, iter(range(100))
+
+        def cut_off_at_the_sixth(self, *arguments, **options):  # type: ignore[no-untyped-def]
+            if next(steps) == 5:
+                raise Cut
+            return step(self, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(task, "step", cut_off_at_the_sixth)
+            with pytest.raises(Cut):
+                train_embedded(name, package / "cut")
+        half = package / "cut" / f"00001-{name}"
+        assert not (half / f"{saved}.json").exists()
+
+        assert train_embedded(name, package / "cut") == half
+        records = [json.loads(line) for line in (half / "log.jsonl").read_text().splitlines()]
+        assert any(record.get("event") == "resume" or "resume" in record.values() for record in records)
+        assert (half / f"{saved}.safetensors").read_bytes() == (whole / f"{saved}.safetensors").read_bytes()
+        assert [path.name for path in (package / "cut").iterdir()] == [half.name]
+
+    def test_what_is_complete_is_not_trained_again(self, package: Path) -> None:
+        said: list[str] = []
+        first = train_embedded("tiny-vae", package / "out", progress=said.append)
+        before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+        assert train_embedded("tiny-vae", package / "out", progress=said.append) == first
+        assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+        assert "320 images" in said[0]
+        assert said[1].startswith("tiny-vae: trained before")
+
+    def test_a_run_that_never_began_is_no_obstacle(self, package: Path) -> None:
+        (package / "out" / "00001-tiny-vae").mkdir(parents=True)
+        assert train_embedded("tiny-vae", package / "out").name == "00002-tiny-vae"
