@@ -106,3 +106,37 @@ def test_what_is_no_toml_is_refused(tmp_path: Path, content: bytes, words: str) 
 def test_an_unreadable_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="readable study"):
         StudyConfig.from_toml(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        {"spec": "embedded:mnist-test", "image_shape": [1, 8, 8]},
+        {"files": ["one.png", "two.png"], "target": "bee"},
+    ],
+)
+def test_lists_are_read_within_a_step_as_elsewhere(images: dict[str, Any]) -> None:
+    step = {"method": "edge-cases", "images": images}
+    config = StudyConfig.from_mapping(
+        {"name": "x", "images": images, "classifier": {"spec": "c"}, "generator": {"spec": "g"}, "steps": [step]}
+    )
+    assert config.steps[0].images == config.images
+    assert StudyConfig.from_mapping(tomllib.loads(config.to_toml())) == config
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"image_shape": ["1", 8, 8]}, {"image_shape": [1, 8]}, {"files": [3]}, {"files": "a"}]
+)
+def test_a_list_of_something_else_within_a_step_is_refused(wrong: dict[str, Any]) -> None:
+    images = {"spec": "embedded:mnist-test"} | wrong
+    step = {"method": "edge-cases", "images": images}
+    with pytest.raises(ConfigError, match=rf"steps\[0\]\.images\.{next(iter(wrong))}"):
+        StudyConfig.from_mapping(
+            {
+                "name": "x",
+                "images": {"spec": "s"},
+                "classifier": {"spec": "c"},
+                "generator": {"spec": "g"},
+                "steps": [step],
+            }
+        )

@@ -1,17 +1,20 @@
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from failscape import load_classifier, load_generator, load_images
 from failscape.errors import SpecError, StudyError
-from failscape.explain import METHODS, EdgeCasesResult, SympatheticResult, Verification
+from failscape.explain import METHODS, EdgeCasesResult, SympatheticExamples, SympatheticResult, Verification
+from failscape.figures import Plot
 from failscape.metrics import Estimate, rate
 from failscape.study import StudyConfig
 from failscape.study.methods import prepare_method
-from failscape.study.reproduce import REPRODUCTIONS, registry, reproduce
+from failscape.study.reproduce import REPRODUCTIONS, latent_sympathetic_examples, registry, reproduce
 from failscape.study.reproduce.claims import Claim, write_metrics
 from failscape.study.reproduce.latent_sympathetic_examples import CLAIMS, WEIGHTS, metrics, study
 
@@ -191,6 +194,41 @@ class TestMetrics:
         }
 
 
+class TestFigures:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def searches(cls) -> dict[str, SympatheticResult]:
+        images, classifier = load_images("embedded:mnist-test"), load_classifier(EMBEDDED["mnist-clean"])
+        few = images.select((classifier.predict(images.x[:2000]) != images.y[:2000]).nonzero()[:, 0])
+
+        def search(dimensions: int, **settings: Any) -> SympatheticResult:
+            generator = load_generator(EMBEDDED[f"mnist-vae-{dimensions}d"])
+            method, rng = SympatheticExamples(**settings), torch.Generator().manual_seed(0)
+            return method(classifier, generator, few.x, few.y, rng=rng, ids=few.ids)
+
+        return {
+            "lse-2d": search(2, plane=12),
+            # Short of steps, it leaves some undone that can be done.
+            "lse-2d-baseline": search(2, mode="fixed-step", max_steps=2, plane=0, grid=20),
+            "lse-10d": search(10),
+        }
+
+    def test_are_drawn(self, searches: dict[str, SympatheticResult]) -> None:
+        plots = latent_sympathetic_examples.figures(searches)
+        assert [plot.name for plot in plots] == ["search", "local-minimum", "dimensions"]
+        for plot in plots:
+            assert plot.title
+            assert plot.caption
+            plot.draw().canvas.draw()
+
+    def test_what_nobody_solved_is_not_drawn(self, searches: dict[str, SympatheticResult]) -> None:
+        n, k = searches["lse-2d"].line[:, 0].shape
+        nothing = Verification(probs=torch.eye(k)[(searches["lse-2d"].target + 1) % k])
+        assert n > 5
+        unsolved = {name: replace(result, verification=nothing) for name, result in searches.items()}
+        assert latent_sympathetic_examples.figures(unsolved) == []
+
+
 class TestStudy:
     def test_every_step_can_be_built(self) -> None:
         for step in study(EMBEDDED).steps:
@@ -236,6 +274,11 @@ class TestRegistry:
         assert written["edge_cases"]["pairs"] >= 8
         assert json.loads((run / "claims.json").read_text())[0]["reached"] is True
         assert (run / "steps" / "01-edge-cases" / "result.safetensors").is_file()
+        (figure,) = json.loads((run / "figures.json").read_text())
+        assert figure["name"] == "sheet"
+        assert figure["title"]
+        assert figure["caption"]
+        assert list((run / "figures").glob("sheet.*"))
         # A second time, all is kept.
         before = (run / "metrics.json").read_bytes()
         reproduce("small", tmp_path / "out", progress=said.append)
@@ -293,6 +336,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> type:
                     "steps": [cls.method],
                 }
             )
+
+        @staticmethod
+        def figures(results: dict[str, Any]) -> list[Plot]:
+            return [replace(results["edge-cases"].figures[0], name="sheet")]
 
         @staticmethod
         def metrics(results: dict[str, Any]) -> dict[str, Any]:

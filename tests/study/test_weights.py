@@ -55,7 +55,7 @@ class TestEmbedded:
         (document,) = ASSETS.glob(f"*/{name}.json")
         provenance = json.loads(document.read_text())["provenance"]
         settings = read_settings(ASSETS / "recipes" / f"{name}.toml")
-        assert provenance["settings"] == settings.model_dump(mode="json")
+        assert settings.model_dump(mode="json").items() <= provenance["settings"].items()
         assert settings.name == name
         assert provenance["command"].endswith(f"train embedded {name}")
         assert provenance["reached"].keys() & {"accuracy", "elbo"}

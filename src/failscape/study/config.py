@@ -15,6 +15,8 @@ from failscape.errors import ConfigError
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Spec = Annotated[str, Field(min_length=1)]
 _MAX_CONFIG_BYTES = 2**20
+# Within a step, whose names are filled in before validation, strictness would demand the tuple that JSON has not.
+_FromList = Field(strict=False)
 
 
 class _Table(BaseModel):
@@ -35,9 +37,9 @@ class ImagesConfig(_Table):
     """
 
     spec: Spec | None = None
-    files: tuple[Spec, ...] = ()
+    files: Annotated[tuple[Spec, ...], _FromList] = ()
     target: str | None = None
-    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    image_shape: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], _FromList] | None = None
     only: Literal["mistakes", "correct", "all"] = "mistakes"
     limit: PositiveInt | None = None
     targets: Literal["label", "others"] = "label"
