@@ -73,7 +73,7 @@ def read_json(source: Path) -> dict[str, Any]:
             raise WeightsError(f"Expected {source} to be a small JSON file, but it is larger than 64 MiB.")
         content = json.loads(source.read_bytes())
     except OSError as error:
-        raise WeightsError(f"Expected a readable file {source}, but got: {error.strerror}.") from error
+        raise WeightsError(f"Expected a readable file {source}, but got: {error.strerror}. Check the path.") from error
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"Expected JSON in {source}, but got: {error}. Save it again.") from error
     if not isinstance(content, dict):
@@ -116,7 +116,7 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
             )
         return safetensors.torch.load(source.read_bytes())
     except OSError as error:
-        raise WeightsError(f"Expected a readable file {source}, but got: {error.strerror}.") from error
+        raise WeightsError(f"Expected a readable file {source}, but got: {error.strerror}. Check the path.") from error
     except (SafetensorError, ValueError, KeyError, TypeError, MemoryError, struct.error, RuntimeError) as error:
         raise WeightsError(
             f"Expected intact safetensors in {source}, but got: {error}. Copy or download the file again."
@@ -154,7 +154,9 @@ def load_model(source: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         read_tensors(source)
     weights = source / f"{kind}.safetensors" if source.is_dir() else source.with_suffix(".safetensors")
     if not weights.is_file():
-        raise WeightsError(f"Expected a {kind} saved by failscape at {source}, but there is no file {weights}.")
+        raise WeightsError(
+            f"Expected a {kind} saved by failscape at {source}, but there is no file {weights}. Check the path."
+        )
     tensors = read_tensors(weights)
     description = read_json(weights.with_suffix(".json"))
     if description.get("kind") != kind or description.get("format") != FORMAT_VERSION:

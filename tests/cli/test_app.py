@@ -67,6 +67,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "vae", "--batch", "0"], "`batch`"),
         (["train", "vae", "--hidden", "0"], "`hidden[0]`"),
         (["train", "classifier", "--architecture", "x"], "plain-cnn"),
+        (
+            ["train", "classifier", "--architecture", "residual-cnn", "--width", "12"],
+            "Expected `width` to be a multiple of 8 for this architecture, but got 12. Choose 16.",
+        ),
         (["reproduce", "latent-sympathetic-examples"], "--out"),
     ],
 )

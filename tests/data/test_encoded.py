@@ -150,7 +150,9 @@ def png_of_nothing(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(("width", "height"), [(8001, 8000), (10_000, 10_000), (2**31 - 1, 2**31 - 1)])
 def test_enormous_is_refused_before_decoding(encode: Encode, width: int, height: int) -> None:
     bomb = png_of_nothing(width, height)
-    with pytest.raises(ImageError, match=r"at most 64 megapixels.*decompression bomb"):
+    with pytest.raises(
+        ImageError, match=r"at most 64 megapixels.*claims [\dx ]+ pixels\. It may be a decompression bomb"
+    ):
         ImageDecoder(bomb, "bomb.png")
     decoder = ImageDecoder(encode(GREY), "first", image_shape=(1, 6, 5))
     with pytest.raises(ImageError, match=r"at most 64 megapixels.*decompression bomb"):

@@ -77,6 +77,12 @@ def test_a_file_is_gone_through_without_being_held(path: Path, save: Any) -> Non
     assert peak < 5 * 2**20
 
 
+def test_no_images_are_refused(path: Path, digits: Digits, labels: NDArray[np.int64]) -> None:
+    np.savez(path, x=digits[:0], y=labels[:0])
+    with pytest.raises(DataError, match=r"at least one value in .*:x, but got shape \(0, "):
+        read_npz(path)
+
+
 def test_pickled_objects_are_refused_and_not_run(path: Path, tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self) -> tuple[Any, ...]:

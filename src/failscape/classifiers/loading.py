@@ -76,7 +76,9 @@ def load_classifier(spec: str | Path, *, allow_code: bool = False) -> Classifier
     if text.startswith("embedded:"):
         name = text.removeprefix("embedded:")
         if name not in EMBEDDED:
-            raise SpecError(f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}.")
+            raise SpecError(
+                f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}. Name one of these."
+            )
         with as_file(files("failscape") / "assets" / "classifiers") as folder:
             return _load_saved(folder / f"{name}.safetensors", name)
     if text.startswith("python:"):
@@ -85,7 +87,7 @@ def load_classifier(spec: str | Path, *, allow_code: bool = False) -> Classifier
     if not path.exists():
         raise SpecError(
             f"Expected a classifier as embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION, but "
-            f"{text!r} is none of these and no such path exists."
+            f"{text!r} is none of these and no such path exists. Check the spelling and the current folder."
         )
     return _load_saved(path, path.stem)
 
@@ -119,7 +121,9 @@ def _load_python(location: str, allow_code: bool) -> Classifier:
     file_name, _, function_name = location.rpartition(":")
     path = Path(file_name)
     if not file_name.endswith(".py") or not path.is_file() or not function_name.isidentifier():
-        raise SpecError(f"Expected python:FILE.py:FUNCTION with an existing file, but got 'python:{location}'.")
+        raise SpecError(
+            f"Expected python:FILE.py:FUNCTION with an existing file, but got 'python:{location}'. Correct the path."
+        )
     module_spec = importlib.util.spec_from_file_location(f"_failscape_user_{path.stem}", path)
     assert module_spec is not None
     assert module_spec.loader is not None
@@ -133,7 +137,7 @@ def _load_python(location: str, allow_code: bool) -> Classifier:
     except (Exception, SystemExit) as error:
         raise ClassifierError(
             f"Expected {path.name}:{function_name}() to return a classifier, but it raised "
-            f"{type(error).__name__}: {error}."
+            f"{type(error).__name__}: {error}. Mend the function; FAILSCAPE_TRACEBACK=1 shows where."
         ) from error
     if not isinstance(classifier, Classifier):
         raise ClassifierError(

@@ -1,6 +1,7 @@
 """Decoding PNG, JPEG and WebP to images of one shape, with every guard that a file from outside needs."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -114,7 +115,7 @@ class _Opened:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 self._image = Image.open(file, formats=_FORMATS)
         except Image.DecompressionBombError as error:
-            raise self._enormous(str(error)) from error
+            raise self._enormous(_claimed_size(str(error))) from error
         except UnidentifiedImageError as error:
             raise self._unreadable("no PNG, JPEG or WebP") from error
         except _BROKEN as error:
@@ -143,9 +144,15 @@ class _Opened:
 
     def _enormous(self, size: str) -> ImageError:
         return ImageError(
-            f"Expected an image of at most {MAX_PIXELS // 10**6} megapixels, but {self._name} claims: "
+            f"Expected an image of at most {MAX_PIXELS // 10**6} megapixels, but {self._name} claims "
             f"{size}. It may be a decompression bomb; shrink it or leave it out."
         )
+
+
+def _claimed_size(complaint: str) -> str:
+    """Return the number of pixels from Pillow's complaint, which names another limit than ours."""
+    claimed = re.search(r"(\d+) pixels", complaint)
+    return f"{claimed[1]} pixels" if claimed else "far more"
 
 
 def _flattened(image: "Image") -> "Image":

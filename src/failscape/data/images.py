@@ -243,7 +243,7 @@ class ImageSet:
             found = f"only {self.class_names[int(present[0])]!r}" if len(present) else "no image at all"
             raise LabelError(
                 f"Expected images of at least 2 classes in {self.name}, but got {found}. Add images of "
-                "another class, or pass allow_one_class=True if labels do not matter."
+                "another class; where labels do not matter, pass allow_one_class=True or name a target."
             )
 
     def fingerprint(self) -> str:

@@ -81,11 +81,13 @@ def _member(archive: zipfile.ZipFile, path: Path, key: str) -> NDArray[Any]:
         except (ValueError, zlib.error) as error:
             raise damaged(f"{path}:{key}", error) from error
         start, size = stream.tell(), math.prod(shape) * dtype.itemsize
-        if size == 0 or start + size != info.file_size:
+        if start + size != info.file_size:
             raise DataError(
                 f"Expected {info.file_size - start} bytes of values in {path}:{key}, but its header says "
-                f"{dtype} of shape {shape}: it is empty or damaged. Save it again."
+                f"{dtype} of shape {shape}: it is damaged. Save it again."
             )
+        if size == 0:
+            raise DataError(f"Expected at least one value in {path}:{key}, but got shape {shape}. Save some images.")
         if info.compress_type == zipfile.ZIP_STORED:
             offset = _content_offset(path, info) + start
             return np.memmap(path, dtype, "r", offset=offset, shape=shape, order=order)

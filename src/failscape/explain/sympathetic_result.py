@@ -33,7 +33,8 @@ ROUNDING = "lost in rounding"
 NOT_FOUND = "not found"
 
 _EXPLANATIONS = {
-    UNREACHABLE: "No point of the latent plane gives the wanted class: every point of a fine grid was tried.",
+    UNREACHABLE: "No point of the latent plane in use gives the wanted class: every point of a fine grid was tried, "
+    "four standard deviations of the prior to each side and as far as the images' own latents reach.",
     LOCAL_MINIMUM: "The wanted class exists on the latent plane, but the search stopped before it.",
     ROUNDING: "The search reached the wanted class, but rounding to 8 bits lost it.",
     NOT_FOUND: "The search did not reach the wanted class; whether any latent does is not known.",

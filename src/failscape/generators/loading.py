@@ -50,14 +50,16 @@ def load_generator(spec: str | Path) -> Generator:
     if text.startswith("embedded:"):
         name = text.removeprefix("embedded:")
         if name not in EMBEDDED:
-            raise SpecError(f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}.")
+            raise SpecError(
+                f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}. Name one of these."
+            )
         with as_file(files("failscape") / "assets" / "generators") as folder:
             return _load_saved(folder / f"{name}.safetensors", name)
     path = Path(text)
     if not path.exists():
         raise SpecError(
             f"Expected a generator as embedded:NAME or a saved folder or file, but {text!r} is none of these and no "
-            "such path exists."
+            "such path exists. Check the spelling and the current folder."
         )
     return _load_saved(path, path.stem)
 

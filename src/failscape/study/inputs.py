@@ -120,8 +120,8 @@ def load_labelled(config: ImagesConfig, classifier: Classifier) -> ImageSet:
     if images.image_shape != classifier.image_shape:
         raise ClassifierError(
             f"Expected images of shape {classifier.image_shape} (C, H, W), as {classifier.name} takes "
-            f"them, but {images.name} has {images.image_shape}. Set image_shape to convert them, or wrap the "
-            "network."
+            f"them, but {images.name} has {images.image_shape}. Resize them (image_shape does it for image files "
+            "and Parquet), or wrap the network."
         )
     if config.target is not None:
         y = torch.full((len(images),), _class_number(config.target, classifier))
@@ -192,5 +192,7 @@ def _to_each_other_class(images: ImageSet) -> ImageSet:
 def _class_number(name: str, classifier: Classifier) -> int:
     if name not in classifier.class_names:
         known = ", ".join(classifier.class_names[:20])
-        raise LabelError(f"Expected the target to be a class of {classifier.name} ({known}), but got {name!r}.")
+        raise LabelError(
+            f"Expected the target to be a class of {classifier.name} ({known}), but got {name!r}. Name one of these."
+        )
     return classifier.class_names.index(name)

@@ -68,6 +68,8 @@ class TrainingSettings(BaseModel):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
+            if first["type"] == "value_error":
+                raise ConfigError(str(first["ctx"]["error"])) from error
             key = ".".join(str(part) for part in first["loc"])
             raise ConfigError(
                 f"Expected valid training settings, but got {key} = {first['input']!r}: {first['msg']}. "
@@ -96,7 +98,10 @@ class ClassifierSettings(TrainingSettings):
         """Demand what the group normalisations of the networks need."""
         multiple = 8 if info.data.get("architecture") == "residual-cnn" else 2
         if value % multiple:
-            raise ValueError(f"must be a multiple of {multiple} for this architecture")
+            raise ValueError(
+                f"Expected `width` to be a multiple of {multiple} for this architecture, but got {value}. "
+                f"Choose {max(1, round(value / multiple)) * multiple}."
+            )
         return value
 
 
@@ -132,7 +137,9 @@ def read_settings(source: Path) -> ClassifierSettings | VAESettings:
     try:
         values = tomllib.loads(source.read_text())
     except OSError as error:
-        raise ConfigError(f"Expected readable settings in {source}, but got: {error.strerror}.") from error
+        raise ConfigError(
+            f"Expected readable settings in {source}, but got: {error.strerror}. Check the path."
+        ) from error
     except ValueError as error:
         raise ConfigError(f"Expected TOML in {source}, but got: {error}. Correct the file.") from error
     kind = values.get("kind")

@@ -1,5 +1,6 @@
 """The experiments of "Explaining the Mistakes of Neural Networks with Latent Sympathetic Examples" on MNIST."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -212,7 +213,7 @@ def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
     numbers["edge_cases.pairs"] = len(pairs.ids)
     numbers["edge_cases.images"] = int(pairs.searched.sum())
     numbers["edge_cases.success"] = rate(pairs.success)
-    numbers["edge_cases.max_gap"] = pairs.gap.max().item()
+    numbers["edge_cases.max_gap"] = pairs.gap.max().item() if pairs.ids else math.nan
     return numbers
 
 
