@@ -59,7 +59,3 @@ class CheckpointError(FailscapeError):
 
 class StudyError(FailscapeError):
     """A study cannot give what was asked of it, because one of its steps failed."""
-
-
-class MissingExtraError(FailscapeError):
-    """An optional dependency is not installed; the message names the extra."""

@@ -61,6 +61,7 @@ def some_pairs() -> EdgeCasesResult:
         epsilon_inside=inside,
         target=torch.tensor([1, 1]),
         searched=torch.tensor([5, 4]),
+        looked_for=torch.tensor([10, 8]),
         tolerance=1e-3,
         class_names=("a", "b"),
         ids=("0/0", "0/1"),

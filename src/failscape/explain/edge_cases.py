@@ -27,6 +27,8 @@ _DISTANCES = 9
 _DEFINITIONS = {
     "images": "Images from which boundaries were looked for.",
     "pairs": "Pairs of images found, one just outside the wanted class and one just inside.",
+    "not_crossed": "Points of the boundary that were looked for in vain: the line met no crossing within reach, or the "
+    "image was inside already.",
     "success": "Share of the pairs whose two 8-bit images the classifier puts on different sides, as claimed, no "
     "farther apart than the tolerance. Interval: Wilson, 95 %.",
     "gap": "Largest distance between the two perturbations of a pair, relative to the length ‖ε‖ of the inner one.",
@@ -52,6 +54,7 @@ class EdgeCasesResult(Result):
         epsilon_inside: latent perturbation of the inner image.
         target: the class whose boundary is crossed.
         searched: images from which boundaries were looked for, one value a batch.
+        looked_for: points of the boundary that were looked for, one value a batch.
         tolerance: the largest relative gap allowed.
         class_names: K names.
         ids: one a pair.
@@ -61,6 +64,7 @@ class EdgeCasesResult(Result):
     epsilon_inside: Float[Tensor, "M D"]
     target: Int[Tensor, " M"]
     searched: Int[Tensor, " B"]
+    looked_for: Int[Tensor, " B"]
     tolerance: float
     class_names: tuple[str, ...] = field(metadata=SHARED)
     ids: tuple[str, ...]
@@ -83,6 +87,7 @@ class EdgeCasesResult(Result):
         """Pairs, gaps, and the oracle's view of them."""
         success = rate(self.success)
         summary: dict[str, float] = {"images": float(self.searched.sum()), "pairs": float(len(self.ids))}
+        summary["not_crossed"] = float(self.looked_for.sum() - len(self.ids))
         if not self.ids:
             return summary
         summary |= {"success": success.value, "success_low": success.low, "success_high": success.high}
@@ -134,8 +139,7 @@ class EdgeCasesResult(Result):
         gallery = Gallery(
             name="cases",
             title="Every pair",
-            caption="Which label would a person give? A pair that the oracle puts on one side is a mistake in the "
-            "making.",
+            caption="Two images that hardly differ, and two answers: which label would a person give?",
             class_names=self.class_names,
             cases=[self._case(row) for row in range(len(self.ids))],
             definitions=_DEFINITIONS,
@@ -279,6 +283,7 @@ class EdgeCases(BatchedMethod[EdgeCasesResult]):
             epsilon_inside=inside,
             target=y[owners],
             searched=torch.tensor([len(x)]),
+            looked_for=torch.tensor([len(x) * self.crossings]),
             tolerance=self.tolerance,
             class_names=classifier.class_names,
             ids=tuple(f"{ids[row]}/{k}" for row, k in zip(owners.tolist(), number, strict=True)),

@@ -307,6 +307,11 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _check_images(x: Tensor, y: Tensor) -> None:
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        raise ImageError(
+            f"Expected images and labels as torch tensors, but got {type(x).__name__} and {type(y).__name__}. Convert "
+            "them with torch.from_numpy."
+        )
     if x.ndim != 4 or x.dtype != torch.float32 or len(x) == 0:
         raise ImageError(
             f"Expected at least one image, float32 of shape (N, C, H, W), but got {x.dtype} of shape {tuple(x.shape)}."

@@ -80,7 +80,7 @@ class HeatmapResult(Result):
             raise ValueError(f"Expected `share` to be between 0 and 1, but got {share}.")
         heat = self.heatmap
         values, order = heat.flatten().double().sort(descending=True)
-        held = values.cumsum(0) - values < share * values.sum()
+        held = (values.cumsum(0) - values < share * values.sum()) & (values > 0)
         mask = torch.zeros(heat.numel(), dtype=torch.bool)
         mask[order[held]] = True
         return mask.view_as(heat)
@@ -91,8 +91,9 @@ class HeatmapResult(Result):
         success = rate(self.success)
         summary: dict[str, float] = {"images": float(success.n), "success": success.value}
         summary |= {"success_low": success.low, "success_high": success.high, "success_n": float(success.n)}
-        if self.success.any():
-            region = self.region()
+        region = self.region()
+        # Images that need no change leave the map empty: there is no region then.
+        if region.any():
             chance = _mean_map(self.chance[self.success].abs()).clamp_min(1e-6)
             summary["change"] = self.heatmap.mean().item()
             summary["region"] = region.float().mean().item()

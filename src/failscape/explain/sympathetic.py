@@ -98,7 +98,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
         confidence: float = 0.9,
         guard: float = 0.2,
         margin: float = 0.05,
-        candidates: int = 32,
+        candidates: int = 16,
         bank: int = 2048,
         anchors: ImageSet | None = None,
         starts: int = 3,

@@ -33,11 +33,11 @@ ROUNDING = "lost in rounding"
 NOT_FOUND = "not found"
 
 _EXPLANATIONS = {
-    UNREACHABLE: "No point of the latent plane in use gives the wanted class: every point of a fine grid was tried, "
+    UNREACHABLE: "No point of the latent plane in use gives what was asked for: every point of a fine grid was tried, "
     "four standard deviations of the prior to each side and as far as the images' own latents reach.",
-    LOCAL_MINIMUM: "The wanted class exists on the latent plane, but the search stopped before it.",
+    LOCAL_MINIMUM: "What was asked for exists on the latent plane, but the search stopped before it.",
     ROUNDING: "The search reached the wanted class, but rounding to 8 bits lost it.",
-    NOT_FOUND: "The search did not reach the wanted class; whether any latent does is not known.",
+    NOT_FOUND: "The search did not reach what was asked for; whether any latent does is not known.",
 }
 
 _DEFINITIONS = {
@@ -233,8 +233,8 @@ class SympatheticResult(Result):
                 Plot(
                     name="norms",
                     title="How large a change is needed",
-                    caption="‖ε‖ of the successes, apart for those where the oracle agrees and where it does not. "
-                    + _DEFINITIONS["oracle"],
+                    caption="‖ε‖ of the successes, apart for those that the oracle, too, assigns to the wanted class "
+                    "and for those that it does not.",
                     draw=self._draw_norms,
                 )
             )

@@ -59,8 +59,9 @@ class StepView:
 
     @property
     def leading(self) -> list[Row]:
-        """Two numbers to tell first: those with an interval are what the step set out to measure."""
-        return sorted(self.rows, key=lambda row: not row.interval)[:2]
+        """What to tell first: the numbers with an interval, which the step set out to measure, up to three."""
+        measured = [row for row in self.rows if row.interval]
+        return measured[:3] if len(measured) > 1 else [*measured, *(row for row in self.rows if not row.interval)][:2]
 
 
 def write_report(run: Path) -> Path:

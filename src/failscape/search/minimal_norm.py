@@ -76,7 +76,7 @@ def minimal_norm(
     for index in range(rounds + 1):
         before = best.norm[active]
         _descend(objective, points, active, best, steps=steps, radius=radius)
-        found = active[best.valid[active]]
+        found = active[best.norm[active] < before]
         crossing = first_crossing(objective, best.epsilon[found], found)
         best.offer(found, crossing.inside, crossing.score)
         norm = best.norm[active]

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -205,4 +206,10 @@ def _environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-    }
+    } | _command()
+
+
+def _command() -> dict[str, str]:
+    """Return the command that was typed, if this is the command line."""
+    name = Path(sys.argv[0]).name
+    return {"command": shlex.join([name, *sys.argv[1:]])} if name == "failscape" else {}
