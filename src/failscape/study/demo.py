@@ -32,8 +32,7 @@ def demo_study() -> StudyConfig:
                     "name": "latent-plane",
                     "title": "The same in a latent space that can be seen whole",
                     "generator": _TWO,
-                    # A map of each image costs 32 x 32 calls; the default of 48 would double the demo's time.
-                    "settings": {"mode": "boundary", "plane": 32},
+                    "settings": {"mode": "boundary"},
                 },
                 {
                     "method": "perturbation-heatmap",
