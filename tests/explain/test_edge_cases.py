@@ -111,7 +111,7 @@ class TestPlanted:
         result = EdgeCases()(brighter_than(0.3), Linear(PLANE), grey_images(2), torch.tensor([1, 2]), rng=seeded())
         assert result.ids == ()
         assert result.images.shape == (0, *SHAPE)
-        assert result.summary == {"images": 2.0, "pairs": 0.0}
+        assert result.summary == {"images": 2.0, "pairs": 0.0, "not_crossed": 8.0}
         assert result.table.num_rows == 0
         assert list(result.figures) == []
 

@@ -111,6 +111,16 @@ class TestPlanted:
         assert "region" not in result.summary
         assert result.table.num_rows == 2
 
+    def test_where_nothing_has_to_change_there_is_no_region(self) -> None:
+        x, classifier = grey_images(2), bright_in(0)
+        result = PerturbationHeatmap(mode="boundary")(
+            classifier, Linear(QUADRANTS), x, classifier.predict(x), rng=seeded()
+        )
+        assert result.success.all()
+        assert result.heatmap.abs().max() == 0
+        assert not result.region().any()
+        assert "region" not in result.summary
+
     def test_a_classifier_without_gradients_is_refused(self) -> None:
         blind = Classifier(lambda x: x.flatten(1)[:, :3].detach().numpy(), image_shape=SHAPE)
         with pytest.raises(UnsupportedClassifier, match="gradients"):

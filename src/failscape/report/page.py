@@ -213,7 +213,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     for key, label in (
         ("classifier", "Classifier"),
         ("generator", "Generator"),
-        ("oracle", "Second opinion"),
+        ("oracle", "Oracle"),
     ):
         named = dict.fromkeys(str(record[key]) for record in records if record.get(key))
         if named:
