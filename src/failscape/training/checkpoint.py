@@ -37,7 +37,7 @@ def save_checkpoint(folder: Path, images: int, state: Mapping[str, Any]) -> None
     tensors: dict[str, Tensor] = {}
     skeleton = _encode(dict(state), "", tensors)
     weights, manifest = folder / f"{images:012d}.safetensors", folder / f"{images:012d}.json"
-    write_tensors(weights, _without_sharing(tensors))
+    write_tensors(weights, tensors)
     sums = {weights.name: digest(weights), "state": _digest_of(skeleton)}
     write_json(manifest, {"images": images, "sha256": sums, "state": skeleton})
     _remove_older(folder, images)
@@ -127,17 +127,6 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "tuple":
         return tuple(_decode(item, tensors) for item in content)
     return float(content)
-
-
-def _without_sharing(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors that share memory with an earlier one (tied weights), which safetensors refuses."""
-    seen: set[int] = set()
-    separate = {}
-    for name, tensor in tensors.items():
-        address = tensor.untyped_storage().data_ptr()
-        separate[name] = tensor.clone() if address in seen else tensor
-        seen.add(address)
-    return separate
 
 
 def _digest_of(skeleton: Any) -> str:
