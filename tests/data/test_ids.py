@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from failscape.data.ids import NumberedIds, SelectedIds
+from failscape.data.ids import NumberedIds, RepeatedIds, SelectedIds
 
 
 def test_numbered() -> None:
@@ -24,3 +24,9 @@ def test_selected_from_selected() -> None:
     ids = SelectedIds(SelectedIds(("a", "b", "c"), torch.tensor([2, 0])), torch.tensor([1, 0, 1]))
     assert list(ids) == ["a", "c", "a"]
     assert ids[-2] == "c"
+
+
+def test_repeated() -> None:
+    assert list(RepeatedIds(("a", "b"), 3)) == ["a", "b", "a-draw2", "b-draw2", "a-draw3", "b-draw3"]
+    assert RepeatedIds(NumberedIds("set", 10**8), 100)[-1] == "set-99999999-draw100"
+    assert list(RepeatedIds((), 3)) == []

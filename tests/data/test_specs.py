@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from failscape.data import load_images
-from failscape.errors import ImageError, LabelError, SpecError
+from failscape.data import ImageSet, corrupt, load_images
+from failscape.errors import DataError, ImageError, LabelError, SpecError
 
 Digits = NDArray[np.uint8]
 
@@ -38,6 +38,10 @@ def idx(tmp_path: Path, digits: Digits, labels: NDArray[np.int64]) -> tuple[Path
         sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
         path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
     return paths
+
+
+def changed(one: ImageSet, other: ImageSet) -> torch.Tensor:
+    return (one.x != other.x).flatten(1).any(dim=1)
 
 
 def test_every_kind_gives_the_same_images(
@@ -76,10 +80,62 @@ def test_labels_beside_the_images(idx: tuple[Path, Path], tmp_path: Path) -> Non
 def test_half_corrupted_on_any_of_them(npz: Path, class_folder: Path) -> None:
     for spec in (npz, class_folder):
         clean, corrupted = load_images(spec), load_images(f"{spec}+half-corrupted")
-        changed = (clean.x != corrupted.x).flatten(1).any(dim=1)
-        assert int(changed.sum()) == 6
+        assert int(changed(clean, corrupted).sum()) == 6
         assert corrupted.ids == clean.ids
         assert torch.equal(load_images(f"{spec}+half-corrupted").x, corrupted.x)
+
+
+def test_second_half_blurred_and_noised(npz: Path, class_folder: Path) -> None:
+    corrupted = load_images(f"{npz}+half-blurred-and-noised")
+    assert changed(load_images(npz), corrupted).tolist() == [False] * 6 + [True] * 6
+    with pytest.raises(DataError, match="folder is sorted by class"):
+        load_images(f"{class_folder}+half-blurred-and-noised")
+
+
+def test_one_corruption_on_all_images(npz: Path) -> None:
+    clean, corrupted = load_images(npz), load_images(f"{npz}+contrast@2")
+    expected = corrupt(clean.x, "contrast", severity=2, rng=torch.Generator())
+    assert torch.equal(corrupted.x, (expected * 255).round() / 255)
+    assert corrupted.name == "digits+contrast@2"
+    assert load_images(f"{npz}+contrast@2", image_shape=(1, 6, 5)).image_shape == (1, 6, 5)
+
+
+def test_several_draws(npz: Path, class_folder: Path) -> None:
+    four = load_images(f"{npz}+half-corrupted*4")
+    assert len(four) == len(set(four.ids)) == 48
+    assert torch.equal(four.x[:12], load_images(f"{npz}+half-corrupted").x)
+    assert load_images(f"{class_folder}+gaussian_noise@1*2").ids[12] == "0/00.png-draw2"
+
+
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        ("half-corupted", "Did you mean half-corrupted"),
+        ("gaussian_blur@6", "severity from 1 to 5 after gaussian_blur, but got 6"),
+        ("half-corrupted*0", "draws from 1 to 100"),
+    ],
+)
+def test_wrong_recipe_of_a_set_that_exists(ending: str, message: str, npz: Path, idx: tuple[Path, Path]) -> None:
+    for spec in ("mnist:test", "embedded:mnist-test", npz, f"{idx[0]},{idx[1]}"):
+        with pytest.raises(SpecError, match=message):
+            load_images(f"{spec}+{ending}")
+
+
+def test_plus_in_a_path(npz: Path, tmp_path: Path) -> None:
+    for name in ("a+b.npz", "mnist+half-corrupted", "c++"):
+        (tmp_path / name).mkdir()
+        path = npz.replace(tmp_path / name / "d+e.npz")
+        assert load_images(path).name == "d+e"
+        assert load_images(f"{path}+half-corrupted").name == "d+e+half-corrupted"
+        npz = path
+    with pytest.raises(SpecError, match=r"Did you mean .*c\+\+/d\+e\.npz\?"):
+        load_images(tmp_path / "c++" / "d+f.npz")
+
+
+def test_what_exists_is_no_recipe(class_folder: Path) -> None:
+    named = class_folder.rename(class_folder.with_name("folder+half-corrupted"))
+    assert load_images(named).name == "folder+half-corrupted"
+    assert load_images(f"{named}+half-corrupted").name == "folder+half-corrupted+half-corrupted"
 
 
 def test_asked_for_shape(npz: Path, parquet: Path, class_folder: Path) -> None:
@@ -108,6 +164,10 @@ def test_one_class_only(tmp_path: Path, digits: Digits) -> None:
         ("+half-corrupted", "Check the spelling"),
         ("a,b", "IMAGES,LABELS"),
         ("python:file.py:function", "is none of these"),
+        ("mnsit+gaussian_blur@3", "Did you mean mnist"),
+        ("mnsit+gaussian_blur@9", "'mnsit.gaussian_blur@9' is none of these"),
+        ("mnist+gaussian_blur@3+contrast@1", "'mnist.gaussian_blur@3' is none of these"),
+        ("~no-such-user/images", "is none of these"),
     ],
 )
 def test_unknown(spec: str, message: str) -> None:

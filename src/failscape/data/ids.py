@@ -53,3 +53,18 @@ class SelectedIds(_LazyIds):
 
     def _one(self, index: int) -> str:
         return self._ids[int(self._rows[index])]
+
+
+class RepeatedIds(_LazyIds):
+    """Another sequence several times over; the second time each id ends in `-draw2`, then in `-draw3`, …."""
+
+    def __init__(self, ids: Sequence[str], times: int) -> None:
+        self._ids = ids
+        self._times = times
+
+    def __len__(self) -> int:
+        return self._times * len(self._ids)
+
+    def _one(self, index: int) -> str:
+        time, row = divmod(index, len(self._ids))
+        return f"{self._ids[row]}-draw{time + 1}" if time else self._ids[row]

@@ -5,8 +5,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from failscape.data.class_folder import read_class_folder
+from failscape.data.corrupted import RECIPES, Recipe, corrupted, parse_recipe
 from failscape.data.encoded import SUFFIXES
-from failscape.data.half_corrupted import half_corrupted
 from failscape.data.idx import read_idx_pair
 from failscape.data.images import ImageSet
 from failscape.data.npz import read_npz
@@ -14,7 +14,6 @@ from failscape.data.parquet import read_parquet
 from failscape.data.published import PUBLISHED, read_embedded_digits, read_published
 from failscape.errors import ImageError, SpecError
 
-HALF_CORRUPTED = "+half-corrupted"
 NAMES = (
     "embedded:mnist-test",
     *(f"{name}{split}" for name in PUBLISHED for split in ("", ":test", ":train")),
@@ -37,7 +36,9 @@ def load_images(
             - an IDX pair as `IMAGES,LABELS`, or only the images if the labels lie beside them under their
               usual name, such as `t10k-labels-idx1-ubyte.gz`.
 
-            `+half-corrupted` at the end blurs or noises a random half of the images, the same one each time.
+            Any of them may end in `+half-corrupted` or `+half-blurred-and-noised` (the recipes of two papers),
+            or `+CORRUPTION@SEVERITY` such as `+gaussian_blur@3`: the images are corrupted as they are read, the
+            same way each time. `*4` after it gives four independent draws, one after the other.
         image_shape: `(C, H, W)` to which encoded images (folders, Parquet) are converted and resized; of
             other sets it is only demanded.
         allow_one_class: accept a set in which only one class occurs.
@@ -53,7 +54,7 @@ def load_images(
         (10000, (1, 28, 28), 10)
     """
     text = str(spec)
-    base = text.removesuffix(HALF_CORRUPTED)
+    base, recipe, draws = _split(text)
     images = _load(base, image_shape)
     if image_shape is not None and images.image_shape != image_shape:
         raise ImageError(
@@ -62,7 +63,36 @@ def load_images(
         )
     if not allow_one_class:
         images.require_two_classes()
-    return half_corrupted(images) if base != text else images
+    return images if recipe is None else corrupted(images, recipe, draws=draws)
+
+
+def _split(spec: str) -> tuple[str, Recipe | None, int]:
+    """Split off a recipe; a path that exists is taken as it stands, whatever is in its name."""
+    base, plus, ending = spec.rpartition("+")
+    if not plus or _exists(spec):
+        return spec, None, 1
+    try:
+        return base, *parse_recipe(ending)
+    except SpecError:
+        # Without a set before it, the + belongs to a path, of which there is more to say.
+        if base in NAMES or _exists(base):
+            raise
+        return spec, None, 1
+
+
+def _path(text: str) -> Path:
+    """Return a path with its `~` resolved, if there is such a user."""
+    path = Path(text)
+    with suppress(RuntimeError):
+        return path.expanduser()
+    return path
+
+
+def _exists(spec: str) -> bool:
+    """Whether a spec names a path, or each part of it does."""
+    with suppress(OSError, ValueError):
+        return all(part.strip() and _path(part.strip()).exists() for part in spec.split(","))
+    return False
 
 
 def _load(spec: str, image_shape: tuple[int, int, int] | None) -> ImageSet:
@@ -71,7 +101,7 @@ def _load(spec: str, image_shape: tuple[int, int, int] | None) -> ImageSet:
     if spec in NAMES:
         name, _, split = spec.partition(":")
         return read_published(name, "train" if split == "train" else "test")
-    path = Path(spec).expanduser()
+    path = _path(spec)
     if spec and path.is_dir():
         return read_class_folder(path, image_shape=image_shape)
     if path.is_file() and path.suffix == ".npz":
@@ -100,7 +130,7 @@ def _idx_pair(spec: str, path: Path) -> tuple[Path, Path] | None:
             )
         return None
     first, comma, second = spec.partition(",")
-    images, labels = Path(first.strip()).expanduser(), Path(second.strip()).expanduser()
+    images, labels = _path(first.strip()), _path(second.strip())
     if comma and images.is_file() and labels.is_file():
         return images, labels
     return None
@@ -113,7 +143,7 @@ def _idx_name(images: Path) -> str:
 def _what_is_wrong(spec: str, path: Path) -> str:
     understood = (
         f"Expected {', '.join(NAMES)}, a folder of class folders, an .npz or .parquet file, or an IDX pair "
-        f"as IMAGES,LABELS, each with {HALF_CORRUPTED} if wanted"
+        f"as IMAGES,LABELS, each with {', '.join(f'+{name}' for name in RECIPES)} or +CORRUPTION@SEVERITY if wanted"
     )
     if path.is_file():
         if path.suffix.lower() in SUFFIXES:
