@@ -37,6 +37,10 @@ class UnsupportedGenerator(GeneratorError):
     """A generator lacks what a method needs, such as an encoder."""
 
 
+class MetricError(FailscapeError):
+    """What is to be measured has too few rows, another width, or values that are not finite."""
+
+
 class WeightsError(FailscapeError):
     """A weights file is truncated, hostile, of another format, or of another architecture."""
 

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from failscape.classifiers import EMBEDDED, NETWORKS, Classifier, build_network, load_classifier, save_classifier
+from failscape.classifiers import (
+    EMBEDDED,
+    NETWORKS,
+    Classifier,
+    build_network,
+    load_classifier,
+    save_classifier,
+    save_with_temperature,
+)
 from failscape.errors import ClassifierError, SpecError, WeightsError
 
 SHAPE = (1, 8, 8)
@@ -59,7 +67,7 @@ class TestSaved:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"architecture": "transformer"}, "architecture among plain-cnn, residual-cnn .*'transformer'"),
+            ({"architecture": "transformer"}, "architecture among plain-cnn, residual-cnn, mlp .*'transformer'"),
             ({"architecture": ["plain-cnn"]}, "architecture among"),
             ({"image_shape": "big"}, "complete description"),
             ({"image_shape": None}, "complete description"),
@@ -95,6 +103,32 @@ class TestSaved:
         (tmp_path / "generator.safetensors").touch()
         with pytest.raises(WeightsError, match="Expected a classifier saved by failscape"):
             load_classifier(tmp_path)
+
+
+class TestAnotherTemperature:
+    def test_keeps_all_else(self, tmp_path: Path, x: torch.Tensor) -> None:
+        saved = save(tmp_path / "toy", provenance={"accuracy": 0.9}, half=True)
+        weights = (tmp_path / "toy" / "classifier.safetensors").read_bytes()
+        for number, spec in enumerate((tmp_path / "toy", tmp_path / "toy" / "classifier.json")):
+            target = tmp_path / str(number)
+            save_with_temperature(spec, target, temperature=3.0, record={"images": "mine"})
+            assert (target / "classifier.safetensors").read_bytes() == weights
+            loaded = load_classifier(target)
+            assert torch.allclose(loaded(x), saved(x) / 2, atol=0.01)
+            assert (loaded.temperature, loaded.class_names) == (3.0, NAMES)
+            description = json.loads((target / "classifier.json").read_text())
+            assert description["provenance"] == {"accuracy": 0.9, "calibration": {"images": "mine"}}
+
+    def test_of_an_embedded_one(self, tmp_path: Path) -> None:
+        save_with_temperature("embedded:mnist-clean", tmp_path, temperature=2.0)
+        x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+        assert torch.allclose(load_classifier(tmp_path)(x) * 2, load_classifier("embedded:mnist-clean")(x))
+
+    @pytest.mark.parametrize("spec", ["python:mine.py:good", "embedded:nothing", "no/such/file"])
+    def test_refuses(self, spec: str, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match=r"temperature=2\)|Expected one of|Expected a classifier"):
+            save_with_temperature(spec, tmp_path / "out", temperature=2.0)
+        assert not (tmp_path / "out").exists()
 
 
 class TestSpecs:

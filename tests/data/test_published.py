@@ -35,7 +35,7 @@ def set_mirrors(monkeypatch: pytest.MonkeyPatch, name: str, *mirrors: str) -> No
 
 
 def test_embedded_digits() -> None:
-    images = read_embedded_digits()
+    images = read_embedded_digits("mnist-test")
     assert (len(images), images.image_shape) == (10_000, (1, 28, 28))
     assert images.class_names == tuple("0123456789")
     # The class counts of the published test set.
@@ -46,7 +46,7 @@ def test_embedded_digits() -> None:
 
 
 def test_mnist_test_needs_no_network() -> None:
-    assert read_published("mnist", "test").fingerprint() == read_embedded_digits().fingerprint()
+    assert read_published("mnist", "test").fingerprint() == read_embedded_digits("mnist-test").fingerprint()
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -188,3 +188,11 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_class_names_of_fashion_mnist() -> None:
     assert PUBLISHED["fashion-mnist"].class_names[0] == "T-shirt/top"
     assert PUBLISHED["fashion-mnist"].class_names[9] == "Ankle boot"
+
+
+def test_the_embedded_training_digits_are_the_first_of_the_published_ones() -> None:
+    cut = read_embedded_digits("mnist-train-10k")
+
+    # Counts of the digits among the first 10,000 of MNIST's training set.
+    assert torch.bincount(cut.y).tolist() == [1001, 1127, 991, 1032, 980, 863, 1014, 1070, 944, 978]
+    assert cut.y[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from failscape.explain import METHODS, EdgeCases, Method, PerturbationHeatmap, SympatheticExamples
+from failscape.explain import METHODS, Calibration, EdgeCases, Method, PerturbationHeatmap, SympatheticExamples
 from failscape.testing import check_method
 
 TRIED: dict[str, list[tuple[Method[Any], str]]] = {
+    "calibration": [(Calibration(), "ten"), (Calibration(bins=3, shown=1), "two")],
     "sympathetic-examples": [
         (SympatheticExamples(), "ten"),
         (SympatheticExamples(mode="confident", batch_size=3), "ten"),

@@ -1,7 +1,26 @@
-"""What is being explained: classifiers, reference networks, loaders, uncertainty scores."""
+"""What is being explained: classifiers, reference networks, loaders, features, uncertainty scores, calibration."""
 
+from failscape.classifiers.calibration import fit_temperature
 from failscape.classifiers.classifier import Classifier
-from failscape.classifiers.loading import EMBEDDED, load_classifier, save_classifier
+from failscape.classifiers.features import penultimate_features
+from failscape.classifiers.loading import EMBEDDED, load_classifier, save_classifier, save_with_temperature
 from failscape.classifiers.networks import NETWORKS, build_network
+from failscape.classifiers.uncertainty import SCORES, Score, class_logit, class_probability, entropy, margin
 
-__all__ = ["EMBEDDED", "NETWORKS", "Classifier", "build_network", "load_classifier", "save_classifier"]
+__all__ = [
+    "EMBEDDED",
+    "NETWORKS",
+    "SCORES",
+    "Classifier",
+    "Score",
+    "build_network",
+    "class_logit",
+    "class_probability",
+    "entropy",
+    "fit_temperature",
+    "load_classifier",
+    "margin",
+    "penultimate_features",
+    "save_classifier",
+    "save_with_temperature",
+]

@@ -1,5 +1,6 @@
 """The classifier that is being explained: one network, its class names, its image shape, its temperature."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, final
 
@@ -57,8 +58,7 @@ class Classifier:
     ) -> None:
         if len(image_shape) != 3 or any(int(size) < 1 for size in image_shape):
             raise ClassifierError(f"Expected `image_shape` as (C, H, W), but got {tuple(image_shape)}.")
-        if not 0 < temperature < float("inf"):
-            raise ClassifierError(f"Expected a positive `temperature`, but got {temperature}.")
+        _check_temperature(temperature)
         if outputs not in ("logits", "probabilities"):
             raise ClassifierError(f"Expected `outputs` to be 'logits' or 'probabilities', but got {outputs!r}.")
         self.network = network.eval() if isinstance(network, nn.Module) else network
@@ -100,6 +100,25 @@ class Classifier:
         if len(x) == 0:
             return torch.empty(0, self.num_classes)
         return torch.cat([self(batch).softmax(dim=1).cpu() for batch in x.split(batch_size)])
+
+    def with_temperature(self, temperature: float) -> "Classifier":
+        """Return the same classifier with another temperature; the two share the network, which is not called.
+
+        Args:
+            temperature: divides the network's logits, in place of the one that this classifier has.
+
+        Raises:
+            ClassifierError: if the temperature is not a positive number.
+
+        Example:
+            >>> logits = torch.cat([classifier(batch.x) for batch in images.batches(500)])
+            >>> factor = fit_temperature(logits, images.y)
+            >>> calibrated = classifier.with_temperature(classifier.temperature * factor)
+        """
+        _check_temperature(temperature)
+        other = copy.copy(self)
+        other.temperature = float(temperature)
+        return other
 
     def require_gradients(self, method: str, alternative: str) -> None:
         """Refuse a classifier without gradients, naming what to use instead.
@@ -183,6 +202,11 @@ class Classifier:
                 "Name every output once."
             )
         return labels
+
+
+def _check_temperature(temperature: float) -> None:
+    if not 0 < temperature < float("inf"):
+        raise ClassifierError(f"Expected a positive `temperature`, but got {temperature}.")
 
 
 def _device_of(network: Network) -> torch.device:

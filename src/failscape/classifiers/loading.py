@@ -2,7 +2,8 @@
 
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,43 @@ def load_classifier(spec: str | Path, *, allow_code: bool = False) -> Classifier
         ('0', '1', '2')
     """
     text = str(spec)
+    if text.startswith("python:"):
+        return _load_python(text.removeprefix("python:"), allow_code)
+    with _saved(text) as path:
+        return _load_saved(path, path.stem)
+
+
+def save_with_temperature(
+    spec: str | Path, target: Path, *, temperature: float, record: Mapping[str, Any] | None = None
+) -> None:
+    """Save a classifier of failscape's own again, the same weights with another temperature.
+
+    Args:
+        spec: `embedded:NAME`, or a folder or file that failscape saved.
+        target: a folder, or a `.safetensors` path.
+        temperature: divides the logits.
+        record: how the temperature was found; kept with the provenance as "calibration".
+
+    Raises:
+        SpecError: if the spec names nothing, or is `python:`, whose architecture is not known.
+        WeightsError: if the weights are broken.
+        StorageError: if the target cannot be written.
+    """
+    if str(spec).startswith("python:"):
+        raise SpecError(
+            f"Expected a classifier that failscape saved, but {str(spec)!r} is your own code. Pass the temperature "
+            f"there: failscape.Classifier(..., temperature={temperature:.6g})."
+        )
+    with _saved(str(spec)) as path:
+        tensors, description = load_model(path, "classifier")
+    description = {key: value for key, value in description.items() if key not in ("format", "kind", "sha256")}
+    provenance = dict(description.get("provenance") or {}) | {"calibration": dict(record or {})}
+    save_model(target, "classifier", tensors, description | {"temperature": temperature, "provenance": provenance})
+
+
+@contextmanager
+def _saved(text: str) -> Iterator[Path]:
+    """Yield the path of what failscape saved or embeds."""
     if text.startswith("embedded:"):
         name = text.removeprefix("embedded:")
         if name not in EMBEDDED:
@@ -80,16 +118,15 @@ def load_classifier(spec: str | Path, *, allow_code: bool = False) -> Classifier
                 f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}. Name one of these."
             )
         with as_file(files("failscape") / "assets" / "classifiers") as folder:
-            return _load_saved(folder / f"{name}.safetensors", name)
-    if text.startswith("python:"):
-        return _load_python(text.removeprefix("python:"), allow_code)
+            yield folder / f"{name}.safetensors"
+        return
     path = Path(text)
     if not path.exists():
         raise SpecError(
             f"Expected a classifier as embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION, but "
             f"{text!r} is none of these and no such path exists. Check the spelling and the current folder."
         )
-    return _load_saved(path, path.stem)
+    yield path
 
 
 def _load_saved(path: Path, name: str) -> Classifier:

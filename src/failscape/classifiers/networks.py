@@ -1,11 +1,13 @@
-"""Reference networks: small convolutional classifiers that train in minutes on a laptop.
+"""Reference networks: small classifiers that train in minutes on a laptop.
 
-Two unlike architectures, so that one can be the oracle of the other. Both take images in [0, 1] and normalise
-inside themselves; both use group normalisation, so an image's logits do not depend on its batch.
+Two unlike convolutional architectures, so that one can be the oracle of the other, and one of fully connected layers
+for points. All take images in [0, 1] and normalise inside themselves; none uses batch normalisation, so an image's
+logits do not depend on its batch.
 """
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -104,7 +106,32 @@ class ResidualCNN(nn.Module):
         return logits
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"plain-cnn": PlainCNN, "residual-cnn": ResidualCNN}
+class FullyConnected(nn.Module):
+    """Three hidden layers, for data of few dimensions: a point of the plane is an image of shape `(2, 1, 1)`.
+
+    Args:
+        image_shape: `(C, H, W)`, any.
+        num_classes: K.
+        width: of each hidden layer.
+    """
+
+    def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int, width: int = 64) -> None:
+        super().__init__()
+        widths = [math.prod(image_shape), width, width, width]
+        hidden = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.SiLU())]
+        self.layers = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, num_classes))
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
+        """Return the logits."""
+        logits: Tensor = self.layers((x - 0.5) / 0.25)
+        return logits
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "plain-cnn": PlainCNN,
+    "residual-cnn": ResidualCNN,
+    "mlp": FullyConnected,
+}
 
 
 def build_network(architecture: str, *, seed: int | None = None, **sizes: Any) -> nn.Module:

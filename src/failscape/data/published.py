@@ -84,6 +84,17 @@ PUBLISHED = {
     ),
 }
 
+EMBEDDED_DIGITS: dict[str, tuple[Split, tuple[str, str]]] = {
+    "mnist-test": ("test", PUBLISHED["mnist"].sums["test"]),
+    "mnist-train-10k": (
+        "train",
+        (
+            "2889698e6bc3614913e76901316712919d1998fc2b44512451bfe65bc1e668b1",
+            "651e38e2ac0632f5113ec18f1df4977117f953197819034009971a6675a0df78",
+        ),
+    ),
+}
+
 
 def read_published(name: str, split: Split) -> ImageSet:
     """Return a split of MNIST or Fashion-MNIST.
@@ -104,16 +115,28 @@ def read_published(name: str, split: Split) -> ImageSet:
     for stem, sha256 in zip(_stems(split), published.sums[split], strict=True):
         found = _find(name, stem)
         if found is None and (name, split) == ("mnist", "test"):
-            return read_embedded_digits()
+            return read_embedded_digits("mnist-test")
         paths.append(found or _download(name, stem, published.mirrors, sha256))
     return _read(name, split, paths[0], paths[1])
 
 
-def read_embedded_digits() -> ImageSet:
-    """Return the MNIST test set that is in this package."""
-    images, labels = _stems("test")
-    with as_file(files("failscape") / "assets" / "mnist-test") as folder:
-        return _read("mnist", "test", folder / f"{images}.gz", folder / f"{labels}.gz")
+def read_embedded_digits(name: str) -> ImageSet:
+    """Return digits that are in this package.
+
+    Args:
+        name: a key of `EMBEDDED_DIGITS`: "mnist-test" is the test set, "mnist-train-10k" the first 10,000 digits of the
+            training set.
+    """
+    split, sums = EMBEDDED_DIGITS[name]
+    images, labels = _stems(split)
+    with as_file(files("failscape") / "assets" / name) as folder:
+        return read_idx_pair(
+            folder / f"{images}.gz",
+            folder / f"{labels}.gz",
+            name=name,
+            class_names=PUBLISHED["mnist"].class_names,
+            sums=sums,
+        )
 
 
 def cache_folder() -> Path:

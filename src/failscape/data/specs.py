@@ -9,14 +9,15 @@ from failscape.data.corrupted import RECIPES, Recipe, corrupted, parse_recipe
 from failscape.data.encoded import SUFFIXES
 from failscape.data.idx import read_idx_pair
 from failscape.data.images import ImageSet
+from failscape.data.moons import read_moons
 from failscape.data.npz import read_npz
 from failscape.data.parquet import read_parquet
-from failscape.data.published import PUBLISHED, read_embedded_digits, read_published
+from failscape.data.published import EMBEDDED_DIGITS, PUBLISHED, Split, read_embedded_digits, read_published
 from failscape.errors import ImageError, SpecError
 
 NAMES = (
-    "embedded:mnist-test",
-    *(f"{name}{split}" for name in PUBLISHED for split in ("", ":test", ":train")),
+    *(f"embedded:{name}" for name in EMBEDDED_DIGITS),
+    *(f"{name}{split}" for name in (*PUBLISHED, "moons") for split in ("", ":test", ":train")),
 )
 _IDX_MARKS = {"images-idx3-ubyte": "labels-idx1-ubyte", "images.idx3-ubyte": "labels.idx1-ubyte"}
 
@@ -29,9 +30,11 @@ def load_images(
     Args:
         spec: one of
 
-            - `embedded:mnist-test`: the 10,000 test digits in this package;
+            - `embedded:mnist-test`: the 10,000 test digits in this package; `embedded:mnist-train-10k`: the first 10,000
+              digits to train on;
             - `mnist` or `fashion-mnist`, with `:test` (default) or `:train`: from `$FAILSCAPE_DATA`, the
               cache folder, or a download, which is checked;
+            - `moons`, likewise: points of the plane in two interleaving half circles, as images `(2, 1, 1)`;
             - a folder of class folders of PNG, JPEG or WebP files; an `.npz` file; a `.parquet` file;
             - an IDX pair as `IMAGES,LABELS`, or only the images if the labels lie beside them under their
               usual name, such as `t10k-labels-idx1-ubyte.gz`.
@@ -96,11 +99,12 @@ def _exists(spec: str) -> bool:
 
 
 def _load(spec: str, image_shape: tuple[int, int, int] | None) -> ImageSet:
-    if spec == "embedded:mnist-test":
-        return read_embedded_digits()
+    if spec.removeprefix("embedded:") != spec and spec in NAMES:
+        return read_embedded_digits(spec.removeprefix("embedded:"))
     if spec in NAMES:
-        name, _, split = spec.partition(":")
-        return read_published(name, "train" if split == "train" else "test")
+        name, _, ending = spec.partition(":")
+        split: Split = "train" if ending == "train" else "test"
+        return read_moons(split) if name == "moons" else read_published(name, split)
     path = _path(spec)
     if spec and path.is_dir():
         return read_class_folder(path, image_shape=image_shape)

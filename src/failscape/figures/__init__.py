@@ -6,6 +6,8 @@ from failscape.figures.figure import Case, Figure, Gallery, LatentPlane, Line, P
 from failscape.figures.files import png_bytes, save_plot
 from failscape.figures.grids import difference_map, image_grid
 from failscape.figures.planes import latent_plane
+from failscape.figures.reliability import reliability_diagram
+from failscape.figures.requests import requested_against_obtained
 from failscape.figures.style import house_style
 
 __all__ = [
@@ -25,5 +27,7 @@ __all__ = [
     "latent_plane",
     "png_bytes",
     "rate_bars",
+    "reliability_diagram",
+    "requested_against_obtained",
     "save_plot",
 ]
