@@ -46,6 +46,8 @@ def test_names_of_explain() -> None:
     assert set(explain.__all__) == {
         "METHODS",
         "BatchedMethod",
+        "Calibration",
+        "CalibrationResult",
         "EdgeCases",
         "EdgeCasesResult",
         "HeatmapResult",
@@ -63,6 +65,7 @@ def test_names_of_explain() -> None:
 
 def test_methods_by_name() -> None:
     assert {
+        "calibration": explain.Calibration,
         "edge-cases": explain.EdgeCases,
         "perturbation-heatmap": explain.PerturbationHeatmap,
         "sympathetic-examples": explain.SympatheticExamples,

@@ -12,7 +12,7 @@ from failscape.classifiers import NETWORKS, Classifier, build_network
 from failscape.errors import ClassifierError
 from failscape.explain import METHODS, Method, Result, SympatheticExamples, SympatheticResult
 from failscape.figures import Figure, Plot
-from failscape.generators import VAE, Autoencoder
+from failscape.generators import VAE, Autoencoder, Condition, ConditionSpace
 from failscape.testing import check_classifier, check_generator, check_method
 
 SHAPE = (1, 8, 8)
@@ -82,7 +82,7 @@ class Drawing(Autoencoder):
         self.config, self.latent_dim, self.image_shape = {}, 3, SHAPE
         self.register_buffer("weight", torch.linspace(-1, 1, 192).view(3, 64).sin())
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         self.check_latents(z)
         return (z @ self.weight).sigmoid().view(-1, *SHAPE)
 
@@ -92,32 +92,32 @@ class Drawing(Autoencoder):
 
 
 class WrongShape(Drawing):
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return super().forward(z).expand(-1, 3, -1, -1)
 
 
 class BeyondOne(Drawing):
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return super().forward(z) * 1.2
 
 
 class Infinite(Drawing):
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return super().forward(z).where((z.norm(dim=1) < 5)[:, None, None, None], torch.nan)
 
 
 class Noisy(Drawing):
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return super().forward(z) * (1.0 - 0.5 * (next(TICKS) % 2))
 
 
 class BatchNormed(Drawing):
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return super().forward(z - z.mean(dim=0))
 
 
 class WritesLatents(Drawing):
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         if not z.requires_grad:
             z.clamp_(-1, 1)
         return super().forward(z)
@@ -127,7 +127,7 @@ class AnyLength(Drawing):
     def check_latents(self, z: Tensor) -> None:
         pass
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return super().forward(z[:, :3])
 
 
@@ -137,9 +137,9 @@ class GlobalRandomness(Drawing):
 
 
 class GlobalNoise(Drawing):
-    def sample(self, n: int, *, rng: torch.Generator) -> Tensor:
+    def sample(self, n: int, *, rng: torch.Generator, condition: Condition | None = None) -> Tensor:
         torch.rand(1)
-        return super().sample(n, rng=rng)
+        return super().sample(n, rng=rng, condition=condition)
 
 
 class OneSample(Drawing):
@@ -148,7 +148,7 @@ class OneSample(Drawing):
 
 
 class FalseGradient(Drawing):
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return super().forward(torch.cat([z[:, :1].detach(), z[:, 1:]], dim=1))
 
 
@@ -168,6 +168,67 @@ class NoisyEncoder(Drawing):
     def encode(self, x: Tensor) -> Tensor:
         self.calls += 1
         return super().encode(x) + self.calls
+
+
+class Conditional(Drawing):
+    """A conforming conditional generator; each broken one below changes one thing."""
+
+    family: ClassVar[str] = "conditional"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.condition_space = ConditionSpace(num_classes=3)
+        self.register_buffer("shifts", torch.linspace(-1, 1, 192).view(3, 64).cos())
+
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        self.check_latents(z)
+        self.check_condition(condition, len(z))
+        return (z @ self.weight + self.shift(condition)).sigmoid().view(-1, *SHAPE)
+
+    def shift(self, condition: Condition) -> Tensor:
+        return self.shifts[condition.y] * condition.score[:, None]
+
+
+class DeafToClass(Conditional):
+    def shift(self, condition: Condition) -> Tensor:
+        return self.shifts[:1] * condition.score[:, None]
+
+
+class DeafToScore(Conditional):
+    def shift(self, condition: Condition) -> Tensor:
+        return self.shifts[condition.y]
+
+
+class SharedCondition(Conditional):
+    def shift(self, condition: Condition) -> Tensor:
+        return super().shift(condition).mean(dim=0)
+
+
+class AnyCondition(Conditional):
+    def check_condition(self, condition: Condition | None, n: int) -> None:
+        pass
+
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        return super().forward(z, Condition.of(0, 0.5, n=len(z)) if condition is None else condition)
+
+
+class TestCheckConditionalGenerator:
+    def test_a_good_one_passes(self) -> None:
+        check_generator(Conditional())
+
+    @pytest.mark.parametrize(
+        ("kind", "promise"),
+        [
+            (DeafToClass, "to heed the class asked for, but got the same images"),
+            (DeafToScore, "to heed the score asked for, but got the same images"),
+            (SharedCondition, "whatever else is in the batch"),
+            (AnyCondition, "to refuse no condition with GeneratorError, but it was accepted"),
+        ],
+    )
+    def test_a_broken_promise_is_named(self, kind: type[Conditional], promise: str) -> None:
+        with pytest.raises(AssertionError, match=promise) as caught:
+            check_generator(kind())
+        assert kind.__name__ in str(caught.value)
 
 
 class TestCheckGenerator:

@@ -5,7 +5,7 @@ promise that is broken, and returns nothing where all are kept.
 """
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,17 @@ from failscape.classifiers import Classifier
 from failscape.errors import ClassifierError, FailscapeError, GeneratorError, ImageError, LabelError
 from failscape.explain import Method, Result, Verification, to_8_bits
 from failscape.figures import Plot
-from failscape.generators import FAMILIES, Autoencoder, Generator, load_generator, save_generator
+from failscape.generators import (
+    FAMILIES,
+    Autoencoder,
+    Condition,
+    ConditionSpace,
+    Generator,
+    StyleGenerator,
+    load_generator,
+    save_generator,
+)
+from failscape.generators.condition import VECTOR
 
 __all__ = ["check_classifier", "check_generator", "check_method"]
 
@@ -31,7 +41,7 @@ _GRADIENT_TOLERANCE = 0.1
 # A summary key may carry these, for the interval of a rate or a mean and its number of observations.
 _SUFFIXES = ("_low", "_high", "_n")
 
-Network = Callable[[Tensor], Tensor]
+Network = Callable[..., Tensor]
 
 
 def check_classifier(classifier: Classifier, *, seed: int = 0) -> None:
@@ -78,12 +88,14 @@ def check_generator(generator: Generator, *, seed: int = 0) -> None:
 
     Its images must be finite and in [0, 1], also for latents far out, the same each time and whatever else is in
     the batch; latents must not be written to, and refused where their length is wrong; samples must follow `rng`
-    and nothing else; gradients must agree with finite differences. An autoencoder must encode just as well. One of
-    a family in `failscape.generators.FAMILIES` must draw the same after saving and loading.
+    and nothing else; gradients must agree with finite differences. One that has a `condition_space` must keep all
+    that with conditions, heed class and score, and refuse to draw without a condition or with one that it cannot
+    understand. An autoencoder must encode just as well; the parts of a generator with styles must make up the whole.
+    One of a family in `failscape.generators.FAMILIES` must draw the same after saving and loading.
 
     Args:
         generator: any, in evaluation mode.
-        seed: seeds the latents that it is tried on.
+        seed: seeds the latents and conditions that it is tried on.
 
     Raises:
         AssertionError: naming the broken promise.
@@ -96,7 +108,9 @@ def check_generator(generator: Generator, *, seed: int = 0) -> None:
     z = generator.sample_latents(_IMAGES, rng=rng)
     _promise(z.shape == (_IMAGES, dim), f"{name} to sample latents of length {dim}", f"{tuple(z.shape)}")
     z[0] *= 4
-    x = _check_function(generator, z, name, "latents").cpu()
+    space = generator.condition_space
+    condition = None if space is None else _conditions(space, rng)
+    x = _check_function(generator, z, name, "latents", condition).cpu()
     expected = (_IMAGES, *generator.image_shape)
     _promise(x.shape == expected, f"{name} to draw images of shape {expected}", f"{tuple(x.shape)}")
     _promise(
@@ -104,9 +118,12 @@ def check_generator(generator: Generator, *, seed: int = 0) -> None:
         f"{name} to draw images in [0, 1]",
         f"values from {float(x.min()):.3g} to {float(x.max()):.3g}",
     )
-    _refused(lambda: generator(torch.zeros(2, dim + 1)), GeneratorError, name, f"latents of length {dim + 1}")
-    _check_sampling(generator, name, seed)
-    _check_gradient(generator, z, name, rng)
+    longer = torch.zeros(_IMAGES, dim + 1)
+    _refused(lambda: generator(longer, *_given(condition)), GeneratorError, name, f"latents of length {dim + 1}")
+    _check_sampling(generator, name, seed, condition)
+    _check_gradient(generator, z, name, rng, condition)
+    if space is not None and condition is not None:
+        _check_condition(generator, space, z, condition, name)
     if isinstance(generator, Autoencoder):
         encoded = _check_function(generator.encode, x, f"the encoder of {name}", "images")
         _promise(
@@ -117,11 +134,13 @@ def check_generator(generator: Generator, *, seed: int = 0) -> None:
         channels, height, width = generator.image_shape
         wider = torch.zeros(1, channels, height, width + 1)
         _refused(lambda: generator.encode(wider), GeneratorError, f"the encoder of {name}", "a wider image")
+    if isinstance(generator, StyleGenerator):
+        _check_styles(generator, z, condition, name)
     if FAMILIES.get(generator.family) is type(generator):
         with TemporaryDirectory() as folder:
             save_generator(generator, Path(folder))
             with torch.no_grad():
-                again = load_generator(Path(folder))(z)
+                again = load_generator(Path(folder))(z, *_given(condition))
         _promise(_close(again, x), f"{name} to draw the same after saving and loading", "other images")
 
 
@@ -181,12 +200,32 @@ def check_method(
     _check_account(judged, name)
 
 
-def _check_function(function: Network, given: Tensor, name: str, what: str) -> Tensor:
+def _conditions(space: ConditionSpace, rng: torch.Generator) -> Condition:
+    """Return conditions of several classes, their scores spread over the range that each class supports."""
+    y = torch.arange(_IMAGES) % space.num_classes
+    if space.score == VECTOR:
+        # The class asked for is the likeliest of its distribution.
+        logits = torch.randn(_IMAGES, space.num_classes, generator=rng)
+        probs = (logits + 4 * torch.nn.functional.one_hot(y, space.num_classes)).softmax(dim=1)
+        return Condition(y=y, score=probs.gather(1, y[:, None])[:, 0], probs=probs)
+    low, high = torch.tensor(space.supported)[y].sort(dim=1).values.T
+    return Condition(y=y, score=(low + (high - low) * torch.linspace(0.1, 0.9, _IMAGES)).clamp(1e-3, 1))
+
+
+def _given(condition: Condition | None) -> tuple[Condition, ...]:
+    """Return what is passed after the latents: nothing without a condition."""
+    return () if condition is None else (condition,)
+
+
+def _check_function(
+    function: Network, given: Tensor, name: str, what: str, condition: Condition | None = None
+) -> Tensor:
     """Check determinism, batch independence, finite values, and that the input is left alone."""
-    before = given.clone()
+    before, asked = given.clone(), _given(condition)
     with torch.no_grad():
-        together, again = function(given), function(given)
-        alone = torch.cat([function(row[None]) for row in given])
+        together, again = function(given, *asked), function(given, *asked)
+        rows = [slice(i, i + 1) for i in range(len(given))]
+        alone = torch.cat([function(given[row], *(each[row] for each in asked)) for row in rows])
     _promise(torch.equal(given, before), f"{name} to leave its {what} alone", "a change")
     _promise(bool(together.isfinite().all()), f"{name} to return finite values", "NaN or infinity")
     _promise(
@@ -202,10 +241,11 @@ def _check_function(function: Network, given: Tensor, name: str, what: str) -> T
     return together
 
 
-def _check_sampling(generator: Generator, name: str, seed: int) -> None:
+def _check_sampling(generator: Generator, name: str, seed: int, condition: Condition | None) -> None:
     globally = torch.random.get_rng_state()
-    one, two = (generator.sample(2, rng=torch.Generator().manual_seed(seed)) for _ in range(2))
-    other = generator.sample(2, rng=torch.Generator().manual_seed(seed + 1))
+    options: dict[str, Any] = {} if condition is None else {"condition": condition[slice(0, 2)]}
+    one, two = (generator.sample(2, rng=torch.Generator().manual_seed(seed), **options) for _ in range(2))
+    other = generator.sample(2, rng=torch.Generator().manual_seed(seed + 1), **options)
     _promise(_close(one, two), f"{name} to draw the same samples for the same `rng`", "others")
     _promise(not torch.equal(one, other), f"{name} to draw other samples for another `rng`", "the same")
     _promise(
@@ -215,13 +255,59 @@ def _check_sampling(generator: Generator, name: str, seed: int) -> None:
     )
 
 
-def _check_gradient(function: Network, given: Tensor, name: str, rng: torch.Generator) -> None:
-    """Compare directional derivatives with central differences, at the step where they agree best."""
+def _check_condition(generator: Generator, space: ConditionSpace, z: Tensor, condition: Condition, name: str) -> None:
+    """Check that what is asked for is heeded, and that what cannot be understood is refused."""
     with torch.no_grad():
-        weights = torch.randn(function(given).shape, generator=rng)
+        x = generator(z, condition)
+        other_class = generator(z, replace(condition, y=(condition.y + 1) % space.num_classes))
+        if space.score == VECTOR:
+            assert condition.probs is not None
+            other_score = generator(z, replace(condition, probs=condition.probs.flip(0)))
+        else:
+            other_score = generator(z, replace(condition, score=condition.score.flip(0)))
+    _promise(not torch.equal(other_class, x), f"{name} to heed the class asked for", "the same images for another")
+    _promise(not torch.equal(other_score, x), f"{name} to heed the score asked for", "the same images for another")
+    wrong: list[tuple[str, Condition | None]] = [
+        ("no condition", None),
+        ("one condition too few", condition[slice(1, None)]),
+        ("a class that is none", replace(condition, y=condition.y + space.num_classes)),
+    ]
+    if space.score == VECTOR:
+        wrong.append(("a condition without its distribution", replace(condition, probs=None)))
+    for what, asked in wrong:
+        _refused(partial(generator, z, *_given(asked)), GeneratorError, name, what)
+
+
+def _check_styles(generator: StyleGenerator, z: Tensor, condition: Condition | None, name: str) -> None:
+    """Check that mapping, styles and synthesis make up the whole, and that the layers share out the styles."""
+    with torch.no_grad():
+        x = generator(z, *_given(condition))
+        s = generator.styles(generator.mapping(z, *_given(condition)))
+        again = generator.synthesize(s)
+    _promise(
+        s.shape == (len(z), generator.style_dim),
+        f"the styles of {name} to have the shape {(len(z), generator.style_dim)}",
+        f"{tuple(s.shape)}",
+    )
+    _promise(_close(again, x), f"{name} to draw what synthesis makes of its styles", "other images")
+    ends = [(layer.start, layer.stop) for layer in generator.style_layers]
+    _promise(
+        [start for start, _ in ends] == [0, *(stop for _, stop in ends[:-1])],
+        f"the style layers of {name} to follow each other without a gap",
+        f"{ends}",
+    )
+
+
+def _check_gradient(
+    function: Network, given: Tensor, name: str, rng: torch.Generator, condition: Condition | None = None
+) -> None:
+    """Compare directional derivatives with central differences, at the step where they agree best."""
+    asked = _given(condition)
+    with torch.no_grad():
+        weights = torch.randn(function(given, *asked).shape, generator=rng)
 
     def score(inputs: Tensor) -> Tensor:
-        return (function(inputs).cpu() * weights).flatten(1).double().sum(dim=1)
+        return (function(inputs, *asked).cpu() * weights).flatten(1).double().sum(dim=1)
 
     with torch.enable_grad():
         inputs = given.clone().requires_grad_()

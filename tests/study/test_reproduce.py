@@ -283,7 +283,8 @@ class TestRegistry:
         # A second time, all is kept.
         before = (run / "metrics.json").read_bytes()
         reproduce("small", tmp_path / "out", progress=said.append)
-        assert "done before" in said[-1]
+        assert "done before" in said[-2]
+        assert said[-1] == "measuring in out, as embedded"
         assert (run / "metrics.json").read_bytes() == before
 
     def test_a_step_that_fails_is_an_error_and_no_numbers(
@@ -339,7 +340,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> type:
             )
 
         @staticmethod
+        def measure(weights: dict[str, str], out: Path, *, retrain: bool, progress: Any) -> dict[str, Any]:
+            progress(f"measuring in {out.name}, {'anew' if retrain else 'as embedded'}")
+            return {"measured": weights["mnist-clean"]}
+
+        @staticmethod
         def figures(results: dict[str, Any]) -> list[Plot]:
+            assert "mnist-clean" in results["measured"]
             return [replace(results["edge-cases"].figures[0], name="sheet")]
 
         @staticmethod

@@ -58,7 +58,7 @@ class TestEmbedded:
         assert settings.model_dump(mode="json").items() <= provenance["settings"].items()
         assert settings.name == name
         assert provenance["command"].endswith(f"train embedded {name}")
-        assert provenance["reached"].keys() & {"accuracy", "elbo"}
+        assert provenance["reached"].keys() & {"accuracy", "elbo", "frechet"}
 
     @pytest.mark.parametrize("name", ["mnist-nothing", "../../mnist-clean", ""])
     def test_an_unknown_one_is_refused(self, name: str, tmp_path: Path) -> None:

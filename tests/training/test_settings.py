@@ -14,7 +14,7 @@ from failscape.training import ClassifierSettings, VAESettings, read_settings
     "settings",
     [
         ClassifierSettings(learning_rate=1 / 3, validation="none", half=True),
-        ClassifierSettings(data="mnist:train+half-corrupted"),
+        ClassifierSettings(data="mnist:train+half-corrupted", calibrate=True),
         VAESettings(hidden=(7, 5), kl_warmup=10, name="two-d"),
     ],
 )
@@ -57,6 +57,11 @@ def test_architectures_are_those_that_can_be_built() -> None:
         ('kind = "vae"\nhidden = []', "hidden"),
         ('kind = "classifier"\narchitecture = "residual-cnn"\nwidth = 12', "multiple of 8"),
         ('kind = "classifier"\nlearning_rate = nan', "learning_rate"),
+        (
+            'kind = "classifier"\nvalidation = "none"\ncalibrate = true',
+            "Expected `validation` images beside `calibrate`",
+        ),
+        ('kind = "classifier"\ndata = "photos"\ncalibrate = true', "Expected `validation` images beside `calibrate`"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(content: str, part: str, tmp_path: Path) -> None:

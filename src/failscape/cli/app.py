@@ -25,8 +25,10 @@ app = App(
 app.command("failscape.cli.studies:demo", name="demo", help="Explain the mistakes of an embedded classifier.")
 app.command("failscape.cli.studies:study", name="study", help="Run a study from its TOML file.")
 app.command("failscape.cli.studies:explain", name="explain", help="Explain why images were misclassified.")
+app.command("failscape.cli.studies:uncertain", name="uncertain", help="Draw what a classifier is unsure of.")
 app.command("failscape.cli.studies:reproduce", name="reproduce", help="Reproduce the experiments of a paper.")
 app.command("failscape.cli.train:train", name="train", help="Train a classifier or a generator.")
+app.command("failscape.cli.calibrate:calibrate", name="calibrate", help="Fit a classifier's temperature.")
 app.command("failscape.cli.studies:report", name="report", help="Write the report of a run again.")
 
 

@@ -2,8 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from failscape.cli.terminal import fail, progress
@@ -87,6 +88,47 @@ def explain(
         "classifier": {"spec": classifier},
         "generator": {"spec": generator},
         "steps": [{"method": "sympathetic-examples", "settings": {"mode": mode}}],
+    }
+    if oracle is not None:
+        config["oracle"] = {"spec": oracle}
+    return _run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
+
+
+def uncertain(
+    images: str,
+    /,
+    *,
+    classifier: str,
+    generator: str,
+    oracle: str | None = None,
+    class_names: Annotated[tuple[str, ...], Parameter(name="--class")] = (),
+    levels: tuple[float, ...] = (),
+    per_class: PositiveInt = 200,
+    limit: PositiveInt | None = None,
+    out: Path = Path("runs"),
+    allow_code: bool = False,
+) -> int:
+    """Draw what a classifier is unsure of, and how images become so, with a generator trained on its confidence.
+
+    Args:
+        images: labelled images, which are swept and compared with, as for `explain`.
+        classifier: embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION.
+        generator: embedded:NAME, or what `failscape train gan` saved.
+        oracle: another classifier, which judges what is drawn.
+        class_names: a class to show, and more by giving it again; by default all.
+        levels: the confidences to show, falling, each by giving it again; by default ten from 1 to 0.55.
+        per_class: requests of each class, on which the numbers rest.
+        limit: take at most so many images.
+        out: where numbered run folders are made.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    settings = {"per_class": per_class, "classes": list(class_names), "levels": list(levels)}
+    config: dict[str, Any] = {
+        "name": "uncertain",
+        "images": {"spec": images, "only": "all"} | ({} if limit is None else {"limit": limit}),
+        "classifier": {"spec": classifier},
+        "generator": {"spec": generator},
+        "steps": [{"method": "uncertain-samples", "settings": {k: v for k, v in settings.items() if v}}],
     }
     if oracle is not None:
         config["oracle"] = {"spec": oracle}

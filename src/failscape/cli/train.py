@@ -1,5 +1,6 @@
 """The trainings; each flag is a field of the training's settings."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +8,10 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from failscape.errors import ConfigError
-from failscape.training import ClassifierSettings, VAESettings, read_settings
+from failscape.training import AnySettings, ClassifierSettings, GANSettings, VAESettings, read_settings
 
 train = App(name="train", help="Train a classifier or a generator.")
-_CLASSIFIER, _VAE = ClassifierSettings(), VAESettings()
+_CLASSIFIER, _GAN, _VAE = ClassifierSettings(), GANSettings(), VAESettings()
 
 
 @train.command
@@ -52,6 +53,29 @@ def vae(
 
 
 @train.command
+def gan(
+    *,
+    settings: Annotated[GANSettings, Parameter(name="*")] = _GAN,
+    out: Path = Path("runs"),
+    resume: Path | None = None,
+    dry_run: bool = False,
+    allow_code: bool = False,
+) -> int:
+    """Train a generator of images of a class and of a classifier's certainty, by an adversarial game.
+
+    Several processes, GPUs or machines share the work: torchrun --nproc-per-node 2 -m failscape train gan.
+
+    Args:
+        settings: of the training.
+        out: where numbered run folders are made.
+        resume: go on in this run folder, by the settings written there.
+        dry_run: print the resolved settings and do nothing.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    return _train(settings, out=out, resume=resume, dry_run=dry_run, allow_code=allow_code)
+
+
+@train.command
 def embedded(name: str, /, *, out: Path = Path("runs")) -> int:
     """Train the weights that the package embeds again, by their recipe.
 
@@ -65,25 +89,25 @@ def embedded(name: str, /, *, out: Path = Path("runs")) -> int:
     return 0
 
 
-def _train(settings: ClassifierSettings | VAESettings, *, out: Path, resume: Path | None, dry_run: bool) -> int:
+def _train(settings: AnySettings, *, out: Path, resume: Path | None, dry_run: bool, allow_code: bool = False) -> int:
     if resume is not None:
         settings = _settings_of(resume, settings)
     if dry_run:
         sys.stdout.write(settings.to_toml())
         return 0
-    from failscape.training import resume_run, train_classifier, train_vae
+    from failscape.training import resume_run, start_run
 
-    if resume is not None:
-        folder = resume_run(resume)
-    elif isinstance(settings, ClassifierSettings):
-        folder = train_classifier(settings, out)
+    if resume is None:
+        folder = start_run(settings, out, allow_code=allow_code)
     else:
-        folder = train_vae(settings, out)
-    sys.stdout.write(f"{folder}\n")
+        folder = resume_run(resume, allow_code=allow_code)
+    # The processes that torchrun starts share one standard output.
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(f"{folder}\n")
     return 0
 
 
-def _settings_of(folder: Path, typed: ClassifierSettings | VAESettings) -> ClassifierSettings | VAESettings:
+def _settings_of(folder: Path, typed: AnySettings) -> AnySettings:
     """Return the settings a run was begun with, and refuse flags that contradict them."""
     begun = read_settings(folder / "train.toml")
     if type(begun) is not type(typed):

@@ -52,7 +52,8 @@ def points_to_images(points: Float[Tensor, "N 2"]) -> Float[Tensor, "N 2 1 1"]:
             f"Expected points of the plane, shape (N, 2), but got {tuple(points.shape)}. Give one row a point."
         )
     low, high = _window(points)
-    return ((points - low) / (high - low)).clamp(0, 1)[:, :, None, None]
+    x: Tensor = ((points - low) / (high - low)).clamp(0, 1)
+    return x[:, :, None, None]
 
 
 def images_to_points(x: Float[Tensor, "N 2 1 1"]) -> Float[Tensor, "N 2"]:
@@ -67,7 +68,8 @@ def images_to_points(x: Float[Tensor, "N 2 1 1"]) -> Float[Tensor, "N 2"]:
             "points."
         )
     low, high = _window(x)
-    return low + x.flatten(1) * (high - low)
+    points: Tensor = low + x.flatten(1) * (high - low)
+    return points
 
 
 def _window(like: Tensor) -> Tensor:

@@ -4,17 +4,22 @@ from pathlib import Path
 from typing import Any
 
 from failscape.errors import WeightsError
+from failscape.explain.calibration import Calibration, CalibrationResult
 from failscape.explain.edge_cases import EdgeCases, EdgeCasesResult
 from failscape.explain.method import BatchedMethod, Method, Result, Verification, to_8_bits
 from failscape.explain.perturbation_heatmap import HeatmapResult, PerturbationHeatmap
 from failscape.explain.sympathetic import SympatheticExamples
 from failscape.explain.sympathetic_result import SympatheticResult
+from failscape.explain.uncertain_result import UncertainResult
+from failscape.explain.uncertain_samples import UncertainSamples
 from failscape.storage import read_json
 
 METHODS: dict[str, type[Method[Any]]] = {
+    "calibration": Calibration,
     "edge-cases": EdgeCases,
     "perturbation-heatmap": PerturbationHeatmap,
     "sympathetic-examples": SympatheticExamples,
+    "uncertain-samples": UncertainSamples,
 }
 
 
@@ -34,6 +39,8 @@ def load_result(folder: Path) -> Result:
 __all__ = [
     "METHODS",
     "BatchedMethod",
+    "Calibration",
+    "CalibrationResult",
     "EdgeCases",
     "EdgeCasesResult",
     "HeatmapResult",
@@ -42,6 +49,8 @@ __all__ = [
     "Result",
     "SympatheticExamples",
     "SympatheticResult",
+    "UncertainResult",
+    "UncertainSamples",
     "Verification",
     "load_result",
     "to_8_bits",

@@ -1,16 +1,33 @@
 """What draws images: one file a family, loaded and saved alike."""
 
-from failscape.generators.generator import Autoencoder, Generator, require_autoencoder
+from failscape.generators.condition import Condition, ConditionSpace
+from failscape.generators.generator import (
+    Autoencoder,
+    Generator,
+    StyleGenerator,
+    StyleLayer,
+    require_autoencoder,
+    require_styles,
+)
 from failscape.generators.loading import EMBEDDED, FAMILIES, load_generator, save_generator
+from failscape.generators.mlp import MLP
+from failscape.generators.stylegan2 import StyleGAN2
 from failscape.generators.vae import VAE
 
 __all__ = [
     "EMBEDDED",
     "FAMILIES",
+    "MLP",
     "VAE",
     "Autoencoder",
+    "Condition",
+    "ConditionSpace",
     "Generator",
+    "StyleGAN2",
+    "StyleGenerator",
+    "StyleLayer",
     "load_generator",
     "require_autoencoder",
+    "require_styles",
     "save_generator",
 ]

@@ -9,11 +9,13 @@ import torch
 
 from failscape.errors import FailscapeError, SpecError, WeightsError
 from failscape.generators.generator import Generator
+from failscape.generators.mlp import MLP
+from failscape.generators.stylegan2 import StyleGAN2
 from failscape.generators.vae import VAE
 from failscape.storage import fill_network, load_model, save_model
 
 EMBEDDED = ("mnist-vae-2d", "mnist-vae-10d")
-FAMILIES: dict[str, type[Generator]] = {VAE.family: VAE}
+FAMILIES: dict[str, type[Generator]] = {family.family: family for family in (MLP, StyleGAN2, VAE)}
 
 
 def save_generator(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from failscape.errors import GeneratorError
+from failscape.generators.condition import Condition
 from failscape.generators.generator import Autoencoder
 
 
@@ -53,11 +54,7 @@ class VAE(Autoencoder):
         Raises:
             GeneratorError: if the images have another shape than `image_shape`.
         """
-        if tuple(x.shape[1:]) != self.image_shape:
-            raise GeneratorError(
-                f"Expected images of shape {self.image_shape} (C, H, W), but got {tuple(x.shape[1:])}. "
-                "Use a generator that was trained on images of that shape."
-            )
+        self.check_images(x)
         mean, log_variance = self.encoder(2 * x.flatten(1) - 1).chunk(2, dim=1)
         return mean, log_variance
 
@@ -71,8 +68,9 @@ class VAE(Autoencoder):
         logits: Tensor = self.decoder(z).unflatten(1, self.image_shape)
         return logits
 
-    def forward(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
-        """Draw the images of the latents, in [0, 1]."""
+    def forward(self, z: Float[Tensor, "N D"], condition: Condition | None = None) -> Float[Tensor, "N C H W"]:
+        """Draw the images of the latents, in [0, 1]; a condition is refused."""
+        self.check_condition(condition, len(z))
         return self.decode_logits(z).sigmoid()
 
     def negative_elbo(

@@ -11,7 +11,7 @@ from failscape.errors import MetricError
 
 
 def rank_correlation(first: Float[Tensor, " N"], second: Float[Tensor, " N2"]) -> float:
-    """Return Spearman's rank correlation, computed by torchmetrics; NaN where one of the two is constant.
+    """Return Spearman's rank correlation to four digits, computed by torchmetrics; NaN where one is constant.
 
     Raises:
         MetricError: if the lengths differ or there are fewer than 3 pairs.
@@ -26,7 +26,7 @@ def rank_correlation(first: Float[Tensor, " N"], second: Float[Tensor, " N2"]) -
         return float("nan")
     from torchmetrics.functional.regression import spearman_corrcoef
 
-    return round(float(spearman_corrcoef(first.double(), second.double())), 6)
+    return round(float(spearman_corrcoef(first.double(), second.double())), 4)
 
 
 @final

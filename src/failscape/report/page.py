@@ -108,7 +108,9 @@ def write_report(run: Path) -> Path:
 
 def _view_step(step: Step, prefix: str) -> StepView:
     facts = [
-        (readable(key), str(step.record[key])) for key in ("method", "generator", "oracle") if step.record.get(key)
+        (readable(key), str(step.record[key]))
+        for key in ("method", "images", "classifier", "oracle", "generator")
+        if step.record.get(key)
     ]
     settings = step.record.get("settings")
     view: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from failscape.search.fixed_step import Descent, StoppedLoss, descend_fixed_step
 from failscape.search.grid import GridSearch, grid_points, search_grid
+from failscape.search.level import Level, reach_level
 from failscape.search.line import Crossing, first_crossing
 from failscape.search.minimal_norm import MinimalNorm, minimal_norm
 from failscape.search.objective import Objective, is_valid, scores_of, value_and_gradient
@@ -10,6 +11,7 @@ __all__ = [
     "Crossing",
     "Descent",
     "GridSearch",
+    "Level",
     "MinimalNorm",
     "Objective",
     "StoppedLoss",
@@ -18,6 +20,7 @@ __all__ = [
     "grid_points",
     "is_valid",
     "minimal_norm",
+    "reach_level",
     "scores_of",
     "search_grid",
     "value_and_gradient",

@@ -66,20 +66,25 @@ class ModelConfig(_Table):
 
 
 class StepConfig(_Table):
-    """One method, run on the images of the study or its own.
+    """One method, run with what the study names, or with what the step names for itself alone.
 
     Attributes:
         method: a key of `failscape.explain.METHODS`.
         name: names the step's folder; by default the method.
         title: the heading in the report; by default made of the name.
-        generator: the spec of a generator for this step alone.
-        images: what to explain in this step alone.
+        classifier: the spec of what this step explains.
+        oracle: the spec of what grades this step. A step with a classifier of its own has no oracle but the one named
+            here, since the study's is of the study's classifier, and may be of another task.
+        generator: the spec of what draws the images of this step.
+        images: what this step explains.
         settings: keyword arguments of the method.
     """
 
     method: Name
     name: Name = ""
     title: str = ""
+    classifier: Spec | None = None
+    oracle: Spec | None = None
     generator: Spec | None = None
     images: ImagesConfig | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -103,8 +108,8 @@ class StudyConfig(_Table):
         images: what to explain.
         classifier: what is explained.
         oracle: another classifier, which grades what is found and guides nothing.
-        generator: draws the images; a step may name another.
-        steps: the methods, in order.
+        generator: draws the images.
+        steps: the methods, in order; each may name images, classifier, oracle and generator of its own.
 
     Example:
         >>> StudyConfig.from_mapping({"name": "x", "limitt": 3})

@@ -6,7 +6,7 @@ _TEN, _TWO = "embedded:mnist-vae-10d", "embedded:mnist-vae-2d"
 
 
 def demo_study() -> StudyConfig:
-    """Return the demo: why does a good classifier get these digits wrong?"""
+    """Return the demo: why does a good classifier get these digits wrong, and what is another one unsure of?"""
     return StudyConfig.from_mapping(
         {
             "name": "demo",
@@ -41,6 +41,15 @@ def demo_study() -> StudyConfig:
                 {
                     "method": "edge-cases",
                     "title": "Images on the boundary, for a person to label",
+                },
+                {
+                    "method": "uncertain-samples",
+                    "title": "What another classifier, trained on corrupted digits, is unsure of",
+                    "classifier": "embedded:mnist-corrupted",
+                    "oracle": "embedded:mnist-oracle-corrupted",
+                    "generator": "embedded:mnist-stylegan2",
+                    "images": {"spec": "embedded:mnist-test+half-corrupted", "only": "all", "limit": 2000},
+                    "settings": {"per_class": 20, "rows": 10, "real_rows": 10},
                 },
             ],
         }

@@ -3,7 +3,7 @@
 Everything is checked against everything else here, before any work is done.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -13,24 +13,59 @@ from failscape.classifiers import Classifier, load_classifier
 from failscape.data import ImageSet, load_images, read_image_files
 from failscape.errors import ClassifierError, GeneratorError, LabelError
 from failscape.generators import Generator, load_generator
-from failscape.study.config import ImagesConfig, StepConfig, StudyConfig
+from failscape.study.config import ImagesConfig, ModelConfig, StepConfig, StudyConfig
 
 _BATCH_BYTES = 32 * 2**20
+
+
+# Which images, and the spec of the classifier that tells mistakes from the rest.
+Choice = tuple[ImagesConfig, str]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StepInputs:
+    """What a step works with: what it names itself, and for the rest what the study names.
+
+    Attributes:
+        classifier: spec of what is explained.
+        oracle: spec of what grades, if anything does.
+        generator: spec of what draws the images.
+        images: which images are explained.
+    """
+
+    classifier: str
+    oracle: str | None
+    generator: str
+    images: ImagesConfig
+
+    @classmethod
+    def of(cls, step: StepConfig, config: StudyConfig) -> "StepInputs":
+        """Return what a step of a study works with."""
+        classifier = _spec(step.classifier, config.classifier)
+        generator = _spec(step.generator, config.generator)
+        assert classifier is not None and generator is not None, "checked by the configuration"
+        # The study's oracle was made for the study's classifier; of another one it may not even know the classes.
+        oracle = _spec(step.oracle, config.oracle if step.classifier is None else None)
+        return cls(classifier=classifier, oracle=oracle, generator=generator, images=step.images or config.images)
+
+    @property
+    def choice(self) -> Choice:
+        """Which images, by whose word; steps of the same choice share a selection."""
+        return self.images, self.classifier
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """The networks of a study.
+    """The networks of a study by spec; several steps may share one.
 
     Attributes:
-        classifier: what is explained.
-        oracle: what grades, if any.
-        generators: by spec; several steps may share one.
+        classifiers: what is explained, and the oracles, which grade.
+        generators: what draws.
     """
 
-    classifier: Classifier
-    oracle: Classifier | None
+    classifiers: Mapping[str, Classifier]
     generators: Mapping[str, Generator]
 
 
@@ -59,46 +94,22 @@ class Selection:
         )
 
 
-def generator_spec(step: StepConfig, config: StudyConfig) -> str:
-    """Return the spec of the generator that a step uses."""
-    if step.generator is not None:
-        return step.generator
-    assert config.generator is not None
-    return config.generator.spec
-
-
-def images_config(step: StepConfig, config: StudyConfig) -> ImagesConfig:
-    """Return which images a step explains."""
-    return step.images or config.images
-
-
-def load_models(config: StudyConfig, *, allow_code: bool) -> Models:
-    """Load the networks and check that they fit each other.
+def load_models(inputs: Sequence[StepInputs], *, allow_code: bool) -> Models:
+    """Load the networks of all steps and check that those of each step fit each other.
 
     Raises:
         FailscapeError: if a spec names nothing, weights are broken, or `python:` was not allowed.
-        ClassifierError: if the oracle has other classes or another image shape than the classifier.
+        ClassifierError: if an oracle has other classes or another image shape than the classifier it grades.
         GeneratorError: if a generator draws images of another shape than the classifier takes.
     """
-    classifier = load_classifier(config.classifier.spec, allow_code=allow_code)
-    oracle = load_classifier(config.oracle.spec, allow_code=allow_code) if config.oracle else None
-    if oracle is not None and (
-        oracle.class_names != classifier.class_names or oracle.image_shape != classifier.image_shape
-    ):
-        raise ClassifierError(
-            f"Expected an oracle of the same classes ({', '.join(classifier.class_names)}) and image shape "
-            f"{classifier.image_shape} as {classifier.name}, but {oracle.name} has "
-            f"{', '.join(oracle.class_names)} and {oracle.image_shape}. Train one on the same images."
-        )
-    specs = dict.fromkeys(generator_spec(step, config) for step in config.steps)
-    generators = {spec: load_generator(spec) for spec in specs}
-    for spec, generator in generators.items():
-        if generator.image_shape != classifier.image_shape:
-            raise GeneratorError(
-                f"Expected a generator of images of shape {classifier.image_shape}, as {classifier.name} "
-                f"takes them, but {spec} draws {generator.image_shape}. Train one on the classifier's images."
-            )
-    return Models(classifier=classifier, oracle=oracle, generators=generators)
+    specs = dict.fromkeys(spec for each in inputs for spec in (each.classifier, each.oracle) if spec is not None)
+    models = Models(
+        classifiers={spec: load_classifier(spec, allow_code=allow_code) for spec in specs},
+        generators={spec: load_generator(spec) for spec in dict.fromkeys(each.generator for each in inputs)},
+    )
+    for each in inputs:
+        _check_fit(each, models)
+    return models
 
 
 def load_labelled(config: ImagesConfig, classifier: Classifier) -> ImageSet:
@@ -167,15 +178,38 @@ def select(images: ImageSet, classifier: Classifier, config: ImagesConfig) -> Se
     return Selection(images=selected, total=len(images), classified=classified, correct=correct)
 
 
-def select_for_steps(config: StudyConfig, classifier: Classifier) -> dict[ImagesConfig, Selection]:
-    """Choose what each step explains; steps that ask for the same share one selection.
+def select_for_steps(inputs: Sequence[StepInputs], models: Models) -> dict[Choice, Selection]:
+    """Choose what each step explains, by what its own classifier says.
 
     Raises:
         FailscapeError: what `load_labelled` and `select` raise.
     """
-    wanted: Iterable[ImagesConfig] = dict.fromkeys(images_config(step, config) for step in config.steps)
-    loaded = {images: load_labelled(images, classifier) for images in wanted}
-    return {images: select(loaded[images], classifier, images) for images in wanted}
+    choices = dict.fromkeys(each.choice for each in inputs)
+    loaded = {(images, spec): load_labelled(images, models.classifiers[spec]) for images, spec in choices}
+    return {
+        (images, spec): select(loaded[images, spec], models.classifiers[spec], images) for images, spec in choices
+    }
+
+
+def _spec(own: str | None, shared: ModelConfig | None) -> str | None:
+    return shared.spec if own is None and shared is not None else own
+
+
+def _check_fit(inputs: StepInputs, models: Models) -> None:
+    classifier, generator = models.classifiers[inputs.classifier], models.generators[inputs.generator]
+    if inputs.oracle is not None:
+        oracle = models.classifiers[inputs.oracle]
+        if oracle.class_names != classifier.class_names or oracle.image_shape != classifier.image_shape:
+            raise ClassifierError(
+                f"Expected an oracle of the same classes ({', '.join(classifier.class_names)}) and image shape "
+                f"{classifier.image_shape} as {classifier.name}, but {oracle.name} has "
+                f"{', '.join(oracle.class_names)} and {oracle.image_shape}. Train one on the same images."
+            )
+    if generator.image_shape != classifier.image_shape:
+        raise GeneratorError(
+            f"Expected a generator of images of shape {classifier.image_shape}, as {classifier.name} takes them, but "
+            f"{inputs.generator} draws {generator.image_shape}. Train one on the classifier's images."
+        )
 
 
 def _to_each_other_class(images: ImageSet) -> ImageSet:

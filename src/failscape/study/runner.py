@@ -1,7 +1,7 @@
 """The runner: a study from its configuration to its run folder."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,9 @@ import torch
 
 from failscape.errors import FailscapeError, StorageError
 from failscape.storage import write_json
-from failscape.study.config import ImagesConfig, StepConfig, StudyConfig
+from failscape.study.config import StepConfig, StudyConfig
 from failscape.study.fingerprint import classifier_digest, generator_digest, step_fingerprint, step_seed
-from failscape.study.inputs import (
-    Models,
-    Selection,
-    generator_spec,
-    images_config,
-    load_models,
-    select_for_steps,
-)
+from failscape.study.inputs import Choice, Models, Selection, StepInputs, load_models, select_for_steps
 from failscape.study.methods import PreparedMethod, prepare_method
 from failscape.study.run_folder import RunFolder, write_result
 
@@ -49,33 +42,35 @@ def run_study(
         FailscapeError: if the study cannot start, or its folder cannot be written.
     """
     methods = [prepare_method(step) for step in config.steps]
+    inputs = [StepInputs.of(step, config) for step in config.steps]
     progress("loading models")
-    models = load_models(config, allow_code=allow_code)
+    models = load_models(inputs, allow_code=allow_code)
     progress("classifying images")
-    selections = select_for_steps(config, models.classifier)
+    selections = select_for_steps(inputs, models)
 
     with RunFolder.open(config, out=out, folder=folder) as run:
         run.log("start", study=config.name)
-        for wanted, selection in selections.items():
-            run.log("selected", images=wanted.spec, sentence=selection.describe(wanted.only))
-            progress(selection.describe(wanted.only))
-        first = images_config(config.steps[0], config)
+        for (images, classifier), selection in selections.items():
+            sentence = selection.describe(images.only)
+            run.log("selected", images=images.spec, classifier=classifier, sentence=sentence)
+            progress(sentence)
+        first = inputs[0].choice
         write_json(run.path / "selection.json", _selection_record(first, selections[first]))
 
-        fingerprints = _fingerprints(config, methods, models, selections)
-        numbered = enumerate(zip(config.steps, methods, fingerprints, strict=True), start=1)
-        for index, (step, method, fingerprint) in numbered:
+        fingerprints = _fingerprints(config, methods, inputs, models, selections)
+        numbered = enumerate(zip(config.steps, methods, inputs, fingerprints, strict=True), start=1)
+        for index, (step, method, given, fingerprint) in numbered:
             place = f"step {index} of {len(config.steps)}, {step.name}"
             if run.is_done(index, step, fingerprint):
                 run.log("step_kept", step=step.name)
                 progress(f"{place}: done before, inputs unchanged")
                 continue
             progress(place)
-            record = _step_record(config, step, fingerprint)
+            record = _step_record(step, given, fingerprint)
             with run.new_step(index, step) as step_folder:
                 started = time.perf_counter()
-                selection = selections[images_config(step, config)]
-                record |= _run_step(method, models, selection, config, index, step_folder)
+                rng = torch.Generator().manual_seed(step_seed(config.seed, index))
+                record |= _run_step(method, given, models, selections[given.choice], rng, step_folder)
                 record["seconds"] = round(time.perf_counter() - started, 3)
                 write_json(step_folder / "step.json", record)
             outcome = {key: record[key] for key in ("status", "error", "seconds")}
@@ -87,25 +82,23 @@ def run_study(
 
 def _run_step(
     method: PreparedMethod,
+    inputs: StepInputs,
     models: Models,
     selection: Selection,
-    config: StudyConfig,
-    index: int,
+    rng: torch.Generator,
     folder: Path,
 ) -> dict[str, Any]:
     """Run one step into `folder` and return its status and error."""
-    step = config.steps[index - 1]
     if len(selection.images) == 0:
-        sentence = selection.describe(images_config(step, config).only)
-        return {"status": "skipped", "error": f"Nothing to explain: {sentence}"}
+        return {"status": "skipped", "error": f"Nothing to explain: {selection.describe(inputs.images.only)}"}
     try:
         result = method.method(
-            models.classifier,
-            models.generators[generator_spec(step, config)],
+            models.classifiers[inputs.classifier],
+            models.generators[inputs.generator],
             selection.images.x,
             selection.images.y,
-            rng=torch.Generator().manual_seed(step_seed(config.seed, index)),
-            oracle=models.oracle,
+            rng=rng,
+            oracle=None if inputs.oracle is None else models.classifiers[inputs.oracle],
             ids=selection.images.ids,
         )
         write_result(result, folder)
@@ -119,49 +112,49 @@ def _run_step(
 
 def _fingerprints(
     config: StudyConfig,
-    methods: list[PreparedMethod],
+    methods: Sequence[PreparedMethod],
+    inputs: Sequence[StepInputs],
     models: Models,
-    selections: Mapping[ImagesConfig, Selection],
+    selections: Mapping[Choice, Selection],
 ) -> list[str]:
     """Return the fingerprint of each step."""
-    images = {wanted: selection.images.fingerprint() for wanted, selection in selections.items()}
-    shared: dict[str, str | None] = {"oracle": None}
-    shared["classifier"] = classifier_digest(models.classifier, config.classifier.spec)
-    if models.oracle is not None and config.oracle is not None:
-        shared["oracle"] = classifier_digest(models.oracle, config.oracle.spec)
+    images = {choice: selection.images.fingerprint() for choice, selection in selections.items()}
+    classifiers = {spec: classifier_digest(classifier, spec) for spec, classifier in models.classifiers.items()}
     generators = {spec: generator_digest(generator) for spec, generator in models.generators.items()}
     return [
         step_fingerprint(
             step,
-            **shared,
-            images=images[images_config(step, config)],
-            generator=generators[generator_spec(step, config)],
+            classifier=classifiers[given.classifier],
+            oracle=None if given.oracle is None else classifiers[given.oracle],
+            images=images[given.choice],
+            generator=generators[given.generator],
             seed=step_seed(config.seed, index),
             image_sets={key: images.fingerprint() for key, images in method.image_sets.items()},
         )
-        for index, (step, method) in enumerate(zip(config.steps, methods, strict=True), start=1)
+        for index, (step, method, given) in enumerate(zip(config.steps, methods, inputs, strict=True), start=1)
     ]
 
 
-def _step_record(config: StudyConfig, step: StepConfig, fingerprint: str) -> dict[str, Any]:
-    images = images_config(step, config)
+def _step_record(step: StepConfig, inputs: StepInputs, fingerprint: str) -> dict[str, Any]:
     return {
         "name": step.name,
         "method": step.method,
         "title": step.title,
         "settings": step.settings,
         "fingerprint": fingerprint,
-        "classifier": config.classifier.spec,
-        "generator": generator_spec(step, config),
-        "oracle": config.oracle.spec if config.oracle else None,
-        "images": images.spec or f"{len(images.files)} files",
+        "classifier": inputs.classifier,
+        "generator": inputs.generator,
+        "oracle": inputs.oracle,
+        "images": inputs.images.spec or f"{len(inputs.images.files)} files",
     }
 
 
-def _selection_record(config: ImagesConfig, selection: Selection) -> dict[str, Any]:
+def _selection_record(choice: Choice, selection: Selection) -> dict[str, Any]:
+    images, classifier = choice
     return {
         "images": selection.images.name,
-        "only": config.only,
+        "classifier": classifier,
+        "only": images.only,
         "total": selection.total,
         "classified": selection.classified,
         "correct": selection.correct,

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from failscape.training.classifier_task import ClassifierTask as ClassifierTask
+    from failscape.training.gan_evaluation import GeneratorEvaluation as GeneratorEvaluation
+    from failscape.training.gan_task import GANTask as GANTask
     from failscape.training.loop import Hook as Hook
     from failscape.training.loop import train as train
     from failscape.training.runs import resume_run as resume_run
-    from failscape.training.runs import train_classifier as train_classifier
-    from failscape.training.runs import train_vae as train_vae
+    from failscape.training.runs import start_run as start_run
+    from failscape.training.settings import AnySettings as AnySettings
     from failscape.training.settings import ClassifierSettings as ClassifierSettings
+    from failscape.training.settings import GANSettings as GANSettings
     from failscape.training.settings import TrainingSettings as TrainingSettings
     from failscape.training.settings import VAESettings as VAESettings
     from failscape.training.settings import read_settings as read_settings
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
 
 # Loaded at first use, so that the command line reads the settings without waiting for torch.
 _HOMES = {
+    "AnySettings": "settings",
+    "GANSettings": "settings",
+    "GeneratorEvaluation": "gan_evaluation",
+    "GANTask": "gan_task",
+    "start_run": "runs",
     "ClassifierSettings": "settings",
     "ClassifierTask": "classifier_task",
     "Hook": "loop",
@@ -29,13 +37,15 @@ _HOMES = {
     "read_settings": "settings",
     "resume_run": "runs",
     "train": "loop",
-    "train_classifier": "runs",
-    "train_vae": "runs",
 }
 
 __all__ = [
+    "AnySettings",
     "ClassifierSettings",
     "ClassifierTask",
+    "GANSettings",
+    "GANTask",
+    "GeneratorEvaluation",
     "Hook",
     "Task",
     "TrainingSettings",
@@ -43,9 +53,8 @@ __all__ = [
     "VAETask",
     "read_settings",
     "resume_run",
+    "start_run",
     "train",
-    "train_classifier",
-    "train_vae",
 ]
 
 

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from failscape.training.distributed import workers
+
 
 def jitter(
     x: Float[Tensor, "N C H W"],
@@ -26,7 +28,9 @@ def jitter(
         max_scale: 0.1 means from 0.9 to 1.1 times.
     """
     height, width = x.shape[2:]
-    turn, zoom, across, down = (2 * torch.rand(4, len(x), generator=rng) - 1).to(x.device)
+    # One row an image, so that each of several processes can keep its own.
+    amounts = workers().mine(lambda m: torch.rand(4, m, generator=rng).T, len(x)).T
+    turn, zoom, across, down = (2 * amounts - 1).to(x.device)
     angle, scale = turn * math.radians(max_angle), 1 + zoom * max_scale
     cos, sin = angle.cos() / scale, angle.sin() / scale
     # `affine_grid` counts both axes from -1 to 1: a rotation needs the aspect ratio, and a shift the size.

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from failscape.classifiers import build_network, save_classifier
 from failscape.data import ImageSet
+from failscape.errors import DataError
 from failscape.training.augmentation import jitter
 from failscape.training.schedule import set_learning_rate, warmup_cosine
 from failscape.training.settings import ClassifierSettings
 from failscape.training.task import Task
+from failscape.training.temperature import first_half, fit_and_measure
 
 _EVALUATION_BATCH = 500
 
@@ -48,6 +50,7 @@ class ClassifierTask(Task):
         self.averaged = nn.ModuleDict({"classifier": deepcopy(network).requires_grad_(False).eval()})
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay, fused=True)
         self.optimizers = {"classifier": optimizer}
+        self._temperature: float | None = None
 
     def step(
         self, x: Float[Tensor, "N C H W"], y: Int[Tensor, " N"], *, progress: float, rng: torch.Generator
@@ -68,20 +71,55 @@ class ClassifierTask(Task):
 
     @torch.no_grad()
     def evaluate(self, images: ImageSet) -> dict[str, float]:
-        """Return accuracy and cross-entropy (nats an image) of the averaged network, and the image count."""
-        right, entropy = 0, 0.0
+        """Return accuracy and cross-entropy (nats an image) of the averaged network, and the image count.
+
+        With `calibrate`, a temperature is fitted on the first half of the images; it and the calibration errors
+        before and after, on the other half, are returned too. The cross-entropy is that of temperature 1.
+        """
+        right, entropy, kept = 0, 0.0, []
         for batch in images.batches(_EVALUATION_BATCH):
             logits = self.averaged["classifier"](batch.x.contiguous(memory_format=torch.channels_last))
             right += int((logits.argmax(dim=1) == batch.y).sum())
             entropy += float(F.cross_entropy(logits.double(), batch.y, reduction="sum"))
-        return {
+            if self._settings.calibrate:
+                kept.append(logits)
+        numbers = {
             "accuracy": right / len(images),
             "cross_entropy": entropy / len(images),
             "n": float(len(images)),
         }
+        if self._settings.calibrate:
+            fit = fit_and_measure(torch.cat(kept), images.y, fitted=first_half(images.y))
+            self._temperature = fit.temperature
+            numbers["temperature"] = fit.temperature
+            numbers["calibration_error_before"] = fit.before.error
+            numbers["calibration_error_after"] = fit.after.error
+        return numbers
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a checkpoint must keep: after the last evaluation the temperature belongs to it."""
+        return super().state() | {"temperature": self._temperature}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned.
+
+        Raises:
+            CheckpointError: if it is the state of other networks or optimisers.
+        """
+        super().restore(state)
+        self._temperature = state.get("temperature")
 
     def export(self, folder: Path, provenance: Mapping[str, Any]) -> None:
-        """Save the averaged network as `classifier.safetensors` and `classifier.json`."""
+        """Save the averaged network, with its temperature, as `classifier.safetensors` and `classifier.json`.
+
+        Raises:
+            DataError: if it is to be calibrated and was never evaluated.
+        """
+        if self._settings.calibrate and self._temperature is None:
+            raise DataError(
+                "Expected an evaluation before a classifier that is to be calibrated is saved, but there was none. "
+                "Pass `validation` to `train`."
+            )
         save_classifier(
             folder,
             architecture=self._settings.architecture,
@@ -89,6 +127,7 @@ class ClassifierTask(Task):
             state=self.averaged["classifier"].state_dict(),
             class_names=self._class_names,
             image_shape=self._image_shape,
+            temperature=self._temperature or 1.0,
             provenance=provenance,
             half=self._settings.half,
         )

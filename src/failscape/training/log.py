@@ -70,29 +70,36 @@ class RunLog:
 
 
 class LossWindow:
-    """Averages losses, weighted by images, from one record to the next."""
+    """Averages losses, weighted by images, from one record to the next; each over the steps that it comes from."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}
 
     def add(self, losses: Mapping[str, float], count: int) -> None:
         """Count the mean losses of `count` images."""
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + loss * count
-        self._count += count
+            self._counts[name] = self._counts.get(name, 0) + count
 
     def take(self) -> dict[str, float]:
         """Return the means since the last call, and begin anew."""
-        means = {name: total / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
         return means
 
 
 class ProgressLine:
-    """One moving line: the part done, speed, loss, time left. Silent where there is no terminal."""
+    """One moving line: the part done, speed, loss, time left.
 
-    def __init__(self, name: str, total: int, done: int) -> None:
+    Args:
+        name: of the training.
+        total: images to see.
+        done: images seen.
+        shown: whether it is, where there is a terminal; of several processes the first shows it.
+    """
+
+    def __init__(self, name: str, total: int, done: int, *, shown: bool = True) -> None:
         console = Console(stderr=True)
         self._line = Progress(
             TextColumn("{task.description}"),
@@ -101,7 +108,7 @@ class ProgressLine:
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (shown and console.is_terminal),
         )
         self._task = self._line.add_task(name, total=total, completed=done, note="")
 

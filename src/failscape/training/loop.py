@@ -1,9 +1,11 @@
 """The one training loop: batches in, checkpoints and records out."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,10 @@ from failscape.data import ImageSet
 from failscape.errors import CheckpointError, DataError, TrainingError
 from failscape.storage import write_bytes
 from failscape.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from failscape.training.distributed import workers
 from failscape.training.ema import ema_decay
 from failscape.training.log import LossWindow, ProgressLine, RunLog
-from failscape.training.sampler import Sampler
-from failscape.training.settings import ClassifierSettings, TrainingSettings, VAESettings, read_settings
+from failscape.training.settings import TrainingSettings, read_settings
 from failscape.training.task import Task
 
 Hook = Callable[[Task, int, Path], Mapping[str, float]]
@@ -52,6 +54,9 @@ def train(
     that was killed at any instant goes on from its last checkpoint with `resume` and, on the CPU with as many
     threads, ends with the same bits as one that was not.
 
+    Within `process_group` every process calls this, works on its share of each batch, and ends with the same
+    weights. The first writes all files and evaluates, while the others wait; an error in it ends all.
+
     Args:
         task: what is trained; freshly made, also when resuming.
         images: to learn from; kept in memory up to 1 GiB, else read batch by batch.
@@ -67,35 +72,38 @@ def train(
     Raises:
         CheckpointError: if the folder holds a training and `resume` is false; if it is true, when it
             has other settings, other images, or none but broken checkpoints.
-        TrainingError: if a loss, a weight or an evaluation is not finite; checkpoints before it are kept.
+        TrainingError: if a loss, a weight or an evaluation is not finite; checkpoints before it are kept. Also if
+            the processes cannot share each batch evenly, or one of them has ended.
         DataError: if there are no images, or those of the validation are of another kind.
         StorageError: if the folder cannot be written or the disk is full; checkpoints before are kept.
     """
+    group = workers()
     check_images(images, validation)
-    _claim(folder, settings, resume)
+    check_shares(settings)
+    group.agree(partial(_claim, folder, settings, resume))
 
     # All state: the task's, the random generator's, and the position, which is the sampler's state too.
     checkpoints = folder / "checkpoints"
     rng = torch.Generator().manual_seed(settings.seed)
     at = _Position()
-    resuming = resume and has_checkpoint(checkpoints)
+    resuming = group.agree(lambda: resume and has_checkpoint(checkpoints))
     if resuming:
         at = _restore(checkpoints, task, rng, images)
-    sampler = Sampler(len(images), seed=settings.seed)
+    sampler = task.sampler(images, settings.seed)
     batch_of = _reader(images)
     window = LossWindow()
 
     with (
-        RunLog(folder / "log.jsonl", keep=at.log_bytes) as log,
-        ProgressLine(settings.name, settings.images, at.images) as line,
+        RunLog(folder / "log.jsonl" if group.first else Path(os.devnull), keep=at.log_bytes) as log,
+        ProgressLine(settings.name, settings.images, at.images, shown=group.first) as line,
     ):
         log.write("resume" if resuming else "start", at.images, _environment())
         clock = _Clock(at)
         while at.images < settings.images:
-            # One step.
+            # One step, the same in all processes but for the rows of the batch.
             before = at.images
             size = min(settings.batch, settings.images - before)
-            x, y = batch_of(sampler.indices(before, size))
+            x, y = batch_of(sampler.indices(before, size)[group.share_of(size)])
             losses = task.step(x, y, progress=before / settings.images, rng=rng)
             task.average(ema_decay(size, before, half_life=settings.ema_half_life))
             at.images = before + size
@@ -114,24 +122,12 @@ def train(
 
             # Evaluation, outside the clock.
             if evaluating:
-                at.numbers = task.evaluate(validation) if validation is not None else {}
-                for hook in hooks:
-                    at.numbers |= hook(task, at.images, folder)
-                _require_finite(at.numbers, at.images, folder)
+                at.numbers = group.agree(partial(_evaluate, task, validation, hooks, at.images, folder))
                 log.write("evaluation", at.images, at.numbers)
 
             # Checkpoint, last, so that all records up to here are in the log that it refers to.
             if saving:
-                if not task.is_finite():
-                    raise _not_finite("weights", at.images, folder)
-                at.log_bytes = log.sync()
-                state = {
-                    "task": task.state(),
-                    "rng": rng.get_state(),
-                    "data": images.fingerprint(),
-                    "at": asdict(at),
-                }
-                save_checkpoint(checkpoints, at.images, state)
+                group.agree(partial(_save, folder, task, rng, images, at, log))
             if evaluating or saving:
                 clock.restart()
 
@@ -178,6 +174,27 @@ def check_images(images: ImageSet, validation: ImageSet | None) -> None:
         )
 
 
+def check_shares(settings: TrainingSettings) -> None:
+    """Refuse batches that the processes of the training cannot share evenly.
+
+    Raises:
+        TrainingError: if a batch, or the last one, is no multiple of the number of processes.
+    """
+    for size in (min(settings.batch, settings.images), settings.images % settings.batch):
+        workers().share_of(size)
+
+
+def check_same_images(folder: Path, images: ImageSet) -> None:
+    """Refuse to go on in the folder of a training with other images than it was begun with.
+
+    Raises:
+        CheckpointError: if the images of the last checkpoint had another shape, or any of them has changed; or if
+            there are only broken checkpoints.
+    """
+    if has_checkpoint(folder / "checkpoints"):
+        _require_same_images(load_checkpoint(folder / "checkpoints")[1], images, folder)
+
+
 def _claim(folder: Path, settings: TrainingSettings, resume: bool) -> None:
     """Write the settings of a new training, or compare them with those of the one to be resumed."""
     written = folder / "train.toml"
@@ -196,22 +213,64 @@ def _claim(folder: Path, settings: TrainingSettings, resume: bool) -> None:
         )
 
 
-def _differences(earlier: ClassifierSettings | VAESettings, settings: TrainingSettings) -> str:
+def _differences(earlier: TrainingSettings, settings: TrainingSettings) -> str:
     old, new = earlier.model_dump(), settings.model_dump()
     keys = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
     return ", ".join(f"{key} = {new.get(key)!r} instead of {old.get(key)!r}" for key in sorted(keys))
 
 
 def _restore(checkpoints: Path, task: Task, rng: torch.Generator, images: ImageSet) -> _Position:
-    _, state = load_checkpoint(checkpoints)
-    if state["data"] != images.fingerprint():
+    group = workers()
+    number, state = load_checkpoint(checkpoints)
+    newest = group.agree(lambda: number)
+    if number != newest:
         raise CheckpointError(
-            f"Expected the images that {checkpoints.parent} was begun with, but {images.name} has changed "
-            "since. Restore the images, or start a new training."
+            f"Expected the checkpoint at {newest} images, which the first process goes on from, but process "
+            f"{group.rank} finds that at {number} in {checkpoints}. Keep the folder where all processes read the same."
         )
+    _require_same_images(state, images, checkpoints.parent)
     task.restore(state["task"])
     rng.set_state(state["rng"])
     return _Position(**state["at"])
+
+
+def _require_same_images(state: Mapping[str, Any], images: ImageSet, folder: Path) -> None:
+    # The first checkpoints held no shape.
+    shape = tuple(state.get("image_shape", images.image_shape))
+    if shape != images.image_shape:
+        raise CheckpointError(
+            f"Expected images of shape {shape} (C, H, W), which {folder} was begun with, but those of {images.name} "
+            f"are now {images.image_shape}. Restore the images, or start a new training."
+        )
+    if state["data"] != images.fingerprint():
+        raise CheckpointError(
+            f"Expected the images that {folder} was begun with, but {images.name} has changed since. Restore the "
+            "images, or start a new training."
+        )
+
+
+def _evaluate(
+    task: Task, validation: ImageSet | None, hooks: Sequence[Hook], images: int, folder: Path
+) -> dict[str, float]:
+    numbers = task.evaluate(validation) if validation is not None else {}
+    for hook in hooks:
+        numbers |= hook(task, images, folder)
+    _require_finite(numbers, images, folder)
+    return numbers
+
+
+def _save(folder: Path, task: Task, rng: torch.Generator, images: ImageSet, at: _Position, log: RunLog) -> None:
+    if not task.is_finite():
+        raise _not_finite("weights", at.images, folder)
+    at.log_bytes = log.sync()
+    state = {
+        "task": task.state(),
+        "rng": rng.get_state(),
+        "data": images.fingerprint(),
+        "image_shape": images.image_shape,
+        "at": asdict(at),
+    }
+    save_checkpoint(folder / "checkpoints", at.images, state)
 
 
 def _reader(images: ImageSet) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -240,4 +299,4 @@ def _not_finite(name: str, images: int, folder: Path) -> TrainingError:
 
 
 def _environment() -> dict[str, Any]:
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "processes": workers().world}

@@ -2,75 +2,93 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import failscape
+from failscape.classifiers import load_classifier
 from failscape.data import ImageSet, load_images
+from failscape.errors import TrainingError
 from failscape.storage import next_run_folder
 from failscape.training.classifier_task import ClassifierTask
-from failscape.training.loop import check_images, train
-from failscape.training.settings import ClassifierSettings, TrainingSettings, VAESettings, read_settings
+from failscape.training.distributed import Workers, process_group, workers
+from failscape.training.gan_task import GANTask, write_sample_grid
+from failscape.training.loop import Hook, check_images, check_same_images, check_shares, train
+from failscape.training.settings import AnySettings, ClassifierSettings, GANSettings, VAESettings, read_settings
 from failscape.training.task import Task
 from failscape.training.vae_task import VAETask
 
 
-def train_classifier(settings: ClassifierSettings, out: Path) -> Path:
-    """Train a reference classifier and save it.
+def start_run(settings: AnySettings, out: Path, *, allow_code: bool = False) -> Path:
+    """Train a classifier or a generator and save it.
+
+    Under `torchrun` all processes work on this one training.
 
     Args:
-        settings: of the training.
-        out: holds the numbered run folders, such as `out/00007-classifier`.
-
-    Returns:
-        The run folder, with `train.toml`, `log.jsonl`, `checkpoints/`, `classifier.safetensors` and
-        `classifier.json`; `failscape.load_classifier` takes it.
-
-    Raises:
-        FailscapeError: what `load_images` and `train` raise.
-    """
-    return _run(settings, out)
-
-
-def train_vae(settings: VAESettings, out: Path) -> Path:
-    """Train a variational autoencoder and save it.
-
-    Args:
-        settings: of the training.
+        settings: of the training; their class says what is trained.
         out: holds the numbered run folders, such as `out/00007-vae`.
+        allow_code: let a `python:` spec of a classifier run its file.
 
     Returns:
-        The run folder, with `train.toml`, `log.jsonl`, `checkpoints/`, `generator.safetensors` and
-        `generator.json`; `failscape.load_generator` takes it.
+        The run folder, with `train.toml`, `log.jsonl`, `checkpoints/`, and a classifier that
+        `failscape.load_classifier` takes, or a generator that `failscape.load_generator` takes; beside a generator
+        trained by an adversarial game lies `samples/`.
 
     Raises:
-        FailscapeError: what `load_images` and `train` raise.
+        TrainingError: if there are several processes and what is trained is no GAN, or the device is missing.
+        FailscapeError: what `load_images`, `load_classifier`, `GANTask` and `train` raise.
     """
-    return _run(settings, out)
+    with process_group(_device_of(settings)) as group:
+        _require_shareable(settings, group)
+        # All that can be wrong comes first: it must not leave an empty run behind.
+        check_shares(settings)
+        images = group.in_turn(partial(_images_of, settings))
+        check_images(*images)
+        task, hooks = _task(settings, images[0], allow_code)
+        folder = group.agree(partial(next_run_folder, out, settings.name))
+        _train_in(folder, task, hooks, settings, images, resume=False)
+        return folder
 
 
-def resume_run(folder: Path) -> Path:
+def resume_run(folder: Path, *, allow_code: bool = False) -> Path:
     """Go on with the training in a run folder, by the settings written there.
+
+    Under `torchrun` all processes work on this one training; they need not be as many as it was begun with.
+
+    Args:
+        folder: of the run; read by all processes.
+        allow_code: let a `python:` spec of a classifier run its file.
 
     Raises:
         ConfigError: if the folder holds no readable `train.toml`.
-        FailscapeError: what `load_images` and `train` raise.
+        CheckpointError: if the images are not those that the training was begun with.
+        FailscapeError: what `start_run` raises.
     """
     settings = read_settings(folder / "train.toml")
-    _train_in(folder, settings, _images_of(settings), resume=True)
+    with process_group(_device_of(settings)) as group:
+        _require_shareable(settings, group)
+        images = group.in_turn(partial(_images_of, settings))
+        # Before anything is built for images of another shape, and complains of that.
+        check_same_images(folder, images[0])
+        task, hooks = _task(settings, images[0], allow_code)
+        _train_in(folder, task, hooks, settings, images, resume=True)
     return folder
 
 
-def _run(settings: ClassifierSettings | VAESettings, out: Path) -> Path:
-    # Images first: wrong ones must not leave an empty run behind.
-    images = _images_of(settings)
-    check_images(*images)
-    folder = next_run_folder(out, settings.name)
-    _train_in(folder, settings, images, resume=False)
-    return folder
+def _device_of(settings: AnySettings) -> str:
+    return settings.device if isinstance(settings, GANSettings) else "cpu"
 
 
-def _images_of(settings: TrainingSettings) -> tuple[ImageSet, ImageSet | None]:
+def _require_shareable(settings: AnySettings, group: Workers) -> None:
+    if group.world > 1 and not isinstance(settings, GANSettings):
+        raise TrainingError(
+            f"Expected one process for the training of a {settings.kind}, but got {group.world}. Start it without "
+            "torchrun: only `failscape train gan` shares its work between processes."
+        )
+
+
+def _images_of(settings: AnySettings) -> tuple[ImageSet, ImageSet | None]:
     # Labels matter to a classifier alone.
     load = partial(load_images, allow_one_class=not isinstance(settings, ClassifierSettings))
     return load(settings.data), None if settings.validation == "none" else load(settings.validation)
@@ -78,24 +96,39 @@ def _images_of(settings: TrainingSettings) -> tuple[ImageSet, ImageSet | None]:
 
 def _train_in(
     folder: Path,
-    settings: ClassifierSettings | VAESettings,
+    task: Task,
+    hooks: Sequence[Hook],
+    settings: AnySettings,
     images: tuple[ImageSet, ImageSet | None],
     *,
     resume: bool,
 ) -> None:
     learnt, validation = images
-    task = _task(settings, learnt)
-    reached = train(task, learnt, folder, settings, validation=validation, resume=resume)
+    reached = train(task, learnt, folder, settings, validation=validation, resume=resume, hooks=hooks)
     provenance = {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "settings": settings.model_dump(mode="json"),
         "reached": reached,
         "failscape": failscape.__version__,
     }
-    task.export(folder, provenance)
+    workers().agree(partial(task.export, folder, provenance))
 
 
-def _task(settings: ClassifierSettings | VAESettings, images: ImageSet) -> Task:
+def _command() -> str:
+    program = Path(sys.argv[0])
+    # `python -m failscape` runs failscape/__main__.py.
+    return shlex.join([program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]])
+
+
+def _task(settings: AnySettings, images: ImageSet, allow_code: bool) -> tuple[Task, Sequence[Hook]]:
     if isinstance(settings, VAESettings):
-        return VAETask(settings, image_shape=images.image_shape)
-    return ClassifierTask(settings, image_shape=images.image_shape, class_names=images.class_names)
+        return VAETask(settings, image_shape=images.image_shape), ()
+    if isinstance(settings, ClassifierSettings):
+        return ClassifierTask(settings, image_shape=images.image_shape, class_names=images.class_names), ()
+    classifier, oracle = [
+        None if spec == "none" else load_classifier(spec, allow_code=allow_code)
+        for spec in (settings.classifier, settings.oracle)
+    ]
+    if classifier is not None and not settings.calibrated:
+        classifier = classifier.with_temperature(1.0)
+    return GANTask(settings, images=images, classifier=classifier, oracle=oracle), (write_sample_grid,)

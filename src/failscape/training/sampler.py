@@ -1,9 +1,19 @@
 """Endless shuffled batches whose whole state is one number."""
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+
+@runtime_checkable
+class Order(Protocol):
+    """Says which images come next, as a function of how many have been seen: a resumed training needs no more."""
+
+    def indices(self, position: int, size: int) -> Int[Tensor, " size"]:
+        """Return the indices of the `size` images that come after `position` images."""
 
 
 class Sampler:
@@ -30,14 +40,14 @@ class Sampler:
 
     def indices(self, position: int, size: int) -> Int[Tensor, " size"]:
         """Return the indices of the `size` images that come after `position` images; may span epochs."""
-        parts = []
+        parts = [self._order[:0]]
         while size > 0:
             epoch, start = divmod(position, self._length)
             part = self._order_of(epoch)[start : start + size]
             parts.append(part)
             position += len(part)
             size -= len(part)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat(parts)
 
     def _order_of(self, epoch: int) -> Tensor:
         if epoch != self._epoch:

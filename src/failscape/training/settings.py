@@ -86,17 +86,35 @@ class ClassifierSettings(TrainingSettings):
 
     kind: Literal["classifier"] = "classifier"
     name: str = Field(default="classifier", description="name of the run folder")
-    architecture: Literal["plain-cnn", "residual-cnn"] = Field(default="plain-cnn", description="reference network")
-    width: PositiveInt = Field(default=16, description="channels of the first layer")
+    architecture: Literal["plain-cnn", "residual-cnn", "mlp"] = Field(
+        default="plain-cnn", description="reference network; mlp: fully connected, for data of few dimensions"
+    )
+    width: PositiveInt = Field(default=16, description="channels of the first layer; mlp: width of the hidden layers")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="probability spread over all classes")
     augment: bool = Field(default=False, description="shift, turn and scale the training images a little")
     bf16: bool = Field(default=False, description="train in bfloat16 where that is safe; evaluate in float32")
+    calibrate: bool = Field(
+        default=False,
+        description="fit a temperature on the first half of the validation images after the training; calibration "
+        "errors are then measured on the other half",
+    )
+
+    @field_validator("calibrate")
+    @classmethod
+    def _check_calibrate(cls, value: bool, info: Any) -> bool:
+        """Demand images to calibrate with, before the training instead of after it."""
+        if value and info.data.get("validation") == "none":
+            raise ValueError(
+                "Expected `validation` images beside `calibrate`, whose first half the temperature is fitted on, but "
+                "got none. Name some, or leave calibrate out."
+            )
+        return value
 
     @field_validator("width")
     @classmethod
     def _check_width(cls, value: int, info: Any) -> int:
         """Demand what the group normalisations of the networks need."""
-        multiple = 8 if info.data.get("architecture") == "residual-cnn" else 2
+        multiple = {"plain-cnn": 2, "residual-cnn": 8}.get(str(info.data.get("architecture")), 1)
         if value % multiple:
             raise ValueError(
                 f"Expected `width` to be a multiple of {multiple} for this architecture, but got {value}. "
@@ -122,13 +140,79 @@ class VAESettings(TrainingSettings):
     )
 
 
-_KINDS: dict[str, type[ClassifierSettings] | type[VAESettings]] = {
+class GANSettings(TrainingSettings):
+    """What the training of a generator by an adversarial game is told."""
+
+    kind: Literal["gan"] = "gan"
+    name: str = Field(default="gan", description="name of the run folder")
+    data: str = Field(default="mnist:train+half-corrupted", description="spec of the images to learn from")
+    classifier: str = Field(
+        default="embedded:mnist-corrupted",
+        description="spec of the classifier whose verdicts are the condition, or none",
+    )
+    oracle: str = Field(
+        default="none",
+        description="spec of a classifier trained apart, which judges at each evaluation and never guides; or none",
+    )
+    images: PositiveInt = Field(default=2_000_000, description="images to see in all, repetitions counted")
+    batch: PositiveInt = Field(default=64, description="images a step")
+    learning_rate: PositiveFloat = Field(default=2.5e-3, description="of both networks, until the decay")
+    weight_decay: float = Field(default=0.0, ge=0, le=0, description="equalised layers know none")
+    warmup: int = Field(default=0, ge=0, le=0, description="equalised layers need none")
+    decay_from: float = Field(default=0.5, ge=0, le=1, description="part of the training after which the rate falls")
+    evaluate_every: PositiveInt = Field(default=200_000, description="images between two evaluations")
+    checkpoint_every: PositiveInt = Field(default=100_000, description="images between two checkpoints")
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda, or cuda:N")
+    bf16: bool = Field(default=True, description="train in bfloat16 where that is safe; false: in float32")
+
+    family: Literal["stylegan2", "mlp"] = Field(default="stylegan2", description="family of the generator")
+    channels: tuple[PositiveInt, ...] = Field(
+        default=(96, 48, 24), min_length=1, description="stylegan2: feature maps a resolution, the smallest first"
+    )
+    hidden: PositiveInt = Field(default=128, description="mlp: width of the hidden layers")
+    latent_dim: PositiveInt = Field(default=64, description="length of a latent")
+    style_dim: PositiveInt = Field(default=128, description="stylegan2: length of an intermediate latent")
+
+    score: Literal["confidence", "true-class", "entropy", "margin", "vector"] = Field(
+        default="confidence", description="what is asked for beside the class; vector: the whole distribution"
+    )
+    embedding: Literal["fourier", "scalar"] = Field(
+        default="fourier", description="how the score enters; scalar and no projection is the paper's baseline"
+    )
+    calibrated: bool = Field(
+        default=True, description="take the classifier's confidence with its temperature; false: the bare softmax"
+    )
+    even_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="part of the images, and so of the requests, drawn evenly over class and score",
+    )
+    loss: Literal["logistic", "relativistic"] = Field(default="logistic", description="of the adversarial game")
+    r1: float = Field(default=0.1, ge=0, description="weight of the gradient penalty on real images")
+    r2: float = Field(default=0.0, ge=0, description="weight of the gradient penalty on generated images")
+    penalty_every: PositiveInt = Field(default=16, description="steps between two penalties, which are scaled up by it")
+    guidance: float = Field(default=0.5, ge=0, description="weight of the frozen classifier's say on the condition")
+    guidance_from: float = Field(default=0.1, ge=0, le=1, description="part of the training at which guidance begins")
+    guidance_full: float = Field(default=0.3, ge=0, le=1, description="part of the training at which it is full")
+    augment: Literal["none", "adaptive"] = Field(
+        default="none", description="adaptive: change the images the discriminator sees as much as its overfitting asks"
+    )
+    encoder_from: float = Field(
+        default=0.8, ge=0, le=1, description="part of the training after which the encoder is trained beside it"
+    )
+
+
+AnySettings = ClassifierSettings | GANSettings | VAESettings
+
+_KINDS: dict[str, type[ClassifierSettings] | type[GANSettings] | type[VAESettings]] = {
     "classifier": ClassifierSettings,
+    "gan": GANSettings,
     "vae": VAESettings,
 }
 
 
-def read_settings(source: Path) -> ClassifierSettings | VAESettings:
+def read_settings(source: Path) -> AnySettings:
     """Read resolved settings, such as the `train.toml` of a run folder.
 
     Raises:

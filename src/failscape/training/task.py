@@ -13,6 +13,7 @@ from failscape.data import ImageSet
 from failscape.errors import CheckpointError
 from failscape.training.checkpoint import restore_layout
 from failscape.training.ema import update_average
+from failscape.training.sampler import Order, Sampler
 
 
 class Task(ABC):
@@ -45,6 +46,10 @@ class Task(ABC):
         Returns:
             The losses as scalars, by name.
         """
+
+    def sampler(self, images: ImageSet, seed: int) -> Order:
+        """Return the order in which images are seen; by default each once an epoch, shuffled."""
+        return Sampler(len(images), seed=seed)
 
     @abstractmethod
     def evaluate(self, images: ImageSet) -> dict[str, float]:

@@ -9,7 +9,7 @@ from failscape.explain import load_result
 from failscape.figures import Plot, save_plot
 from failscape.metrics import Estimate
 from failscape.study.config import StudyConfig
-from failscape.study.reproduce import latent_sympathetic_examples
+from failscape.study.reproduce import latent_sympathetic_examples, uncertainty_conditioned_gan
 from failscape.study.reproduce.claims import Claim, write_json_list, write_metrics
 from failscape.study.reproduce.weights import train_embedded
 from failscape.study.run_folder import read_steps
@@ -30,6 +30,11 @@ class Reproduction(Protocol):
     def study(self, weights: Mapping[str, str]) -> StudyConfig:
         """Return the study, given where each of `WEIGHTS` is loaded from."""
 
+    def measure(
+        self, weights: Mapping[str, str], out: Path, *, retrain: bool, progress: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Return what is measured beside the steps; it joins the results under its keys."""
+
     def figures(self, results: Mapping[str, Any]) -> Sequence[Plot]:
         """Return the paper's figures that several steps make together."""
 
@@ -37,7 +42,10 @@ class Reproduction(Protocol):
         """Return the numbers of `metrics.json`, given the result of each step."""
 
 
-REPRODUCTIONS: dict[str, Reproduction] = {"latent-sympathetic-examples": latent_sympathetic_examples}
+REPRODUCTIONS: dict[str, Reproduction] = {
+    "latent-sympathetic-examples": latent_sympathetic_examples,
+    "uncertainty-conditioned-gan": uncertainty_conditioned_gan,
+}
 
 
 def reproduce(
@@ -74,6 +82,7 @@ def reproduce(
                 "same command again; what is done is kept."
             )
         results[step["name"]] = load_result(run / "steps" / step["folder"])
+    results |= reproduction.measure(weights, run, retrain=retrain, progress=progress)
     plots = reproduction.figures(results)
     for plot in plots:
         save_plot(plot, run / "figures")

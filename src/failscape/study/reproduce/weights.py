@@ -6,7 +6,7 @@ from pathlib import Path
 
 from failscape.errors import SpecError
 from failscape.storage import latest_run_folder
-from failscape.training import VAESettings, read_settings, resume_run, train_classifier, train_vae
+from failscape.training import AnySettings, read_settings, resume_run, start_run
 
 
 def recipe_names() -> list[str]:
@@ -36,11 +36,26 @@ def train_embedded(name: str, out: Path, *, progress: Callable[[str], None] = la
         raise SpecError(f"Expected one of {', '.join(recipe_names())} to retrain, but got {name!r}.")
     with as_file(files("failscape") / "assets" / "recipes" / f"{name}.toml") as recipe:
         settings = read_settings(recipe)
-    run = latest_run_folder(out, settings.name)
+    return train_by(settings, out, progress=progress)
+
+
+def train_by(settings: AnySettings, out: Path, *, progress: Callable[[str], None] = lambda message: None) -> Path:
+    """Train by settings, unless it was done before; a training that was cut off goes on.
+
+    Args:
+        settings: of the training; their name finds an earlier run.
+        out: holds the numbered run folders.
+        progress: is told in a line what is being done.
+
+    Raises:
+        FailscapeError: what the training raises.
+    """
+    name = settings.name
+    run = latest_run_folder(out, name)
     if run is not None and any((run / f"{kind}.json").exists() for kind in ("classifier", "generator")):
         progress(f"{name}: trained before, {run}")
         return run
     progress(f"{name}: training on {settings.data}, {settings.images:,} images")
     if run is not None and (run / "train.toml").exists():
         return resume_run(run)
-    return train_vae(settings, out) if isinstance(settings, VAESettings) else train_classifier(settings, out)
+    return start_run(settings, out)

@@ -1,0 +1,298 @@
+"""What uncertain samples show: scores requested and obtained, grids and sweeps."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure as Drawing
+from torch import Tensor
+
+from failscape.classifiers import SCORES
+from failscape.explain.method import EIGHT_BITS, SHARED, Result
+from failscape.figures import Case, Figure, Gallery, Line, Panel, Plot, image_grid, requested_against_obtained
+from failscape.generators.condition import VECTOR
+from failscape.metrics import Estimate, mean, quantile_bands, rank_correlation, rate
+
+ALONE, REFINED, REAL, GRID, SWEEP, REAL_SWEEP = range(6)
+_PARTS = ("alone", "refined", "real", "grid", "sweep", "real sweep")
+# By so much a score may rise from one level to the next and still count as falling: half of what a request is met to.
+_RISE = 0.005
+_CASES = 20
+
+_OF = {
+    "alone": "of the generator alone",
+    "refined": "after the refinement",
+    "real": "of real images of the same classes and scores",
+}
+_DEFINITIONS = {
+    **{
+        key: text.format(_OF[part])
+        for part in ("alone", "refined")
+        for key, text in (
+            (f"{part}_spearman", "Rank correlation (Spearman) of requested and obtained score, {}."),
+            (f"{part}_error", "Mean absolute difference of requested and obtained score, {}. Interval: normal, 95 %."),
+            (f"{part}_class", "Share of images that the classifier takes for the class asked for, {}. Wilson, 95 %."),
+        )
+    },
+    **{
+        key: text.format(_OF[part])
+        for part in ("alone", "refined", "real")
+        for key, text in (
+            (f"{part}_oracle_spearman", "Rank correlation of requested score and the oracle's own score, {}."),
+            (f"{part}_oracle_class", "Share of images whose class the oracle agrees on, {}. Wilson, 95 %."),
+        )
+    },
+    "monotone": "Share of sweeps of a latent, refined, in which the score never rises by more than "
+    f"{_RISE} from one request to the next lower one. Wilson, 95 %.",
+    "real_monotone": "Share of sweeps of a real image in which it never does. Wilson, 95 %.",
+    "id": "Name of the image in this result.",
+    "part": "alone: as the generator draws it; refined: after the search; real: a real image of that class and "
+    "score; grid, sweep, real sweep: refined images of the global and the local view.",
+    "row": "Number of the level (grid) or of the latent (sweeps); -1 elsewhere.",
+    "asked": "The class asked for.",
+    "requested": "The score asked for; of a real image, that of the request it stands for.",
+    "prediction": "What the classifier takes the image for.",
+    "obtained": "The classifier's score.",
+    "oracle_prediction": "What the oracle takes the image for.",
+    "oracle_obtained": "The oracle's score.",
+    "requested score": "What the generator was asked for.",
+    "largest miss": "Largest difference of requested and obtained score in the sweep.",
+    "oracle agrees": "On how many of the images the oracle sees the class asked for.",
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class UncertainResult(Result):
+    """What `UncertainSamples` found.
+
+    Attributes:
+        images: all images, 8-bit values in [0, 1]; `part` says what each is.
+        part: `ALONE`, `REFINED`, `REAL`, `GRID`, `SWEEP` or `REAL_SWEEP`.
+        row: level of the grid or number of the sweep; -1 elsewhere.
+        asked: class asked for.
+        requested: score asked for.
+        sources: the real images that were swept.
+        source_ids: their names.
+        score: which score.
+        class_names: K names.
+    """
+
+    part: Int[Tensor, " N"]
+    row: Int[Tensor, " N"]
+    asked: Int[Tensor, " N"]
+    requested: Float[Tensor, " N"]
+    sources: Float[Tensor, "R C H W"] = field(metadata=EIGHT_BITS)
+    source_ids: tuple[str, ...]
+    score: str
+    class_names: tuple[str, ...] = field(metadata=SHARED)
+
+    @property
+    def obtained(self) -> Float[Tensor, " N"]:
+        """The classifier's score of each 8-bit image."""
+        assert self.verification is not None
+        return self._scores_in(self.verification.probs)
+
+    @property
+    def oracle_obtained(self) -> Float[Tensor, " N"] | None:
+        """The oracle's score of each 8-bit image."""
+        assert self.verification is not None
+        probs = self.verification.oracle_probs
+        return None if probs is None else self._scores_in(probs)
+
+    @property
+    def kept(self) -> Bool[Tensor, " N"]:
+        """Whether the classifier takes the 8-bit image for the class asked for."""
+        assert self.verification is not None
+        return self.verification.prediction == self.asked
+
+    @property
+    def oracle_agrees(self) -> Bool[Tensor, " N"] | None:
+        """Whether the oracle takes the 8-bit image for the class asked for."""
+        assert self.verification is not None
+        prediction = self.verification.oracle_prediction
+        return None if prediction is None else prediction == self.asked
+
+    def of(self, part: int) -> Bool[Tensor, " N"]:
+        """Return which images belong to a part."""
+        return self.part == part
+
+    def monotone(self, part: int = SWEEP) -> Bool[Tensor, " R"]:
+        """Return of each sweep whether the obtained score falls all the way as the requested one does."""
+        rows = self.of(part)
+        obtained = self.obtained[rows].view(-1, self._levels(part))
+        return (obtained.diff(dim=1) <= _RISE).all(dim=1)
+
+    @property
+    def estimates(self) -> dict[str, Estimate | float]:
+        """The numbers of the summary, with their intervals."""
+        numbers: dict[str, Estimate | float] = {}
+        theirs, agrees = self.oracle_obtained, self.oracle_agrees
+        for part, name in ((ALONE, "alone"), (REFINED, "refined"), (REAL, "real")):
+            rows = self.of(part)
+            if rows.sum() < 3:
+                continue
+            requested, obtained = self.requested[rows], self.obtained[rows]
+            if part != REAL:
+                numbers[f"{name}_spearman"] = rank_correlation(requested, obtained)
+                numbers[f"{name}_error"] = mean((requested - obtained).abs())
+                numbers[f"{name}_class"] = rate(self.kept[rows])
+            if theirs is not None and agrees is not None:
+                numbers[f"{name}_oracle_spearman"] = rank_correlation(requested, theirs[rows])
+                numbers[f"{name}_oracle_class"] = rate(agrees[rows])
+        numbers["monotone"] = rate(self.monotone())
+        if len(self.sources):
+            numbers["real_monotone"] = rate(self.monotone(REAL_SWEEP))
+        return numbers
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """How well what was asked for is obtained."""
+        summary: dict[str, float] = {}
+        for key, number in self.estimates.items():
+            if isinstance(number, Estimate):
+                summary |= {key: number.value, f"{key}_low": number.low, f"{key}_high": number.high}
+                summary[f"{key}_n"] = float(number.n)
+            else:
+                summary[key] = number
+        return summary
+
+    @property
+    def table(self) -> pa.Table:
+        """One row an image."""
+        assert self.verification is not None
+        names = self.class_names
+        columns = {
+            "id": [f"{_PARTS[part]}-{i}" for i, part in enumerate(self.part.tolist())],
+            "part": [_PARTS[part] for part in self.part.tolist()],
+            "row": self.row.numpy(),
+            "asked": [names[k] for k in self.asked.tolist()],
+            "requested": self.requested.numpy(),
+            "prediction": [names[k] for k in self.verification.prediction.tolist()],
+            "obtained": self.obtained.numpy(),
+        }
+        theirs = self.verification.oracle_prediction
+        if theirs is not None and self.oracle_obtained is not None:
+            columns["oracle_prediction"] = [names[k] for k in theirs.tolist()]
+            columns["oracle_obtained"] = self.oracle_obtained.numpy()
+        return pa.table(columns)
+
+    @property
+    def definitions(self) -> Mapping[str, str]:
+        """What each number means."""
+        return _DEFINITIONS
+
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """The grid, requested against obtained, and the sweeps."""
+        figures: list[Figure] = [
+            Plot(
+                name="grid",
+                title=f"From sure to unsure: samples at falling {self._name}",
+                caption=f"A column a class, a row a requested {self._name}; each cell a sample of its own, refined. "
+                f"Above it what the classifier takes it for, with the obtained {self._name}; a prediction in "
+                "brackets is not the class asked for.",
+                draw=self._draw_grid,
+            ),
+            Plot(
+                name="requested-against-obtained",
+                title=f"{self._name.capitalize()} requested and obtained",
+                caption="Each dot an image of its own latent, classified as an 8-bit image. Left: as the generator "
+                "draws it. Right: after at most a few steps of search from there. Bands: 25 to 75 % and 5 to 95 % "
+                "of what was obtained; a perfect generator's dots lie on the diagonal.",
+                draw=self._draw_requests,
+            ),
+            self._sweeps("sweeps", "One latent, less and less sure", SWEEP),
+        ]
+        if len(self.sources):
+            figures.append(self._sweeps("real-sweeps", "A real image, less and less sure", REAL_SWEEP))
+        return figures
+
+    @property
+    def _name(self) -> str:
+        return {"true-class": "true-class probability", VECTOR: "confidence"}.get(self.score, self.score)
+
+    def _scores_in(self, probs: Float[Tensor, "N K"]) -> Float[Tensor, " N"]:
+        kind = SCORES["confidence" if self.score == VECTOR else self.score]
+        logits = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+        return kind.of(logits, self.asked)
+
+    def _levels(self, part: int) -> int:
+        first = self.row[self.of(part)] == 0
+        return int(first.sum())
+
+    def _draw_grid(self) -> Drawing:
+        assert self.verification is not None
+        rows = self.of(GRID)
+        levels = int(self.row[rows].max()) + 1
+        predictions, obtained = self.verification.prediction[rows].tolist(), self.obtained[rows].tolist()
+        asked = self.asked[rows].tolist()
+        labels = [
+            f"{self.class_names[k]} {score:.2f}" if k == wanted else f"[{self.class_names[k]}] {score:.2f}"
+            for k, wanted, score in zip(predictions, asked, obtained, strict=True)
+        ]
+        cells = self.images[rows].unflatten(0, (levels, -1))
+        requested = self.requested[rows].view(levels, -1)[:, 0].tolist()
+        return image_grid(cells, row_labels=[f"{value:.2f}" for value in requested], cell_labels=labels)
+
+    def _draw_requests(self) -> Drawing:
+        panels = {}
+        for part, name in ((ALONE, "generator alone"), (REFINED, "refined")):
+            requested, obtained = self.requested[self.of(part)], self.obtained[self.of(part)]
+            panels[name] = (requested, obtained, quantile_bands(requested, obtained))
+        return requested_against_obtained(
+            panels, x_label=f"requested {self._name}", y_label=f"obtained {self._name}"
+        )
+
+    def _sweeps(self, name: str, title: str, part: int) -> Gallery:
+        count = min(_CASES, int(self.row[self.of(part)].max()) + 1)
+        real = "The first picture is the real image; what the encoder and the generator make of it comes next. "
+        return Gallery(
+            name=name,
+            title=title,
+            caption=(real if part == REAL_SWEEP else "")
+            + f"From left to right the requested {self._name} falls, latent and noise staying as they are; refined. "
+            "Below each picture, what has been added (light) and removed (dark) since the first drawn one.",
+            class_names=self.class_names,
+            cases=[self._case(part, number) for number in range(count)],
+            definitions={key: _DEFINITIONS[key] for key in ("largest miss", "oracle agrees")},
+        )
+
+    def _case(self, part: int, number: int) -> Case:
+        assert self.verification is not None
+        rows = (self.of(part) & (self.row == number)).nonzero()[:, 0]
+        label = int(self.asked[rows[0]])
+        requested, obtained = self.requested[rows], self.obtained[rows]
+        wanted = self.class_names[label]
+        panels = [Panel(label="real", pixels=self.sources[number])] if part == REAL_SWEEP else []
+        for row, score in zip(rows.tolist(), requested.tolist(), strict=True):
+            panels.append(Panel(label=f"{score:.2f}", pixels=self.images[row]))
+            if row != rows[0]:
+                panels.append(Panel(label="change", pixels=self.images[row] - self.images[rows[0]], signed=True))
+        falls = bool(self.monotone(part)[number])
+        curves = {f"classifier: {wanted}": self.verification.probs[rows, label].flip(0)}
+        numbers = {"largest miss": f"{float((requested - obtained).abs().max()):.3f}"}
+        if self.verification.oracle_probs is not None and self.oracle_agrees is not None:
+            curves[f"oracle: {wanted}"] = self.verification.oracle_probs[rows, label].flip(0)
+            numbers["oracle agrees"] = f"{int(self.oracle_agrees[rows].sum())} of {len(rows)}"
+        first, last = obtained[0].item(), obtained[-1].item()
+        verdict = f"The {self._name} goes from {first:.2f} to {last:.2f}, " + (
+            "falling all the way." if falls else "but not evenly: it rises in between."
+        )
+        return Case(
+            id=self.source_ids[number] if part == REAL_SWEEP else f"latent {number}",
+            heading=f"A {wanted}, less and less sure",
+            verdict=verdict,
+            good=falls and not math.isnan(last),
+            panels=panels,
+            probabilities={
+                "first": self.verification.probs[rows[0]],
+                "last": self.verification.probs[rows[-1]],
+            },
+            numbers=numbers,
+            line=Line(x=requested.flip(0), curves=curves, x_label=f"requested {self._name}"),
+        )

@@ -1,0 +1,140 @@
+"""What tells generated from real images, and the residual trunk that it shares with encoders."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from failscape.generators.condition import Condition, ConditionEncoding, ConditionSpace
+from failscape.generators.layers import ACTIVATION_GAIN, EqualizedConv, EqualizedLinear, MinibatchDeviation, activate
+
+
+class _ResidualBlock(nn.Module):
+    """Two convolutions, the second of stride 2, beside a shortcut that takes every second pixel.
+
+    An averaged shortcut costs as much as a convolution on a CPU, for its backward pass.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        # The two branches add up to unit variance: each is scaled by sqrt(1/2), the activations by sqrt(2).
+        self.first = EqualizedConv(inputs, inputs, 3, gain=ACTIVATION_GAIN)
+        self.second = EqualizedConv(inputs, outputs, 3, stride=2)
+        self.shortcut = EqualizedConv(inputs, outputs, 1, stride=2, bias=False, gain=math.sqrt(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = activate(self.second(activate(self.first(x))))
+        return y + self.shortcut(x)
+
+
+class ResidualTrunk(nn.Module):
+    """Residual blocks down to half the smallest resolution of a generator, then one layer: features of an image.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        channels: as the generator's, the smallest resolution first.
+        deviation: append the minibatch deviation before the last convolution.
+
+    Attributes:
+        width: of the features.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], channels: Sequence[int], *, deviation: bool = False) -> None:
+        super().__init__()
+        widths = [*reversed(channels), channels[0]]
+        self.from_image = EqualizedConv(image_shape[0], widths[0], 1)
+        self.blocks = nn.Sequential(*(_ResidualBlock(a, b) for a, b in pairwise(widths)))
+        self.deviation = MinibatchDeviation() if deviation else None
+        self.last = EqualizedConv(widths[-1] + int(deviation), widths[-1], 3, gain=ACTIVATION_GAIN)
+        sides = [_halved(side, len(channels)) for side in image_shape[1:]]
+        self.width = 128
+        self.flat = EqualizedLinear(widths[-1] * sides[0] * sides[1], self.width, gain=ACTIVATION_GAIN)
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
+        """Return the features of images in [0, 1]."""
+        x = (2 * x - 1).contiguous(memory_format=torch.channels_last)
+        x = self.blocks(activate(self.from_image(x)))
+        if self.deviation is not None:
+            x = self.deviation(x)
+        return activate(self.flat(activate(self.last(x)).flatten(1)))
+
+
+@final
+class ProjectionDiscriminator(nn.Module):
+    r"""Scores images as real (positive) or generated, given what was asked for.
+
+    $D(x, c) = v \cdot h(x) + \frac{1}{\sqrt{F}} e(c) \cdot h(x)$ with the features $h$ of a residual trunk and an
+    embedding $e$ of the condition.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        channels: as the generator's, the smallest resolution first.
+        space: of the conditions, if any.
+        concatenate: give the condition to the head beside the features in place of the projection, as the paper's
+            baseline does.
+
+    References:
+        Miyato and Koyama, "cGANs with Projection Discriminator", ICLR 2018.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        channels: Sequence[int],
+        space: ConditionSpace | None,
+        *,
+        concatenate: bool = False,
+    ) -> None:
+        super().__init__()
+        self.trunk = ResidualTrunk(image_shape, channels, deviation=True)
+        self.head = ConditionalHead(self.trunk.width, space, concatenate=concatenate)
+
+    def forward(self, x: Float[Tensor, "N C H W"], condition: Condition | None) -> Float[Tensor, " N"]:
+        """Return one score an image."""
+        score: Tensor = self.head(self.trunk(x), condition)
+        return score
+
+
+@final
+class ConditionalHead(nn.Module):
+    """From features and a condition to one score.
+
+    Args:
+        width: of the features.
+        space: of the conditions, if any.
+        concatenate: in place of the projection.
+    """
+
+    def __init__(self, width: int, space: ConditionSpace | None, *, concatenate: bool = False) -> None:
+        super().__init__()
+        self.encoding = None if space is None else ConditionEncoding(space)
+        extra = 0 if self.encoding is None else self.encoding.width
+        self._concatenate = concatenate and extra > 0
+        self._scale = 1 / math.sqrt(width)
+        if self._concatenate:
+            self.hidden = EqualizedLinear(width + extra, width)
+        elif extra:
+            self.embed = nn.ModuleList([EqualizedLinear(extra, width), EqualizedLinear(width, width)])
+        self.score = EqualizedLinear(width, 1)
+
+    def forward(self, features: Float[Tensor, "N F"], condition: Condition | None) -> Float[Tensor, " N"]:
+        """Return one score an image, in float32."""
+        features = features.float()
+        if self.encoding is None:
+            return self.score(features)[:, 0].float()
+        assert condition is not None, "a conditional discriminator is given conditions"
+        encoded = self.encoding(condition)
+        if self._concatenate:
+            return self.score(activate(self.hidden(torch.cat([features, encoded], dim=1))))[:, 0].float()
+        embedded = self.embed[1](activate(self.embed[0](encoded))).float()
+        return self.score(features)[:, 0].float() + self._scale * (embedded * features).sum(dim=1)
+
+
+def _halved(side: int, times: int) -> int:
+    for _ in range(times):
+        side = math.ceil(side / 2)
+    return side

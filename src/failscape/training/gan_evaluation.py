@@ -1,0 +1,140 @@
+"""What a generator reaches: quality, coverage, and how well it does what it is asked."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from failscape.classifiers import SCORES, Classifier, penultimate_features
+from failscape.data import ImageSet
+from failscape.generators import Condition, Generator
+from failscape.generators.condition import VECTOR
+from failscape.metrics import frechet_distance, precision_and_recall, rank_correlation
+from failscape.training.conditions import conditions_of
+
+_BATCH = 500
+_MOST = 10_000
+_EVEN = 2000
+# The largest score that is asked for: 1 itself has no logit.
+_SUREST = 0.999
+
+
+class GeneratorEvaluation:
+    """Judges generators beside real images.
+
+    Args:
+        images: real ones that were not learned from; the first 10,000 count.
+        training: those learned from, or more of their kind; requests are the conditions of some, and the floor is how
+            far others of them lie from `images`.
+        classifier: whose verdicts are the conditions.
+        oracle: whose features measure distance, if given; else the classifier's; without either, the pixels do.
+        score: what is asked for beside the class.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        training: ImageSet,
+        *,
+        classifier: Classifier | None,
+        oracle: Classifier | None,
+        score: str = "confidence",
+        seed: int,
+    ) -> None:
+        self._classifier, self._oracle = classifier, oracle
+        self._judge = oracle or classifier
+        self._score, self._seed = score, seed
+        n = min(len(images), len(training), _MOST)
+        # Not from `seed` alone: a corruption recipe may have shuffled the same images by that.
+        rng = torch.Generator().manual_seed(1_000_003 + seed)
+        order = torch.randperm(len(training), generator=rng)
+        self._real = self._features(images.read(torch.arange(n)))
+        self.floor = frechet_distance(self._real, self._features(training.read(order[:n].sort().values)))
+        self._requests: Condition | None = None
+        if classifier is not None:
+            # Others than those of the floor, as far as there are so many.
+            rows = order[-n:]
+            self._requests = conditions_of(classifier, training.read(rows), training.y[rows], score=score)
+
+    def __call__(self, generator: Generator) -> dict[str, float]:
+        """Return `quality`, and of a generator with a condition `binding`."""
+        return self.quality(generator) | (self.binding(generator) if generator.condition_space is not None else {})
+
+    @torch.no_grad()
+    def quality(self, generator: Generator) -> dict[str, float]:
+        """Return the Fréchet distance of samples from the real images, its floor, precision and recall.
+
+        Requests are those of training images, so the samples should be distributed as these are.
+        """
+        rng = torch.Generator().manual_seed(self._seed + 1)
+        requests = self._requests if generator.condition_space is not None else None
+        features = self._features(draw_images(generator, len(self._real), requests, rng=rng))
+        covered = precision_and_recall(self._real, features)
+        return {
+            "frechet": frechet_distance(self._real, features),
+            "floor": self.floor,
+            "recall": covered.recall,
+            "precision": covered.precision,
+        }
+
+    @torch.no_grad()
+    def binding(self, generator: Generator) -> dict[str, float]:
+        """Return how well requests spread evenly over classes and scores are met, by the classifier and the oracle."""
+        assert self._classifier is not None
+        assert self._requests is not None
+        rng = torch.Generator().manual_seed(self._seed + 2)
+        asked = even_requests(generator, _EVEN, like=self._requests, rng=rng)
+        x = draw_images(generator, _EVEN, asked, rng=rng)
+        kind = SCORES["confidence" if self._score == VECTOR else self._score]
+        numbers = {}
+        for prefix, judge in (("", self._classifier), ("oracle_", self._oracle)):
+            if judge is None:
+                continue
+            logits = torch.cat([judge(batch).cpu() for batch in x.split(_BATCH)])
+            obtained = kind.of(logits, asked.y)
+            numbers[f"{prefix}spearman"] = rank_correlation(asked.score, obtained)
+            numbers[f"{prefix}mean_error"] = float((asked.score - obtained).abs().mean())
+            numbers[f"{prefix}class"] = float((logits.argmax(dim=1) == asked.y).float().mean())
+        return numbers
+
+    def _features(self, x: Tensor) -> Tensor:
+        return x.flatten(1) if self._judge is None else penultimate_features(self._judge, x)
+
+
+@torch.no_grad()
+def draw_images(
+    generator: Generator, n: int, condition: Condition | None, *, rng: torch.Generator
+) -> Float[Tensor, "N C H W"]:
+    """Draw `n` images in batches, with bounded memory."""
+    parts = []
+    for start in range(0, n, _BATCH):
+        rows = slice(start, min(start + _BATCH, n))
+        asked = None if condition is None else condition[rows]
+        parts.append(generator.sample(rows.stop - start, condition=asked, rng=rng))
+    return torch.cat(parts)
+
+
+def even_requests(generator: Generator, n: int, *, like: Condition, rng: torch.Generator) -> Condition:
+    """Draw requests evenly over the classes and over the scores that each supports; a confidence from 0.5.
+
+    Args:
+        generator: with a condition.
+        n: how many.
+        like: conditions of real images. A generator of whole distributions is asked for theirs: of each class, those
+            whose confidences are nearest.
+        rng: draws the scores.
+    """
+    space = generator.condition_space
+    assert space is not None
+    y = torch.arange(n) % space.num_classes
+    low, high = torch.tensor(space.supported)[y].unbind(dim=1)
+    if space.score in ("confidence", VECTOR):
+        low = low.clamp_min(0.5)
+    score = (low + (high - low) * torch.rand(n, generator=rng)).clamp(1 - _SUREST, _SUREST)
+    if space.score != VECTOR:
+        return Condition(y=y, score=score)
+    nearest = torch.empty_like(y)
+    for label in y.unique().tolist():
+        rows, wanted = (like.y == label).nonzero()[:, 0], y == label
+        nearest[wanted] = rows[(like.score[rows][None] - score[wanted][:, None]).abs().argmin(dim=1)]
+    return like[nearest]

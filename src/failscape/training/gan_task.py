@@ -1,0 +1,367 @@
+"""Training of a generator by an adversarial game, conditioned on what a frozen classifier says."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from failscape.classifiers import Classifier
+from failscape.data import ImageSet
+from failscape.errors import ClassifierError
+from failscape.figures import png_bytes
+from failscape.generators import MLP, Condition, Generator, StyleGAN2, save_generator
+from failscape.generators.condition import VECTOR
+from failscape.generators.discriminator import ProjectionDiscriminator
+from failscape.generators.mlp import MLPDiscriminator
+from failscape.storage import write_bytes
+from failscape.training.adversarial import (
+    AdaptiveAugmentation,
+    clip_images,
+    discriminator_loss,
+    generator_ratio,
+    gradient_penalty,
+)
+from failscape.training.conditions import ConditionPool, StratifiedSampler
+from failscape.training.distributed import find_device, workers
+from failscape.training.gan_evaluation import GeneratorEvaluation, draw_images
+from failscape.training.guidance import condition_loss, guarded
+from failscape.training.sampler import Order
+from failscape.training.schedule import constant_cosine, ramp, set_learning_rate
+from failscape.training.settings import GANSettings
+from failscape.training.task import Task
+
+_log = logging.getLogger(__name__)
+
+_BETA2 = 0.99
+# The mean latent follows each batch by so much.
+_MEAN_RATE = 0.005
+# The shares of images that the discriminator tells rightly are averaged over about so many steps. Beyond this they
+# leave the generator no chance; from the draw that they start at, that takes four times as many steps at least, so
+# the first thousands of images, which any discriminator tells, are not yet a victory.
+_MEMORY = 500
+_VICTORY = 0.99
+_GRID_ROWS = 8
+
+
+@final
+class GANTask(Task):
+    """Fits a generator, its discriminator and, toward the end, its encoder.
+
+    The condition of a real image is what the frozen classifier says of it; a batch of generated images is asked for
+    exactly the conditions of the real batch beside it, so that the discriminator cannot tell them by what was asked.
+
+    Args:
+        settings: of the training.
+        images: to learn from; the classifier is asked about each of them once.
+        classifier: whose verdicts are the condition, or None for a generator without condition.
+        oracle: judges at evaluations.
+
+    Attributes:
+        pool: the conditions of the images.
+
+    Raises:
+        DataError: if there are fewer images than a batch, or a class that no image is taken for.
+        ClassifierError: if classifier or oracle take images of another shape, or know other classes.
+        UnsupportedClassifier: if guidance is asked for and the classifier has no gradients.
+        GeneratorError: if the images have a size that `channels` cannot draw.
+        TrainingError: if there is no such device.
+    """
+
+    def __init__(
+        self,
+        settings: GANSettings,
+        *,
+        images: ImageSet,
+        classifier: Classifier | None = None,
+        oracle: Classifier | None = None,
+    ) -> None:
+        self._settings = settings
+        self._classifier = classifier
+        self._oracle = oracle
+        if classifier is not None and settings.guidance > 0:
+            classifier.require_gradients("guidance", "Train with --guidance 0: the discriminator alone then binds.")
+        if oracle is not None:
+            _check_oracle(oracle, images, classifier)
+        self._device = find_device(settings.device)
+        self.pool = ConditionPool(images, classifier, settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            generator, discriminator = _networks(settings, images.image_shape, self.pool)
+        self._generator = generator.to(self._device)
+        self._discriminator = discriminator.to(self._device)
+        self._averaged_generator = deepcopy(self._generator).requires_grad_(False).eval()
+        self.networks = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
+        self.averaged = nn.ModuleDict({"generator": self._averaged_generator})
+        self._drawn = [p for name, p in generator.named_parameters() if not name.startswith("encoder.")]
+        self._encoding = [p for name, p in generator.named_parameters() if name.startswith("encoder.")]
+        # The step of a penalty comes before every `penalty_every` others, so rates and memories are set to match.
+        lazy = settings.penalty_every / (settings.penalty_every + 1)
+        self._rates = {"generator": 1.0, "discriminator": lazy, "encoder": 0.4}
+        self.optimizers = {
+            "generator": _adam(self._drawn, _BETA2),
+            "discriminator": _adam(list(discriminator.parameters()), _BETA2**lazy),
+        }
+        if self._encoding:
+            self.optimizers["encoder"] = _adam(self._encoding, _BETA2)
+        self._augmentation = AdaptiveAugmentation()
+        # Steps made, and the moving shares of real and generated images that the discriminator tells rightly.
+        self._steps = 0
+        self._told = {"real": 0.5, "fake": 0.5}
+        self._warned = False
+        self._evaluation: GeneratorEvaluation | None = None
+
+    def sampler(self, images: ImageSet, seed: int) -> Order:
+        """Return the order of the images: a part of each batch is drawn evenly over class and score."""
+        if self._classifier is None or self._settings.even_share == 0:
+            return super().sampler(images, seed)
+        return StratifiedSampler(self.pool, share=self._settings.even_share, seed=seed)
+
+    def step(
+        self, x: Float[Tensor, "N C H W"], y: Int[Tensor, " N"], *, progress: float, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Update discriminator and generator once each, and the encoder when its time has come."""
+        settings, group = self._settings, workers()
+        for name, optimizer in self.optimizers.items():
+            factor = constant_cosine(progress, decay_from=settings.decay_from) * self._rates[name]
+            set_learning_rate(optimizer, settings.learning_rate * factor)
+        x, n = x.to(self._device), len(x)
+        condition = self.pool.conditions_of(x, y)
+
+        # One pass of the generator serves both networks.
+        z = group.mine(lambda m: self._generator.sample_latents(m, rng=rng), n).to(self._device)
+        with self._autocast():
+            fake = clip_images(self._draw(z, condition, rng))
+
+        losses, gradient = self._step_discriminator(x, fake.detach(), condition, rng)
+        weight = settings.guidance * ramp(progress, settings.guidance_from, settings.guidance_full)
+        if condition is not None and weight > 0:
+            losses["guidance"], guidance = self._guide(fake.detach(), condition, rng)
+            gradient = gradient + weight * guidance
+        _update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
+        if self._encoding and progress >= settings.encoder_from:
+            losses |= self._step_encoder(x, fake.detach(), z, condition)
+        self._steps += 1
+        self._watch(len(x))
+        return {name: group.mean(loss.detach()) for name, loss in losses.items()}
+
+    def _step_discriminator(
+        self, x: Tensor, fake: Tensor, condition: Condition | None, rng: torch.Generator
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Update the discriminator; return its losses, and the gradient of the generator's loss in the fakes."""
+        optimizer, parameters = self.optimizers["discriminator"], list(self._discriminator.parameters())
+        penalties = self._step_penalties(x, fake, condition, rng)
+        # Real and generated in one pass; the groups of the minibatch deviation never mix them.
+        fake.requires_grad_()
+        both = torch.cat([self._augmented(x, rng), self._augmented(fake, rng)])
+        with self._autocast():
+            scores: Tensor = self._discriminator(both, None if condition is None else condition.twice())
+        real, generated = scores.chunk(2)
+        relativistic = self._settings.loss == "relativistic"
+        loss = discriminator_loss(real, generated, relativistic=relativistic)
+        _update(optimizer, loss.backward, parameters)
+        assert fake.grad is not None
+        ratio = generator_ratio(real.detach(), generated.detach(), relativistic=relativistic)
+        gradient = ratio[:, None, None, None] * fake.grad
+        told = {"real": (real > 0).float().mean(), "fake": (generated < 0).float().mean()}
+        for name, share in told.items():
+            self._told[name] += (float(workers().mean(share)) - self._told[name]) / _MEMORY
+        return {"discriminator": loss, **{f"told_{name}": share for name, share in told.items()}} | penalties, gradient
+
+    def _step_penalties(
+        self, x: Tensor, fake: Tensor, condition: Condition | None, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Update the discriminator by the gradient penalties, if it is their turn; return them."""
+        settings = self._settings
+        if self._steps % settings.penalty_every or not (settings.r1 or settings.r2):
+            return {}
+        penalties = {}
+        total = torch.zeros((), device=self._device)
+        for name, weight, images in (("r1", settings.r1, x), ("r2", settings.r2, fake)):
+            if weight:
+                seen = self._augmented(images, rng)
+                penalties[name] = gradient_penalty(lambda each: self._discriminator(each, condition), seen)
+                total = total + weight * settings.penalty_every * penalties[name]
+        _update(self.optimizers["discriminator"], total.backward, self._discriminator.parameters())
+        return penalties
+
+    def _guide(self, fake: Tensor, condition: Condition, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return by how much the conditions are missed in the mean, and the gradient of that in the fakes."""
+        assert self._classifier is not None
+        if not fake.isfinite().all():
+            # The loop ends at a loss of NaN and says where; the classifier would complain of itself.
+            return fake.sum() * torch.nan, torch.zeros_like(fake)
+        fake.requires_grad_()
+        logits = self._classifier(guarded(fake, rng=rng)).to(self._device)
+        missed = condition_loss(logits, condition, score=self._settings.score).mean()
+        (gradient,) = torch.autograd.grad(missed, fake)
+        return missed, gradient
+
+    def _step_encoder(self, x: Tensor, fake: Tensor, z: Tensor, condition: Condition | None) -> dict[str, Tensor]:
+        """Regress the latents of generated images; draw real ones again, as the discriminator's features see them.
+
+        The generator is not trained by it: noise cannot be drawn again, so it would learn to blur.
+        """
+        generator, discriminator = self._averaged_generator, self._discriminator
+        assert isinstance(self._generator, StyleGAN2)
+        assert isinstance(generator, StyleGAN2)
+        assert isinstance(discriminator, ProjectionDiscriminator)
+        # Drawing real images again costs most, so every second one serves.
+        x, condition = x[::2], None if condition is None else condition[slice(None, None, 2)]
+        with self._autocast():
+            found, encoded = self._generator.encode(torch.cat([fake, x])).float().split([len(fake), len(x)])
+            again = clip_images(generator.draw(generator.styles(generator.mapping(encoded, condition))).float())
+            with torch.no_grad():
+                seen = discriminator.trunk(x)
+            features = (discriminator.trunk(again).float() - seen.float()).square().mean()
+        known = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        latent = (found - known).square().mean()
+        # At a quarter of the size noise averages out, and what is left is the digit.
+        pixels = (F.avg_pool2d(again, 2) - F.avg_pool2d(x, 2)).square().mean()
+        loss = latent + features + 20 * pixels
+        _update(self.optimizers["encoder"], loss.backward, self._encoding)
+        return {"encoder_latent": latent, "encoder_features": features, "encoder_pixels": pixels}
+
+    def _draw(self, z: Tensor, condition: Condition | None, rng: torch.Generator) -> Tensor:
+        generator = self._generator
+        if not isinstance(generator, StyleGAN2):
+            return generator.draw(z, condition)
+        w = generator.mapping(z, condition)
+        with torch.no_grad():
+            generator.mean_w.lerp_(workers().mean(w.float().mean(dim=0)), _MEAN_RATE)
+        noise = workers().mine(lambda m: generator.draw_noise(m, rng=rng), len(z)).to(self._device)
+        return generator.draw(generator.styles(w), noise).float()
+
+    def _augmented(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        return self._augmentation(x, rng=rng) if self._settings.augment == "adaptive" else x
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.bf16)
+
+    @property
+    def _won(self) -> bool:
+        return min(self._told.values()) > _VICTORY
+
+    def _watch(self, images: int) -> None:
+        """Adapt the augmentation, and warn, once, of a discriminator that leaves the generator no chance."""
+        if self._settings.augment == "adaptive":
+            self._augmentation.adapt(2 * self._told["real"] - 1, images * workers().world)
+        if self._won and not self._warned:
+            self._warned = True
+            if not workers().first:
+                return
+            _log.warning(
+                "The discriminator has won: over the last %d steps it told %.1f %% of the real and %.1f %% of the "
+                "generated images rightly (half would be a draw). Raise r1, lower the learning rate, or use "
+                "--augment adaptive if the images are few.",
+                _MEMORY, 100 * self._told["real"], 100 * self._told["fake"],
+            )  # fmt: skip
+
+    @property
+    def judged(self) -> Generator:
+        """The averaged generator, on the CPU, where latents are drawn and classifiers judge."""
+        if self._device.type == "cpu":
+            return self._averaged_generator
+        return deepcopy(self._averaged_generator).cpu()
+
+    @torch.no_grad()
+    def evaluate(self, images: ImageSet) -> dict[str, float]:
+        """Return Fréchet distance, floor, recall, and how well what was asked for is obtained."""
+        if self._evaluation is None:
+            self._evaluation = GeneratorEvaluation(
+                images,
+                self.pool.images,
+                classifier=self._classifier,
+                oracle=self._oracle,
+                score=self._settings.score,
+                seed=self._settings.seed,
+            )
+        return self._evaluation(self.judged) | {f"told_{name}": share for name, share in self._told.items()}
+
+    def export(self, folder: Path, provenance: Mapping[str, Any]) -> None:
+        """Save the averaged generator as `generator.safetensors` and `generator.json`."""
+        save_generator(self._averaged_generator, folder, provenance=provenance, half=self._settings.half)
+
+    def state(self) -> dict[str, Any]:
+        """Return the networks' state and how the game stands."""
+        game = {"steps": self._steps, "told": self._told, "augmentation": self._augmentation.probability}
+        return super().state() | {"game": game}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        super().restore(state)
+        self._steps, self._told = state["game"]["steps"], dict(state["game"]["told"])
+        self._augmentation.probability = state["game"]["augmentation"]
+        self._warned = self._won
+
+
+@torch.no_grad()
+def write_sample_grid(task: Task, images: int, folder: Path) -> dict[str, float]:
+    """Write `samples/IMAGES.png`: a column a class, requests falling from sure to unsure from top to bottom."""
+    assert isinstance(task, GANTask)
+    generator = task.judged
+    rng = torch.Generator().manual_seed(0)
+    space = generator.condition_space
+    columns = 10 if space is None else space.num_classes
+    condition = None
+    if space is not None and space.score != VECTOR:
+        low, high = torch.tensor(space.supported).T
+        part = torch.linspace(1, 0, _GRID_ROWS)[:, None]
+        if space.score == "entropy":
+            part = 1 - part
+        condition = Condition(
+            y=torch.arange(columns).repeat(_GRID_ROWS), score=(low + part * (high - low)).clamp(1e-6, 1).flatten()
+        )
+    elif space is not None:
+        assert task.pool.conditions is not None
+        condition = task.pool.conditions[torch.randint(len(task.pool.images), (columns * _GRID_ROWS,), generator=rng)]
+    x = draw_images(generator, columns * _GRID_ROWS, condition, rng=rng)
+    tiled = x.unflatten(0, (_GRID_ROWS, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    if tiled.shape[0] in (1, 3):
+        write_bytes(folder / "samples" / f"{images:09d}.png", png_bytes(tiled))
+    return {}
+
+
+def _networks(
+    settings: GANSettings, image_shape: tuple[int, int, int], pool: ConditionPool
+) -> tuple[StyleGAN2 | MLP, ProjectionDiscriminator | MLPDiscriminator]:
+    space = pool.space
+    condition = None if space is None else space.config
+    baseline = settings.embedding == "scalar"
+    if settings.family == "mlp":
+        mlp = MLP(image_shape=image_shape, latent_dim=settings.latent_dim, hidden=settings.hidden, condition=condition)
+        return mlp, MLPDiscriminator(image_shape, settings.hidden, space, concatenate=baseline)
+    style = StyleGAN2(
+        image_shape=image_shape,
+        channels=settings.channels,
+        latent_dim=settings.latent_dim,
+        style_dim=settings.style_dim,
+        condition=condition,
+    )
+    return style, ProjectionDiscriminator(style.image_shape, settings.channels, space, concatenate=baseline)
+
+
+def _check_oracle(oracle: Classifier, images: ImageSet, classifier: Classifier | None) -> None:
+    names = oracle.class_names if classifier is None else classifier.class_names
+    if oracle.image_shape != images.image_shape or oracle.class_names != names:
+        raise ClassifierError(
+            f"Expected an oracle for images of shape {images.image_shape} and the classes {names}, but {oracle.name} "
+            f"takes {oracle.image_shape} and knows {oracle.class_names}. Train one on the same images."
+        )
+
+
+def _adam(parameters: list[nn.Parameter], beta2: float) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, betas=(0.0, beta2), eps=1e-8, fused=True)
+
+
+def _update(optimizer: torch.optim.Optimizer, backward: Callable[[], Any], parameters: Iterable[nn.Parameter]) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    backward()
+    workers().average_gradients(parameters)
+    optimizer.step()

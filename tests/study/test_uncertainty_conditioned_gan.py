@@ -1,0 +1,193 @@
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from failscape.explain import METHODS, UncertainResult, Verification
+from failscape.explain.uncertain_result import ALONE, GRID, REAL, REFINED, SWEEP
+from failscape.metrics import Estimate, mean, rate
+from failscape.study import StudyConfig
+from failscape.study.methods import prepare_method
+from failscape.study.reproduce import reproduce
+from failscape.study.reproduce.ablation import VARIANTS, Ablation, read_ablation
+from failscape.study.reproduce.claims import write_metrics
+from failscape.study.reproduce.uncertainty_conditioned_gan import CLAIMS, WEIGHTS, metrics, study
+
+EMBEDDED = {name: f"embedded:{name}" for name in WEIGHTS}
+# Claims that the embedded weights do not reach, each with the reason.
+NOT_REACHED: dict[str, str] = {}
+CLAIMED = [claim for claim in CLAIMS if claim.target != "–"]
+REQUESTED = torch.tensor([0.6, 0.7, 0.8, 0.9])
+
+
+def two_classes(first: torch.Tensor) -> torch.Tensor:
+    return torch.stack([first, 1 - first], dim=1)
+
+
+def some_samples() -> UncertainResult:
+    """Four requests of class 0: alone off by 0.1 and one of another class, refined and real ones exact."""
+    alone = torch.tensor([0.7, 0.6, 0.9, 0.05])
+    sweep = torch.tensor([0.9, 0.7, 0.6, 0.9, 0.95, 0.6])  # falls, and does not
+    parts = {ALONE: alone, REFINED: REQUESTED, REAL: REQUESTED[:3], GRID: REQUESTED[:2], SWEEP: sweep}
+    requested = [REQUESTED, REQUESTED, REQUESTED[:3], REQUESTED[:2], torch.tensor([0.9, 0.8, 0.6] * 2)]
+    rows = [torch.full((4,), -1), torch.full((4,), -1), torch.full((3,), -1), torch.tensor([0, 1])]
+    probs = torch.cat(list(parts.values()))
+    n = len(probs)
+    # The oracle is of the classifier's mind, but for the second refined image.
+    theirs = probs.clone()
+    theirs[5] = 0.2
+    return UncertainResult(
+        images=torch.zeros(n, 1, 2, 2),
+        part=torch.cat([torch.full((len(values),), part) for part, values in parts.items()]),
+        row=torch.cat([*rows, torch.tensor([0, 0, 0, 1, 1, 1])]),
+        asked=torch.zeros(n, dtype=torch.long),
+        requested=torch.cat(requested),
+        sources=torch.zeros(0, 1, 2, 2),
+        source_ids=(),
+        score="confidence",
+        class_names=("a", "b"),
+        verification=Verification(probs=two_classes(probs), oracle_probs=two_classes(theirs)),
+    )
+
+
+class Summed:
+    """Stands for the calibration step: the reproduction reads its summary alone."""
+
+    summary = {"temperature": 1.5, "calibration_error_before": 0.02, "calibration_error_after": 0.01}  # noqa: RUF012
+
+
+class Moons:
+    metrics = {  # noqa: RUF012
+        "moons.spearman": 0.98,
+        "moons.mae": mean(torch.tensor([0.01, 0.03])),
+        "moons.mae_low": mean(torch.tensor([0.02, 0.04])),
+    }
+
+
+def results() -> dict[str, Any]:
+    return {
+        "uncertain-samples": some_samples(),
+        "calibration": Summed(),
+        "moons": Moons(),
+        "accuracy": {name: rate(torch.tensor([True, True, False, True])) for name in ("clean", "corrupted")},
+        "quality": {"frechet": 0.3, "floor": 0.2, "recall": 0.7, "precision": 0.8},
+        "ablation": Ablation(rows={"guided": dict.fromkeys(_NUMBERS, 0.5)}, images=10),
+    }
+
+
+_NUMBERS = ("spearman", "mean_error", "class", "oracle_spearman", "oracle_class", "frechet", "floor", "recall")
+
+
+@pytest.fixture(scope="module")
+def numbers() -> dict[str, Any]:
+    return metrics(results())
+
+
+def value(number: Any) -> Any:
+    return number.value if isinstance(number, Estimate) else number
+
+
+class TestMetrics:
+    @pytest.mark.parametrize(
+        ("key", "expected"),
+        [
+            # Of the last image alone, the confidence is that of the other class.
+            ("mnist.corrupted.alone.mae", (0.1 + 0.1 + 0.1 + 0.05) / 4),
+            ("mnist.corrupted.alone.class", 0.75),
+            ("mnist.corrupted.refined.mae", 0.0),
+            ("mnist.corrupted.refined.spearman", 1.0),
+            ("mnist.corrupted.refined.class", 1.0),
+            ("mnist.corrupted.refined.oracle_class", 0.75),
+            ("mnist.corrupted.real.oracle_class", 1.0),
+            ("mnist.corrupted.refined.oracle_class_ratio", 0.75),
+            ("mnist.corrupted.monotone", 0.5),
+            ("mnist.corrupted.frechet", 0.3),
+            ("mnist.corrupted.frechet_ratio", 1.5),
+            ("mnist.corrupted.recall", 0.7),
+            ("mnist.corrupted.calibration_error_after", 0.01),
+            ("mnist.clean.accuracy", 0.75),
+            ("moons.mae", 0.02),
+            ("ablation.guided.frechet", 0.5),
+        ],
+    )
+    def test_means_what_it_says(self, numbers: dict[str, Any], key: str, expected: float) -> None:
+        assert value(numbers[key]) == pytest.approx(expected, abs=1e-6)
+
+    def test_every_number_that_was_asked_for_is_there(self, numbers: dict[str, Any]) -> None:
+        own = ("spearman", "mae", "class", "oracle_spearman", "oracle_class")
+        asked = {f"mnist.corrupted.{part}.{name}" for part in ("alone", "refined") for name in own}
+        asked |= {f"mnist.corrupted.real.{name}" for name in ("oracle_spearman", "oracle_class")}
+        asked |= {f"mnist.corrupted.{name}" for name in ("frechet", "floor", "monotone", "accuracy")}
+        asked |= {"mnist.clean.accuracy", "moons.spearman", "moons.mae", "moons.mae_low"}
+        assert asked <= set(numbers)
+
+    def test_every_claim_has_its_number(self, numbers: dict[str, Any], tmp_path: Path) -> None:
+        write_metrics(tmp_path, numbers, CLAIMS)
+        written = json.loads((tmp_path / "metrics.json").read_text())
+        assert written["mnist"]["corrupted"]["alone"]["mae"]["n"] == 4
+        assert len(json.loads((tmp_path / "claims.json").read_text())) == len(CLAIMS)
+
+    def test_claims_are_no_weaker_than_what_was_set_out_to_be_reached(self) -> None:
+        assert {claim.key: (claim.at_least, claim.at_most) for claim in CLAIMED} == {
+            "moons.spearman": (0.97, None),
+            "moons.mae": (None, 0.03),
+            "moons.mae_low": (None, 0.06),
+            "mnist.clean.accuracy": (0.985, None),
+            "mnist.corrupted.accuracy": (0.932, None),
+            "mnist.corrupted.alone.spearman": (0.5, None),
+            "mnist.corrupted.alone.mae": (None, 0.13),
+            "mnist.corrupted.alone.class": (0.95, None),
+            "mnist.corrupted.alone.oracle_spearman_ratio": (0.9, None),
+            "mnist.corrupted.alone.oracle_class_ratio": (0.9, None),
+            "mnist.corrupted.refined.spearman": (0.98, None),
+            "mnist.corrupted.refined.mae": (None, 0.02),
+            "mnist.corrupted.refined.class": (0.95, None),
+            "mnist.corrupted.refined.oracle_spearman_ratio": (0.9, None),
+            "mnist.corrupted.refined.oracle_class_ratio": (0.9, None),
+            "mnist.corrupted.frechet_ratio": (None, 1.5),
+            "mnist.corrupted.recall": (0.6, None),
+            "mnist.corrupted.monotone": (0.95, None),
+        }
+
+
+class TestStudy:
+    def test_every_step_can_be_built(self) -> None:
+        for step in study(EMBEDDED).steps:
+            assert isinstance(prepare_method(step).method, METHODS[step.method])
+
+    def test_it_survives_being_written_down(self) -> None:
+        assert StudyConfig.from_mapping(tomllib.loads(study(EMBEDDED).to_toml())) == study(EMBEDDED)
+
+    def test_its_requests_are_200_a_class(self) -> None:
+        (step,) = [step for step in study(EMBEDDED).steps if step.method == "uncertain-samples"]
+        assert prepare_method(step).method.per_class == 200  # type: ignore[attr-defined]
+        assert prepare_method(step).method.steps <= 10  # type: ignore[attr-defined]
+
+
+class TestAblation:
+    def test_the_package_ships_all_variants(self) -> None:
+        shipped = read_ablation()
+        assert set(shipped.rows) == set(VARIANTS)
+        assert shipped.images > 0
+        (plot,) = shipped.plots
+        plot.draw().canvas.draw()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+class TestWhole:
+    """The numbers that are promised, measured."""
+
+    @pytest.mark.parametrize("claim", CLAIMED, ids=[claim.key for claim in CLAIMED])
+    def test_claim_is_reached(self, whole: Path, claim: Any) -> None:
+        row = next(row for row in json.loads((whole / "claims.json").read_text()) if row["key"] == claim.key)
+        assert row["value"] is not None
+        assert row["reached"] is (claim.key not in NOT_REACHED), (row["value"], claim.target)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reproduce("uncertainty-conditioned-gan", tmp_path_factory.mktemp("whole"))
