@@ -53,7 +53,7 @@ docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
 
 weights: $(VENV)/.core
-	for name in mnist-clean mnist-corrupted mnist-oracle-clean mnist-oracle-corrupted mnist-vae-2d mnist-vae-10d; do \
+	for name in mnist-clean mnist-corrupted mnist-oracle-clean mnist-oracle-corrupted mnist-vae-2d mnist-vae-10d mnist-stylegan2; do \
 		$(BIN)/failscape train embedded $$name || exit 1; \
 	done
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from failscape.classifiers import NETWORKS, build_network
 
@@ -25,3 +26,11 @@ def test_a_seed_decides_the_weights_and_leaves_the_global_generator_alone(archit
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("width", [1, 24])
+def test_fully_connected_layers_take_points(width: int) -> None:
+    network = build_network("mlp", seed=0, image_shape=(2, 1, 1), num_classes=3, width=width)
+    assert [layer.out_features for layer in network.modules() if isinstance(layer, nn.Linear)] == [width] * 3 + [3]
+    # In the middle of the range they see zero.
+    assert torch.allclose(network(torch.full((1, 2, 1, 1), 0.5)), network.layers(torch.zeros(1, 2)))

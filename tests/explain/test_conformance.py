@@ -3,8 +3,18 @@
 from typing import Any
 
 import pytest
+import torch
 
-from failscape.explain import METHODS, Calibration, EdgeCases, Method, PerturbationHeatmap, SympatheticExamples
+from failscape.explain import (
+    METHODS,
+    Calibration,
+    EdgeCases,
+    Method,
+    PerturbationHeatmap,
+    SympatheticExamples,
+    UncertainSamples,
+)
+from failscape.generators import ConditionSpace, Generator, StyleGAN2
 from failscape.testing import check_method
 
 TRIED: dict[str, list[tuple[Method[Any], str]]] = {
@@ -17,7 +27,20 @@ TRIED: dict[str, list[tuple[Method[Any], str]]] = {
     ],
     "perturbation-heatmap": [(PerturbationHeatmap(batch_size=3), "ten")],
     "edge-cases": [(EdgeCases(batch_size=3), "ten"), (EdgeCases(crossings=1), "two")],
+    "uncertain-samples": [
+        (UncertainSamples(per_class=2, steps=2, levels=(0.9, 0.6), rows=2), "on condition"),
+        (UncertainSamples(per_class=3, steps=0, levels=(1.0, 0.8, 0.7), rows=1, classes=("7", "1")), "on condition"),
+    ],
 }
+
+
+def on_condition() -> Generator:
+    """Return a generator of digits by class and confidence, untrained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        space = ConditionSpace(num_classes=10).config
+        sizes = {"channels": (4, 4, 4), "latent_dim": 4, "style_dim": 8}
+        return StyleGAN2(image_shape=(1, 28, 28), condition=space, **sizes).eval()
 
 
 def test_every_method_is_tried() -> None:
@@ -31,4 +54,5 @@ def test_every_method_is_tried() -> None:
 )
 def test_keeps_the_contract(method: Method[Any], generator: str, world: Any) -> None:
     x, y = world.mistakes.x[:5], world.mistakes.y[:5]
-    check_method(method, world.classifier, getattr(world, generator), x, y)
+    draws = on_condition() if generator == "on condition" else getattr(world, generator)
+    check_method(method, world.classifier, draws, x, y)

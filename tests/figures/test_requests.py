@@ -22,9 +22,8 @@ def test_dots_bands_and_median_are_what_was_given() -> None:
     assert (diagonal.get_xydata() == [[0, 0], [1, 1]]).all()
     # Every second of 5,001 dots, so that no more than 3,000 are drawn.
     assert np.allclose(dots.get_xydata(), torch.stack([requested, obtained], dim=1)[::2])
-    assert np.allclose(median.get_ydata(), bands.quantiles[:, 2])
-    assert np.allclose(median.get_xdata()[1:-1], bands.centre[1:-1])
-    assert median.get_xdata()[[0, -1]].tolist() == [0.5, 1.0]
+    # Requests are spread evenly, so the median one is the middle of its bin.
+    assert np.allclose(median.get_xydata(), torch.stack([bands.centre, bands.quantiles[:, 2]], dim=1), atol=1e-4)
     for band, (low, high) in zip(ax.collections, ((0, 4), (1, 3)), strict=True):
         extents = band.get_paths()[0].get_extents()
         assert extents.y0 == pytest.approx(float(bands.quantiles[:, low].min()))
@@ -45,9 +44,9 @@ def test_panels_share_axes_that_hold_all_dots_and_one_legend() -> None:
     assert names == ["obtained = requested", "5 to 95 %", "25 to 75 %", "median"]
 
 
-def test_bins_without_requests_are_passed_over() -> None:
-    requested = torch.cat([torch.full((20,), 0.5), torch.linspace(0.9, 1, 20)])
+def test_what_is_obtained_as_requested_lies_on_the_diagonal_however_requests_crowd() -> None:
+    requested = torch.cat([torch.full((20,), 0.5), torch.linspace(0.91, 0.94, 20), torch.full((5,), 1.0)])
     bands = quantile_bands(requested, requested)
     (ax,) = requested_against_obtained({"": (requested, requested, bands)}, x_label="in", y_label="out").axes
-    assert np.isfinite(ax.lines[2].get_xydata()).all()
-    assert np.allclose(ax.lines[2].get_xdata()[[0, -1]], [0.5, 1.0])
+    # Bins without requests are passed over.
+    assert np.allclose(ax.lines[2].get_xydata(), [[0.5, 0.5], [0.925, 0.925], [1, 1]], atol=2e-3)

@@ -76,6 +76,14 @@ def test_conditions_are_demanded_or_refused() -> None:
         build({"num_classes": 2})(z)
 
 
+@pytest.mark.parametrize("embedding", ["fourier", "scalar"])
+def test_scores_may_be_double(embedding: str) -> None:
+    # Classifiers' confidences near 1 are, to keep their logits.
+    generator, z = build({"num_classes": 2, "embedding": embedding}), torch.zeros(2, 8)
+    asked = Condition.of(1, 0.75, n=2)
+    assert torch.equal(generator(z, Condition(y=asked.y, score=asked.score.double())), generator(z, asked))
+
+
 def test_it_is_saved_with_what_it_can_be_asked_for(tmp_path: Path) -> None:
     generator = build({"num_classes": 2, "supported": [[0.6, 0.9], [0.5, 1.0]]}, latent_dim=3)
     save_generator(generator, tmp_path)

@@ -87,3 +87,13 @@ def test_names_of_curves_that_end_together_do_not_overlap():
     heights = sorted(height for _, _, height in drawing.curves)
     assert all(b - a >= 13 - 0.1 for a, b in pairwise(heights))
     assert heights[-1] <= LINE_HEIGHT
+
+
+def test_the_longest_name_has_room_beside_its_curve():
+    def room(*names):
+        curves = {name: torch.tensor([0.0, 1.0]) for name in names}
+        return draw_line(Line(x=torch.tensor([0.0, 1.0]), curves=curves, x_label="way")).room
+
+    assert room("a", "b") == room("a") < room("a", "a rather long name") < room("a rather long name, and longer")
+    unnamed = {"a rather long name": torch.tensor([0.0, 0.01])}
+    assert draw_line(Line(x=torch.tensor([0.0, 1.0]), curves=unnamed, x_label="way")).room == room("a")

@@ -68,3 +68,45 @@ def test_kinds_are_offered_only_when_they_group_cases():
 
     assert kinds("x", "y", "x") == [("x", 2), ("y", 1)]
     assert kinds("x", "y") == kinds("x", "x") == []
+
+
+def test_a_signed_panel_stands_under_the_picture_whose_label_it_bears():
+    def panel(label, value=0.5, signed=False):
+        return Panel(label=label, pixels=torch.full((1, 2, 2), value), signed=signed)
+
+    panels = [
+        panel("real"),
+        panel("1.00"),
+        panel("0.90"),
+        panel("0.90", -0.2, signed=True),
+        panel("0.90"),
+        panel("change", 0.1, signed=True),
+        panel("change", 0.1, signed=True),
+    ]
+    (view,) = view_gallery(gallery([Case(id="0", heading="", verdict="", good=True, panels=panels)]), "f").cases
+    assert [each.term.text for each in view.panels] == ["real", "1.00", "0.90", "0.90", "change", "change"]
+    below = [each.below for each in view.panels]
+    assert [each is not None for each in below] == [False, False, True, False, False, False]
+    assert below[2] is not None
+    assert below[2].alt == "0.90 of image 0: at most 0.20 removed and 0.00 added"
+
+
+@pytest.mark.parametrize(
+    ("count", "wide", "across"),
+    [
+        (0, False, (0, 0)),
+        (4, False, (4, 4)),
+        (6, False, (6, 6)),
+        (7, True, (7, 4)),
+        (10, True, (10, 5)),
+        (11, True, (11, 6)),
+        (13, True, (7, 5)),
+        (25, True, (9, 5)),
+    ],
+)
+def test_many_pictures_are_set_in_rows_of_about_the_same_length(count, wide, across):
+    panels = [Panel(label=str(i), pixels=torch.zeros(1, 2, 2)) for i in range(count)]
+    view = view_gallery(gallery([Case(id="0", heading="", verdict="", good=True, panels=panels)]), "f")
+    assert (view.cases[0].wide, view.cases[0].across) == (wide, across)
+    assert view.wide == wide
+    assert view.order == [str(i) for i in range(count)]

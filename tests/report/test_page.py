@@ -5,9 +5,11 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+import torch
 from toy import toy_result
 
 from failscape.errors import StorageError
+from failscape.figures import Plot, image_grid, save_plot
 from failscape.report import write_report
 from failscape.storage import read_json, write_bytes, write_json
 
@@ -117,6 +119,18 @@ def test_first_screen_says_what_was_explained(make_run):
     assert "6 of 50 images (88 % right)" in text
 
 
+def test_each_step_says_what_it_worked_with(make_run):
+    run = make_run(toy_result(3), toy_result(3))
+    path = run / "steps/02-step-2/step.json"
+    own = {"classifier": "other-net", "oracle": "other-oracle", "images": "other-set"}
+    write_json(path, read_json(path) | own)
+    text = " ".join(read(run).text.split())
+    assert "method toy classifier embedded:toy-net generator toy-vae" in text
+    assert "method toy images other-set classifier other-net oracle other-oracle generator toy-vae" in text
+    assert "embedded:toy-net, other-net" in text
+    assert "6 of 50 images (88 % right, by toy-net)" in text
+
+
 def test_failures_are_shown_with_their_reason(make_run):
     page = read(make_run(toy_result(6)))
     failed = [d for d in page.all("details") if "failed" in (d.get("class") or "")]
@@ -191,6 +205,21 @@ def test_plots_not_saved_by_the_step_are_drawn(make_run):
     page = read(make_run(toy_result(3), saved_plots=False))
     (plot,) = [image for image in page.all("img") if image["alt"].startswith("A sheet")]
     assert plot["src"].startswith("data:image/png;base64,")
+
+
+def test_a_plot_too_wide_to_be_shrunk_to_a_telephone_is_scrolled(make_run):
+    run = make_run(toy_result(3), toy_result(9))
+    regions = [region["aria-label"] for region in read(run).all("div") if region.get("role") == "region"]
+    assert "A sheet" not in regions
+    # A sheet of pictures in a row, 0.9 inches each.
+    for step, columns in (("01-step-1", 3), ("02-step-2", 9)):
+        drawing = image_grid(torch.zeros(1, columns, 1, 4, 4))
+        save_plot(
+            Plot(name="sheet", title="", caption="", draw=lambda drawing=drawing: drawing),
+            run / "steps" / step / "figures",
+        )
+    page = read(run)
+    assert [region["aria-label"] for region in page.all("div") if region.get("role") == "region"].count("A sheet") == 1
 
 
 def test_the_same_run_gives_the_same_bytes(make_run, tmp_path):

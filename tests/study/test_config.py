@@ -32,6 +32,8 @@ def test_toml_and_back_is_the_same_study(tmp_path: Path) -> None:
         {
             "method": "m",
             "name": "n",
+            "classifier": "d",
+            "oracle": "p",
             "generator": "h",
             "settings": {"mode": "confident", "steps": 3, "p": 0.5},
         }
@@ -69,6 +71,9 @@ def test_toml_and_back_is_the_same_study(tmp_path: Path) -> None:
         ({"oracle": 3}, ["`oracle`", "3"]),
         ({"steps": [{"metod": "m"}]}, ["`steps[0]`", "'metod'", "'method'"]),
         ({"steps": [{"method": "m", "titel": "t"}]}, ["`steps[0]`", "'titel'", "'title'"]),
+        ({"steps": [{"method": "m", "clasifier": "c"}]}, ["`steps[0]`", "'clasifier'", "'classifier'"]),
+        ({"steps": [{"method": "m", "classifier": ""}]}, ["`steps[0].classifier`", "at least 1", "''"]),
+        ({"steps": [{"method": "m", "oracle": {"spec": "o"}}]}, ["`steps[0].oracle`", "string", "{'spec': 'o'}"]),
         ({"steps": []}, ["1 to 99 [[steps]]", "0"]),
         ({"steps": [{"method": "m", "name": "../up"}]}, ["`steps[0].name`", "'../up'"]),
         ({"name": "../up"}, ["`name`", "'../up'"]),

@@ -13,7 +13,7 @@ from failscape.data import ImageSet
 from failscape.errors import ClassifierError, GeneratorError, ImageError, LabelError, SpecError
 from failscape.generators import VAE, save_generator
 from failscape.study.config import ImagesConfig, StudyConfig
-from failscape.study.inputs import load_labelled, load_models, select
+from failscape.study.inputs import Models, StepInputs, load_labelled, load_models, select, select_for_steps
 
 
 def by_brightness(x: Tensor) -> Tensor:
@@ -25,6 +25,11 @@ def by_brightness(x: Tensor) -> Tensor:
 @pytest.fixture
 def classifier() -> Classifier:
     return Classifier(by_brightness, image_shape=(1, 2, 2), class_names=("dark", "grey", "bright"))
+
+
+def inputs_of(study: dict[str, Any]) -> list[StepInputs]:
+    config = StudyConfig.from_mapping(study)
+    return [StepInputs.of(step, config) for step in config.steps]
 
 
 def shades(levels: list[float], labels: list[int]) -> ImageSet:
@@ -147,31 +152,117 @@ def test_values_outside_0_and_1_are_refused_while_classifying(
         select(load_labelled(config, classifier), classifier, config)
 
 
-def test_a_study_loads_each_generator_once(world: dict[str, Any], tmp_path: Path) -> None:
-    three = str(tmp_path / "vae3.safetensors")
-    world["steps"] = [{"method": "probe"}, {"method": "probe", "generator": three}, {"method": "probe"}]
-    models = load_models(StudyConfig.from_mapping(world), allow_code=False)
-    assert {spec: g.latent_dim for spec, g in models.generators.items()} == {
-        world["generator"]["spec"]: 2,
-        three: 3,
-    }
-    assert models.oracle is not None
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, ("c", "o", "g")),
+        ({"generator": "h"}, ("c", "o", "h")),
+        ({"oracle": "p"}, ("c", "p", "g")),
+        ({"classifier": "d", "oracle": "p"}, ("d", "p", "g")),
+        # The study's oracle was made for the study's classifier.
+        ({"classifier": "d"}, ("d", None, "g")),
+        ({"classifier": "c"}, ("c", None, "g")),
+    ],
+)
+def test_what_a_step_names_itself_takes_the_place_of_what_the_study_names(
+    own: dict[str, str], expected: tuple[str | None, ...]
+) -> None:
+    shared = {"classifier": {"spec": "c"}, "oracle": {"spec": "o"}, "generator": {"spec": "g"}}
+    steps = [{"method": "m"} | own, {"method": "m", "images": {"spec": "j"}}]
+    first, second = inputs_of({"name": "s", "images": {"spec": "i"}, "steps": steps} | shared)
+    assert (first.classifier, first.oracle, first.generator, first.images.spec) == (*expected, "i")
+    assert (second.classifier, second.oracle, second.generator, second.images.spec) == ("c", "o", "g", "j")
 
 
-def test_networks_that_do_not_fit_each_other_are_refused(world: dict[str, Any], tmp_path: Path) -> None:
-    save_generator(VAE(image_shape=(1, 9, 9), latent_dim=2, hidden=(4,)), tmp_path / "large.safetensors")
-    large = world | {"generator": {"spec": str(tmp_path / "large.safetensors")}}
-    with pytest.raises(GeneratorError, match=r"\(1, 8, 8\).*\(1, 9, 9\)"):
-        load_models(StudyConfig.from_mapping(large), allow_code=False)
+def test_a_study_loads_each_network_that_a_step_uses_once(world: dict[str, Any], tmp_path: Path) -> None:
+    two, three, oracle = world["generator"]["spec"], str(tmp_path / "vae3.safetensors"), world["oracle"]["spec"]
+    shared = world["classifier"]["spec"]
+    world["steps"] = [
+        {"method": "probe"},
+        {"method": "probe", "generator": three},
+        {"method": "probe", "classifier": oracle, "oracle": shared},
+    ]
+    models = load_models(inputs_of(world), allow_code=False)
+    assert {spec: g.latent_dim for spec, g in models.generators.items()} == {two: 2, three: 3}
+    assert set(models.classifiers) == {shared, oracle}
+    world["steps"] = [{"method": "probe", "classifier": oracle, "generator": three}]
+    models = load_models(inputs_of(world), allow_code=False)
+    assert (set(models.classifiers), set(models.generators)) == ({oracle}, {three})
 
-    code = tmp_path / "mine.py"
-    code.write_text(
-        "import torch, failscape\n"
-        "def two():\n"
-        "    return failscape.Classifier(lambda x: x.flatten(1)[:, :2], image_shape=(1, 8, 8))\n"
+
+def test_steps_share_a_selection_only_by_the_word_of_one_classifier(tmp_path: Path, classifier: Classifier) -> None:
+    images = save(
+        tmp_path / "a.npz", np.array([0, 128, 255], np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2), [0, 1, 2]
     )
-    other = StudyConfig.from_mapping(world | {"oracle": {"spec": f"python:{code}:two"}})
-    with pytest.raises(ClassifierError, match="same classes"):
-        load_models(other, allow_code=True)
-    with pytest.raises(SpecError, match="--allow-code"):
-        load_models(other, allow_code=False)
+    # Dark and bright in each other's place.
+    other = Classifier(lambda x: by_brightness(1 - x), image_shape=(1, 2, 2), class_names=classifier.class_names)
+    models = Models(classifiers={"c": classifier, "d": other}, generators={})
+    inputs = [
+        StepInputs(classifier=spec, oracle=oracle, generator="g", images=images)
+        for spec, oracle in (("c", None), ("d", None), ("c", "d"))
+    ]
+    selections = select_for_steps(inputs, models)
+    assert len(selections) == 2
+    assert inputs[0].choice == inputs[2].choice
+    assert [len(selections[each.choice].images) for each in inputs] == [0, 2, 0]
+    assert selections[inputs[1].choice].images.y.tolist() == [0, 2]
+
+
+MINE = """
+import torch, failscape
+
+def two():
+    return failscape.Classifier(lambda x: x.flatten(1)[:, :2], image_shape=(1, 8, 8), name="two")
+
+def large():
+    names = ("ant", "bee", "cat")
+    return failscape.Classifier(lambda x: x.flatten(1)[:, :3], image_shape=(1, 9, 9), class_names=names, name="large")
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "own", "kind", "words"),
+    [
+        ({"generator": "vae9"}, {}, GeneratorError, r"\(1, 8, 8\).*vae9.* draws \(1, 9, 9\)"),
+        ({}, {"generator": "vae9"}, GeneratorError, r"\(1, 8, 8\).*vae9.* draws \(1, 9, 9\)"),
+        ({}, {"classifier": "large"}, GeneratorError, r"\(1, 9, 9\), as large.*vae.* draws \(1, 8, 8\)"),
+        ({"oracle": "two"}, {}, ClassifierError, "same classes .*ant, bee, cat.* as .*two has 0, 1"),
+        ({}, {"oracle": "two"}, ClassifierError, "same classes .*ant, bee, cat.* as .*two has 0, 1"),
+        ({}, {"oracle": "large"}, ClassifierError, r"image shape \(1, 8, 8\) as .*large has .*\(1, 9, 9\)"),
+        ({}, {"classifier": "two", "oracle": "large"}, ClassifierError, r"same classes \(0, 1\)"),
+        # Only what the step uses has to fit: the study's oracle is none of this step's.
+        ({}, {"classifier": "two"}, None, ""),
+        ({"generator": "vae9"}, {"classifier": "large"}, None, ""),
+    ],
+)
+def test_networks_that_do_not_fit_each_other_are_refused(
+    world: dict[str, Any], tmp_path: Path, changes: Any, own: Any, kind: type[Exception] | None, words: str
+) -> None:
+    save_generator(VAE(image_shape=(1, 9, 9), latent_dim=2, hidden=(4,)), tmp_path / "vae9.safetensors")
+    (tmp_path / "mine.py").write_text(MINE)
+    specs = {name: f"python:{tmp_path / 'mine.py'}:{name}" for name in ("two", "large")}
+    specs["vae9"] = str(tmp_path / "vae9.safetensors")
+    study = world | {key: {"spec": specs[name]} for key, name in changes.items()}
+    study["steps"] = [{"method": "probe"} | {key: specs[name] for key, name in own.items()}]
+    if kind is None:
+        load_models(inputs_of(study), allow_code=True)
+    else:
+        with pytest.raises(kind, match=words):
+            load_models(inputs_of(study), allow_code=True)
+
+
+def test_code_is_not_run_without_permission(world: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    for key in ("classifier", "oracle"):
+        study = world | {"steps": [{"method": "probe", key: f"python:{tmp_path / 'mine.py'}:two"}]}
+        with pytest.raises(SpecError, match="--allow-code"):
+            load_models(inputs_of(study), allow_code=False)
+
+
+def test_images_are_held_against_the_classifier_of_the_step(world: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    world["steps"].append({"method": "probe", "classifier": f"python:{tmp_path / 'mine.py'}:two"})
+    inputs = inputs_of(world)
+    models = load_models(inputs, allow_code=True)
+    with pytest.raises(ClassifierError, match=r"as many classes as .*, 3, but two has 2"):
+        select_for_steps(inputs, models)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from failscape import load_classifier, load_generator
 from failscape.data import load_images
@@ -12,6 +13,7 @@ from failscape.data.moons import images_to_points, points_to_images
 from failscape.metrics import Estimate
 from failscape.study.reproduce import moons
 from failscape.study.reproduce.moons import MoonsResult, energy_distance, moons_ablation, run_moons
+from failscape.training.augmentation import jitter
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -19,16 +21,16 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def result(n: int = 40) -> MoonsResult:
-    """Every request is missed by 0.1, those below 0.9 by 0.2; every fourth point is taken for the other class."""
+    """Every request is missed by 0.2, those below 0.9 by 0.1; every fourth point is taken for the other class."""
     requested = torch.linspace(0.6, 1, n)
-    missed = torch.where(requested < 0.9, 0.2, 0.1)
+    missed = torch.where(requested < 0.9, 0.1, 0.2)
     asked = torch.arange(n) % 2
     points = torch.randn(3, n, 2, generator=rng())
     return MoonsResult(
         real=points[0],
         asked=asked,
         requested=requested,
-        generated=points[0] + torch.tensor([3.0, 4.0]),
+        generated=points[0] + torch.tensor([30.0, 40.0]),
         predicted=torch.where(torch.arange(n) % 4 == 0, 1 - asked, asked),
         obtained=requested - missed,
         others=points[2],
@@ -48,16 +50,17 @@ class TestMetrics:
     def test_numbers_are_those_of_the_tensors(self) -> None:
         numbers = result().metrics
         low = int((result().requested < 0.9).sum())
-        expected = {"mae": ((0.2 * low + 0.1 * (40 - low)) / 40, 40), "mae_low": (0.2, low), "class": (0.75, 40)}
+        expected = {"mae": ((0.1 * low + 0.2 * (40 - low)) / 40, 40), "mae_low": (0.1, low), "class": (0.75, 40)}
         for name, (value, n) in expected.items():
             estimate = numbers[f"moons.{name}"]
             assert isinstance(estimate, Estimate)
             assert (estimate.value, estimate.n) == (pytest.approx(value), n)
-        # What is moved as a whole by (3, 4) has the squared distance 25 and nothing in common with where it was.
-        assert numbers["moons.frechet"] == pytest.approx(25, rel=1e-4)
+        # What is moved as a whole by (30, 40) has the squared distance 2500 and nothing in common with where it was.
+        assert numbers["moons.frechet"] == pytest.approx(2500, rel=1e-4)
         assert numbers["moons.precision"] == numbers["moons.recall"] == 0
-        # All are missed by the same but for a step at 0.9, so the order is kept but there.
-        assert 0.8 < numbers["moons.spearman"] < 1
+        rho = spearmanr(result().requested, result().obtained).statistic
+        assert numbers["moons.spearman"] == pytest.approx(rho, abs=1e-4)
+        assert numbers["moons.spearman"] < 0.99
 
     def test_energy_distance_of_known_distributions(self) -> None:
         one, other = torch.randn(2, 4000, 1, generator=rng())
@@ -140,6 +143,11 @@ class TestRun:
         assert [(space.score, space.embedding) for space in configs if space is not None] == [
             ("confidence", "scalar"), ("confidence", "fourier"), ("vector", "fourier"),
         ]  # fmt: skip
+
+
+def test_a_point_has_no_neighbours_to_be_shifted_to() -> None:
+    x = load_images("moons").x[:50]
+    assert torch.allclose(jitter(x, rng=rng()), x, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -62,14 +62,45 @@ def test_what_has_not_changed_is_not_run_again(tmp_path: Path, config: StudyConf
     assert {file: file.read_bytes() for file in (run / "steps").rglob("*") if file.is_file()} == before
 
 
+def test_a_step_is_run_with_what_it_names_itself(tmp_path: Path, world: dict[str, Any], probe: Any) -> None:
+    classifier, oracle = world["classifier"]["spec"], world["oracle"]["spec"]
+    world["steps"] = [
+        {"method": "probe", "name": "shared"},
+        {"method": "probe", "name": "swapped", "classifier": oracle, "oracle": classifier},
+        {"method": "probe", "name": "alone", "classifier": oracle},
+    ]
+    run = run_study(StudyConfig.from_mapping(world), out=tmp_path / "runs")
+    first, second, third = read_steps(run)
+    assert (first["classifier"], first["oracle"]) == (classifier, oracle)
+    assert (second["classifier"], second["oracle"]) == (oracle, classifier)
+    assert (third["classifier"], third["oracle"]) == (oracle, None)
+
+    images = failscape.load_images(tmp_path / "images.npz")
+    networks = {spec: failscape.load_classifier(spec) for spec in (classifier, oracle)}
+    wrong = {spec: network.predict(images.x) != images.y for spec, network in networks.items()}
+    assert not torch.equal(wrong[classifier], wrong[oracle])
+    for record, spec, judge in ((first, classifier, oracle), (second, oracle, classifier), (third, oracle, None)):
+        result: Result = probe.result_type.load(run / "steps" / record["folder"])
+        # Each step explains the mistakes of its own classifier.
+        assert torch.allclose(result.images, images.x[wrong[spec]], atol=1 / 255)
+        assert result.verification is not None
+        assert result.verification.probs.equal(networks[spec].probs(result.images))
+        said = result.verification.oracle_probs
+        assert (said is None) == (judge is None)
+        assert said is None or (judge is not None and said.equal(networks[judge].probs(result.images)))
+    selection = json.loads((run / "selection.json").read_text())
+    assert (selection["classifier"], selection["selected"]) == (classifier, int(wrong[classifier].sum()))
+
+
 @pytest.mark.parametrize("changed", ["images", "classifier", "oracle", "generator", "version"])
 def test_what_has_changed_is_run_again(
     tmp_path: Path, config: StudyConfig, world: dict[str, Any], probe: Any, changed: str, monkeypatch: Any
 ) -> None:
     three = {"method": "probe", "name": "third", "generator": str(tmp_path / "vae3.safetensors")}
-    config = StudyConfig.from_mapping(world | {"steps": [*world["steps"], three]})
+    fourth = {"method": "probe", "name": "fourth", "classifier": world["oracle"]["spec"]}
+    config = StudyConfig.from_mapping(world | {"steps": [*world["steps"], three, fourth]})
     run = run_study(config, out=tmp_path)
-    assert probe.runs == 3
+    assert probe.runs == 4
     if changed == "images":
         with np.load(tmp_path / "images.npz") as old:
             np.savez(tmp_path / "images.npz", x=old["x"] * 0.5, y=old["y"])
@@ -91,9 +122,9 @@ def test_what_has_changed_is_run_again(
     else:
         monkeypatch.setattr(failscape, "__version__", "99")
     assert run_study(config, out=tmp_path) == run
-    # Only the third step uses the generator that was changed.
-    assert probe.runs == (4 if changed == "generator" else 6)
-    assert statuses(run) == ["done"] * 3
+    # Only the third step uses the generator that was changed, and all but the fourth the classifier.
+    assert probe.runs - 4 == {"generator": 1, "classifier": 3}.get(changed, 4)
+    assert statuses(run) == ["done"] * 4
 
 
 def test_the_same_seed_gives_the_same_draws_whatever_was_skipped(

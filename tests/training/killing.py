@@ -21,23 +21,20 @@ from typing import Any
 
 import torch
 
+from failscape.metrics import frechet_distance, rank_correlation
 from failscape.storage import latest_run_folder
-from failscape.training import resume_run, train_classifier, train_vae
+from failscape.training import read_settings, resume_run, start_run
 from failscape.training.checkpoint import has_checkpoint, load_checkpoint
-from failscape.training.settings import VAESettings, read_settings
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir"}
 
 
 def begin_or_resume(settings_file: Path, out: Path) -> None:
     folder = latest_run_folder(out) if out.exists() else None
-    settings = read_settings(settings_file)
     if folder is not None and (folder / "train.toml").exists():
         resume_run(folder)
-    elif isinstance(settings, VAESettings):
-        train_vae(settings, out)
     else:
-        train_classifier(settings, out)
+        start_run(read_settings(settings_file), out)
 
 
 def fork(work: Callable[[], None]) -> int:
@@ -132,8 +129,10 @@ def kill_until_done(settings: Path, folder: Path, longest: float, rng: random.Ra
     return kills
 
 
-def import_what_optimisers_import() -> None:
-    """Spare each child the second that torch takes to import its compiler for the first optimiser."""
+def import_what_is_imported_late() -> None:
+    """Spare each child the second that torch takes to import its compiler for the first optimiser, and torchmetrics."""
+    rank_correlation(torch.arange(3.0), torch.arange(3.0))
+    frechet_distance(torch.eye(3), torch.eye(3))
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
     torch.optim.AdamW([parameter], fused=True).step()
@@ -142,7 +141,7 @@ def import_what_optimisers_import() -> None:
 def main() -> None:
     torch.set_num_threads(1)
     settings, out, stride = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    import_what_optimisers_import()
+    import_what_is_imported_late()
     start = time.perf_counter()
     was_killed(fork(partial(begin_or_resume, settings, out / "reference")))
     seconds = time.perf_counter() - start

@@ -50,3 +50,19 @@ def test_buffers_are_copied() -> None:
 
     assert torch.equal(average.running_mean, network.running_mean)
     assert int(average.num_batches_tracked) == 1
+
+
+def test_buffers_that_are_not_saved_are_copied_too() -> None:
+    average, network = nn.Module(), nn.Module()
+    for module, value in ((average, 1.0), (network, 5.0)):
+        module.weight = nn.Parameter(torch.full((2,), value))
+        module.register_buffer("mean", torch.full((2,), value))
+        module.register_buffer("noise", torch.full((2,), value), persistent=False)
+
+    update_average(average, network, 0.75)
+
+    assert average.weight.tolist() == [2, 2]
+    assert average.mean.tolist() == average.noise.tolist() == [5, 5]
+    # A copy, not the same memory: the network goes on.
+    network.mean += 1
+    assert average.mean.tolist() == [5, 5]

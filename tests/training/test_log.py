@@ -37,3 +37,15 @@ def test_window_weights_by_images_and_begins_anew() -> None:
 
     window.add({"loss": 7.0}, 3)
     assert window.take() == {"loss": 7.0}
+
+
+def test_a_loss_of_some_steps_is_averaged_over_those() -> None:
+    window = LossWindow()
+    window.add({"loss": 1.0, "penalty": 6.0}, 10)
+    for _ in range(3):
+        window.add({"loss": 1.0}, 10)
+
+    assert window.take() == {"loss": 1.0, "penalty": 6.0}
+
+    window.add({"loss": 2.0}, 10)
+    assert window.take() == {"loss": 2.0}

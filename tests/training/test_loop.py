@@ -56,6 +56,7 @@ def test_records_checkpoints_and_evaluations_come_when_they_are_due(
         "images": 0,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "processes": 1,
     }
     assert log[-1]["twice"] == reached["twice"] == 1000
     assert log[-1]["elbo"] == reached["elbo"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from failscape.storage import latest_run_folder, read_tensors
-from failscape.training import ClassifierSettings, TrainingSettings, VAESettings
+from failscape.training import ClassifierSettings, GANSettings, TrainingSettings, VAESettings
 
 SCRIPT = Path(__file__).with_name("killing.py")
 VARYING = {"seconds", "images_per_second"}
@@ -86,3 +86,25 @@ def test_kills_at_random_moments_change_no_bit(
     assert len(kills) > 0
     check_losses(kills, interval=64)
     check_all_alike(tmp_path / "out", "checkpoints/000000000960.safetensors", "classifier.safetensors")
+
+
+# Each training takes a second, or several on a busy machine.
+@pytest.mark.parametrize("stride", [22, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_kill_changes_no_bit_of_an_adversarial_game(
+    stride: int, gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    changes = {"data": str(stripes_file), "validation": str(stripes_file)}
+    settings = gan_settings.model_copy(update=changes)
+
+    kills = kill(settings, tmp_path, stride)
+
+    # Killed before the encoder's phase and within it.
+    assert {saved for _, saved in kills} == {0, 64, 128, 192}
+    check_losses(kills, interval=64)
+    check_all_alike(tmp_path / "out", "checkpoints/000000000192.safetensors", "generator.safetensors")
+    state = read_tensors(tmp_path / "out" / "reference" / "00001-gan" / "checkpoints" / "000000000192.safetensors")
+    assert any("optimizers/encoder" in key for key in state)
+    grids = {path.name: path.read_bytes() for path in tmp_path.rglob("reference/*/samples/*.png")}
+    assert grids.keys() == {"000000096.png", "000000192.png"}
+    for path in tmp_path.rglob("*/samples/*.png"):
+        assert path.read_bytes() == grids[path.name]

@@ -1,19 +1,19 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from failscape import __version__, load_classifier, load_generator
-from failscape.errors import ConfigError, DataError, LabelError, SpecError
-from failscape.training import (
-    ClassifierSettings,
-    VAESettings,
-    read_settings,
-    resume_run,
-    train_classifier,
-    train_vae,
-)
+from failscape.errors import CheckpointError, ConfigError, DataError, GeneratorError, LabelError, SpecError
+from failscape.training import ClassifierSettings, GANSettings, VAESettings, read_settings, resume_run, start_run
+
+
+def provenance_of(folder: Path) -> dict[str, Any]:
+    (description,) = [*folder.glob("classifier.json"), *folder.glob("generator.json")]
+    provenance: dict[str, Any] = json.loads(description.read_text())["provenance"]
+    return provenance
 
 
 def test_a_classifier_is_trained_saved_and_says_where_it_comes_from(
@@ -22,11 +22,11 @@ def test_a_classifier_is_trained_saved_and_says_where_it_comes_from(
     changes = {"data": str(stripes_file), "validation": str(stripes_file), "half": True}
     settings = classifier_settings.model_copy(update=changes)
 
-    folder = train_classifier(settings, tmp_path / "out")
+    folder = start_run(settings, tmp_path / "out")
 
     assert folder == tmp_path / "out" / "00001-classifier"
     assert load_classifier(folder).image_shape == (1, 8, 8)
-    provenance = json.loads((folder / "classifier.json").read_text())["provenance"]
+    provenance = provenance_of(folder)
     assert ClassifierSettings.parse(provenance["settings"]) == settings
     assert provenance["failscape"] == __version__
     assert provenance["command"]
@@ -38,7 +38,7 @@ def test_a_vae_learns_from_images_of_one_class(vae_settings: VAESettings, tmp_pa
     path = tmp_path / "one.npz"
     np.savez(path, x=np.random.default_rng(0).random((40, 8, 8), dtype=np.float32), y=np.zeros(40, dtype=int))
 
-    folder = train_vae(vae_settings.model_copy(update={"data": str(path)}), tmp_path / "out")
+    folder = start_run(vae_settings.model_copy(update={"data": str(path)}), tmp_path / "out")
 
     assert load_generator(folder).image_shape == (1, 8, 8)
 
@@ -48,7 +48,7 @@ def test_a_classifier_does_not(classifier_settings: ClassifierSettings, tmp_path
     np.savez(path, x=np.zeros((40, 8, 8), dtype=np.float32), y=np.zeros(40, dtype=int))
 
     with pytest.raises(LabelError):
-        train_classifier(classifier_settings.model_copy(update={"data": str(path)}), tmp_path / "out")
+        start_run(classifier_settings.model_copy(update={"data": str(path)}), tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
 
@@ -57,7 +57,7 @@ def test_a_finished_run_resumes_to_the_same_files(
     vae_settings: VAESettings, stripes_file: Path, tmp_path: Path
 ) -> None:
     settings = vae_settings.model_copy(update={"data": str(stripes_file)})
-    folder = train_vae(settings, tmp_path / "out")
+    folder = start_run(settings, tmp_path / "out")
     (folder / "generator.safetensors").rename(tmp_path / "first.safetensors")
 
     assert resume_run(folder) == folder
@@ -66,9 +66,53 @@ def test_a_finished_run_resumes_to_the_same_files(
     assert read_settings(folder / "train.toml") == settings
 
 
+def test_a_gan_is_trained_saved_and_shows_samples(
+    gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    changes = {"data": str(stripes_file), "validation": str(stripes_file), "oracle": gan_settings.classifier}
+    settings = gan_settings.model_copy(update=changes)
+
+    folder = start_run(settings, tmp_path / "out")
+
+    generator = load_generator(folder)
+    assert generator.image_shape == (1, 8, 8)
+    assert generator.condition_space is not None
+    assert generator.condition_space.num_classes == 2
+    assert {"frechet", "floor", "recall", "spearman", "oracle_spearman"} <= provenance_of(folder)["reached"].keys()
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == ["000000096.png", "000000192.png"]
+
+
+@pytest.mark.parametrize("classifier", [True, False])
+def test_a_checkpoint_of_another_resolution_is_refused(
+    classifier: bool, gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    changes = {"data": str(stripes_file)} | ({} if classifier else {"classifier": "none"})
+    folder = start_run(gan_settings.model_copy(update=changes), tmp_path / "out")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with np.load(stripes_file) as arrays:
+        x, y = arrays["x"], arrays["y"]
+    np.savez(stripes_file, x=x.repeat(2, axis=2).repeat(2, axis=3), y=y)
+
+    with pytest.raises(CheckpointError, match=r"shape \(1, 8, 8\).*stripes are now \(1, 16, 16\)\. Restore the images"):
+        resume_run(folder)
+
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_gan_that_cannot_draw_the_images_leaves_no_run_behind(
+    gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    settings = gan_settings.model_copy(update={"data": str(stripes_file), "channels": (8, 8, 8, 8, 8)})
+
+    with pytest.raises(GeneratorError, match="8 × 8"):
+        start_run(settings, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_wrong_spec_leaves_no_run_behind(vae_settings: VAESettings, tmp_path: Path) -> None:
     with pytest.raises(SpecError):
-        train_vae(vae_settings.model_copy(update={"data": "nothing"}), tmp_path / "out")
+        start_run(vae_settings.model_copy(update={"data": "nothing"}), tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
 
@@ -81,7 +125,7 @@ def test_a_validation_of_another_kind_leaves_no_run_behind(
     settings = vae_settings.model_copy(update={"data": str(stripes_file), "validation": str(path)})
 
     with pytest.raises(DataError, match=r"\(1, 8, 9\)"):
-        train_vae(settings, tmp_path / "out")
+        start_run(settings, tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
 

@@ -19,6 +19,10 @@ def test_any_position_can_be_resumed(length: int, position: int, size: int) -> N
     assert torch.equal(Sampler(length, seed=3).indices(position, size), whole[position : position + size])
 
 
+def test_no_images_are_no_indices() -> None:
+    assert Sampler(5, seed=0).indices(3, 0).tolist() == []
+
+
 def test_orders_differ_by_epoch_and_by_seed() -> None:
     sampler = Sampler(100, seed=0)
     orders = [sampler.indices(0, 100), sampler.indices(100, 100), Sampler(100, seed=1).indices(0, 100)]

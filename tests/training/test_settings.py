@@ -7,7 +7,7 @@ import pytest
 
 from failscape.classifiers import NETWORKS
 from failscape.errors import ConfigError
-from failscape.training import ClassifierSettings, VAESettings, read_settings
+from failscape.training import AnySettings, ClassifierSettings, GANSettings, VAESettings, read_settings
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,10 @@ from failscape.training import ClassifierSettings, VAESettings, read_settings
         ClassifierSettings(learning_rate=1 / 3, validation="none", half=True),
         ClassifierSettings(data="mnist:train+half-corrupted", calibrate=True),
         VAESettings(hidden=(7, 5), kl_warmup=10, name="two-d"),
+        GANSettings(channels=(32, 16), score="vector", classifier="none", device="cuda:1", bf16=False),
     ],
 )
-def test_toml_gives_the_same_settings_back(settings: ClassifierSettings | VAESettings, tmp_path: Path) -> None:
+def test_toml_gives_the_same_settings_back(settings: AnySettings, tmp_path: Path) -> None:
     path = tmp_path / "train.toml"
     path.write_text(settings.to_toml())
 
@@ -49,7 +50,12 @@ def test_architectures_are_those_that_can_be_built() -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ('kind = "gan"', "'gan'"),
+        ('kind = "flow"', "'flow'"),
+        ('kind = "gan"\ndevice = "tpu"', "device = 'tpu'"),
+        ('kind = "gan"\nwarmup = 20000', "warmup = 20000"),
+        ('kind = "gan"\nscore = "certainty"', "score = 'certainty'"),
+        ('kind = "gan"\nchannels = []', "channels"),
+        ('kind = "gan"\neven_share = 1.5', "even_share = 1.5"),
         ("images = 3", "None"),
         ("kind = ", "TOML"),
         ('kind = "vae"\nimages = 0', "images = 0"),

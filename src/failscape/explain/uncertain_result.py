@@ -59,9 +59,8 @@ _DEFINITIONS = {
     "obtained": "The classifier's score.",
     "oracle_prediction": "What the oracle takes the image for.",
     "oracle_obtained": "The oracle's score.",
-    "requested score": "What the generator was asked for.",
     "largest miss": "Largest difference of requested and obtained score in the sweep.",
-    "oracle agrees": "On how many of the images the oracle sees the class asked for.",
+    "oracle agrees": "On how many of the sweep's drawn images the oracle sees the class asked for.",
 }
 
 
@@ -192,29 +191,34 @@ class UncertainResult(Result):
         figures: list[Figure] = [
             Plot(
                 name="grid",
-                title=f"From sure to unsure: samples at falling {self._name}",
-                caption=f"A column a class, a row a requested {self._name}; each cell a sample of its own, refined. "
-                f"Above it what the classifier takes it for, with the obtained {self._name}; a prediction in "
-                "brackets is not the class asked for.",
+                title=f"From {self._way}: samples at falling {self._name}",
+                caption=f"A column a class, a row a requested {self._name}; each picture a sample of its own latent, "
+                f"refined. Above it stands the {self._name} obtained, measured on the 8-bit picture. A name in "
+                "brackets says that the classifier does not take it for the class asked for, but for that one.",
                 draw=self._draw_grid,
             ),
             Plot(
                 name="requested-against-obtained",
                 title=f"{self._name.capitalize()} requested and obtained",
-                caption="Each dot an image of its own latent, classified as an 8-bit image. Left: as the generator "
-                "draws it. Right: after at most a few steps of search from there. Bands: 25 to 75 % and 5 to 95 % "
-                "of what was obtained; a perfect generator's dots lie on the diagonal.",
+                caption="Each dot a sample of its own latent, classified as an 8-bit image. Left: as the generator "
+                "draws it. Right: after the refinement, a few steps of search from there. Bands: 25 to 75 % and 5 to "
+                "95 % of what was obtained. Where everything is obtained as requested, all dots lie on the diagonal.",
                 draw=self._draw_requests,
             ),
-            self._sweeps("sweeps", "One latent, less and less sure", SWEEP),
+            self._sweeps("sweeps", f"One latent, from {self._way}", SWEEP),
         ]
         if len(self.sources):
-            figures.append(self._sweeps("real-sweeps", "A real image, less and less sure", REAL_SWEEP))
+            figures.append(self._sweeps("real-sweeps", f"A real image, from {self._way}", REAL_SWEEP))
         return figures
 
     @property
     def _name(self) -> str:
         return {"true-class": "true-class probability", VECTOR: "confidence"}.get(self.score, self.score)
+
+    @property
+    def _way(self) -> str:
+        """Where the falling requests lead."""
+        return "unsure to sure" if self.score == "entropy" else "sure to unsure"
 
     def _scores_in(self, probs: Float[Tensor, "N K"]) -> Float[Tensor, " N"]:
         kind = SCORES["confidence" if self.score == VECTOR else self.score]
@@ -232,31 +236,38 @@ class UncertainResult(Result):
         predictions, obtained = self.verification.prediction[rows].tolist(), self.obtained[rows].tolist()
         asked = self.asked[rows].tolist()
         labels = [
-            f"{self.class_names[k]} {score:.2f}" if k == wanted else f"[{self.class_names[k]}] {score:.2f}"
+            f"{score:.2f}" if k == wanted else f"[{self.class_names[k]}] {score:.2f}"
             for k, wanted, score in zip(predictions, asked, obtained, strict=True)
         ]
-        cells = self.images[rows].unflatten(0, (levels, -1))
-        requested = self.requested[rows].view(levels, -1)[:, 0].tolist()
-        return image_grid(cells, row_labels=[f"{value:.2f}" for value in requested], cell_labels=labels)
+        columns = len(labels) // levels
+        # The first row bears the classes as well.
+        labels[:columns] = [
+            f"{self.class_names[k]}\n{label}" for k, label in zip(asked, labels[:columns], strict=False)
+        ]
+        # All columns of a row ask for the same, but for a generator of whole distributions, which has the nearest ones.
+        requested = self.requested[rows].view(levels, -1).mean(dim=1).tolist()
+        row_labels = [f"{value:.2f}" for value in requested]
+        row_labels[0] = f"asked\n{row_labels[0]}"
+        return image_grid(self.images[rows].unflatten(0, (levels, -1)), row_labels=row_labels, cell_labels=labels)
 
     def _draw_requests(self) -> Drawing:
         panels = {}
         for part, name in ((ALONE, "generator alone"), (REFINED, "refined")):
             requested, obtained = self.requested[self.of(part)], self.obtained[self.of(part)]
             panels[name] = (requested, obtained, quantile_bands(requested, obtained))
-        return requested_against_obtained(
-            panels, x_label=f"requested {self._name}", y_label=f"obtained {self._name}"
-        )
+        return requested_against_obtained(panels, x_label=f"requested {self._name}", y_label=f"obtained {self._name}")
 
     def _sweeps(self, name: str, title: str, part: int) -> Gallery:
         count = min(_CASES, int(self.row[self.of(part)].max()) + 1)
-        real = "The first picture is the real image; what the encoder and the generator make of it comes next. "
+        start = "One latent and its noise are drawn again and again"
+        if part == REAL_SWEEP:
+            start = "First the real image; then its latent, which the encoder gives, is drawn again and again"
         return Gallery(
             name=name,
             title=title,
-            caption=(real if part == REAL_SWEEP else "")
-            + f"From left to right the requested {self._name} falls, latent and noise staying as they are; refined. "
-            "Below each picture, what has been added (light) and removed (dark) since the first drawn one.",
+            caption=f"{start} while the requested {self._name}, written below each picture, falls; each is refined. "
+            f"Under it, what has changed since the first one drawn. A case fails if the {self._name} obtained ever "
+            f"rises by more than {_RISE} from one picture to the next.",
             class_names=self.class_names,
             cases=[self._case(part, number) for number in range(count)],
             definitions={key: _DEFINITIONS[key] for key in ("largest miss", "oracle agrees")},
@@ -265,19 +276,20 @@ class UncertainResult(Result):
     def _case(self, part: int, number: int) -> Case:
         assert self.verification is not None
         rows = (self.of(part) & (self.row == number)).nonzero()[:, 0]
-        label = int(self.asked[rows[0]])
+        wanted = int(self.asked[rows[0]])
+        class_name = self.class_names[wanted]
         requested, obtained = self.requested[rows], self.obtained[rows]
-        wanted = self.class_names[label]
         panels = [Panel(label="real", pixels=self.sources[number])] if part == REAL_SWEEP else []
         for row, score in zip(rows.tolist(), requested.tolist(), strict=True):
-            panels.append(Panel(label=f"{score:.2f}", pixels=self.images[row]))
+            label = f"{score:.2f}"
+            panels.append(Panel(label=label, pixels=self.images[row]))
             if row != rows[0]:
-                panels.append(Panel(label="change", pixels=self.images[row] - self.images[rows[0]], signed=True))
+                panels.append(Panel(label=label, pixels=self.images[row] - self.images[rows[0]], signed=True))
         falls = bool(self.monotone(part)[number])
-        curves = {f"classifier: {wanted}": self.verification.probs[rows, label].flip(0)}
+        curves = {f"{class_name}, classifier": self.verification.probs[rows, wanted].flip(0)}
         numbers = {"largest miss": f"{float((requested - obtained).abs().max()):.3f}"}
         if self.verification.oracle_probs is not None and self.oracle_agrees is not None:
-            curves[f"oracle: {wanted}"] = self.verification.oracle_probs[rows, label].flip(0)
+            curves[f"{class_name}, oracle"] = self.verification.oracle_probs[rows, wanted].flip(0)
             numbers["oracle agrees"] = f"{int(self.oracle_agrees[rows].sum())} of {len(rows)}"
         first, last = obtained[0].item(), obtained[-1].item()
         verdict = f"The {self._name} goes from {first:.2f} to {last:.2f}, " + (
@@ -285,13 +297,13 @@ class UncertainResult(Result):
         )
         return Case(
             id=self.source_ids[number] if part == REAL_SWEEP else f"latent {number}",
-            heading=f"A {wanted}, less and less sure",
+            heading=f"{class_name}, from {self._way}",
             verdict=verdict,
             good=falls and not math.isnan(last),
             panels=panels,
             probabilities={
-                "first": self.verification.probs[rows[0]],
-                "last": self.verification.probs[rows[-1]],
+                f"first, {requested[0]:.2f}": self.verification.probs[rows[0]],
+                f"last, {requested[-1]:.2f}": self.verification.probs[rows[-1]],
             },
             numbers=numbers,
             line=Line(x=requested.flip(0), curves=curves, x_label=f"requested {self._name}"),

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from failscape.classifiers import SCORES, Classifier
-from failscape.errors import UnsupportedGenerator
+from failscape.errors import LabelError, UnsupportedGenerator
 from failscape.explain.method import Method, to_8_bits
 from failscape.explain.uncertain_result import ALONE, GRID, REAL, REAL_SWEEP, REFINED, SWEEP, UncertainResult
 from failscape.generators import Autoencoder, Condition, ConditionSpace, Generator, StyleGenerator
@@ -57,7 +57,7 @@ class UncertainSamples(Method[UncertainResult]):
 
     Args:
         per_class: requests of each class.
-        steps: of the refinement at most.
+        steps: of the refinement at most; with 0 what is called refined is the generator alone.
         levels: scores of the grid and the sweeps, falling.
         rows: latents that are swept; the classes take turns.
         real_rows: real images that are swept: the first correctly classified, sure ones.
@@ -65,9 +65,10 @@ class UncertainSamples(Method[UncertainResult]):
 
     Raises:
         ValueError: if a setting is out of its range.
-        UnsupportedClassifier: if the classifier has no gradients.
+        UnsupportedClassifier: if the classifier has no gradients, and there are `steps`.
         UnsupportedGenerator: if the generator was trained without condition.
         GeneratorError: if a level lies outside what the training images support, naming the range.
+        LabelError: if a class to show is none of the classifier's.
 
     References:
         Le Coz et al., "Explaining an image classifier with a generative model conditioned by uncertainty", 2023.
@@ -92,6 +93,8 @@ class UncertainSamples(Method[UncertainResult]):
             )
         if len(levels) < 2 or list(levels) != sorted(set(levels), reverse=True) or not 0 < levels[-1] < levels[0] <= 1:
             raise ValueError(f"Expected at least two falling `levels` in (0, 1], but got {levels}.")
+        if classes is not None and not classes:
+            raise ValueError("Expected `classes` to name at least one class, but got none. Leave it out to show all.")
         self.per_class = per_class
         self.steps = steps
         self.levels = levels
@@ -139,9 +142,9 @@ class UncertainSamples(Method[UncertainResult]):
         noise = None if first.noise is None else first.noise[numbers]
         repeated = _Draw(z=first.z[numbers], noise=noise, condition=sweep)
         parts.append((SWEEP, drawer.refined(repeated), sweep, numbers))
-        sources = torch.empty(0, dtype=torch.long)
-        if self.real_rows and isinstance(generator, Autoencoder) and space.score != VECTOR:
-            sources = self._sources(probs, y, labels)
+        encodes = isinstance(generator, Autoencoder) and space.score != VECTOR
+        sources = self._sources(probs, y, labels) if encodes else torch.empty(0, dtype=torch.long)
+        if isinstance(generator, Autoencoder) and len(sources):
             numbers = torch.arange(len(sources)).repeat_interleave(len(levels))
             sweep = drawer.requests(y[sources][numbers], levels.repeat(len(sources)), probs, rng)
             with torch.no_grad():
@@ -164,8 +167,9 @@ class UncertainSamples(Method[UncertainResult]):
         names = classifier.class_names if self.classes is None else self.classes
         unknown = [name for name in names if name not in classifier.class_names]
         if unknown:
-            raise ValueError(
-                f"Expected `classes` among {', '.join(classifier.class_names)}, but got {', '.join(unknown)}."
+            raise LabelError(
+                f"Expected `classes` among {', '.join(classifier.class_names)}, but got {', '.join(unknown)}. Name "
+                "classes of the classifier."
             )
         labels = [classifier.class_names.index(name) for name in names]
         for label in labels:
@@ -234,6 +238,8 @@ class _Drawer:
 
     def refined(self, draw: _Draw) -> Float[Tensor, "N C H W"]:
         """Draw the images, and search from each to where its 8-bit form has the requested score."""
+        if not self._steps:
+            return self.images(draw)
         return torch.cat([self._refined(draw.rows(part)) for part in _parts(len(draw.z))])
 
     def _refined(self, draw: _Draw) -> Tensor:

@@ -99,7 +99,7 @@ class Case:
         heading: one line, such as "A 4 taken for a 9".
         verdict: one plain sentence: what was found, or why nothing was.
         good: whether it succeeded; failures are marked in words too, not by colour alone.
-        panels: pictures from left to right.
+        panels: pictures from left to right; a signed one with the label of the picture before it stands under that one.
         probabilities: name of each column (such as "before", "after") to the K class probabilities.
         numbers: name of each quantity to its value as text; the gallery's `definitions` explain the names.
         line: curves, if any.

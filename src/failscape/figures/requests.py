@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
@@ -22,8 +23,7 @@ def requested_against_obtained(
 ) -> Drawing:
     """Draw each request as a dot, quantile bands over them, and the diagonal on which all dots should lie.
 
-    The panels stand side by side and share their axes. Bands and median are drawn at the middle of each bin, the first
-    and the last up to the smallest and the largest request.
+    The panels stand side by side and share their axes. Bands and median are drawn at the median request of each bin.
 
     Args:
         panels: name, such as "generator alone" or "refined", to requested values, obtained values, and the bands of
@@ -37,7 +37,7 @@ def requested_against_obtained(
     margin = 0.015 * (high - low)
     limits = (low - margin, high + margin)
     with house_style():
-        drawing = new_drawing(0.7 + 3.1 * len(panels), 3.9)
+        drawing = new_drawing(0.7 + 3.1 * len(panels), 4.1)
         axes = drawing.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
         for i, (ax, (name, panel)) in enumerate(zip(axes, panels.items(), strict=True)):
             _draw_panel(ax, panel, SERIES[i])
@@ -59,10 +59,11 @@ def _draw_panel(ax: Axes, panel: Panel, colour: str) -> None:
         requested[::step].numpy(), obtained[::step].numpy(), linestyle="none", marker=".", markersize=2.5,
         markeredgewidth=0, color=colour, alpha=0.35, rasterized=True, zorder=3,
     )  # fmt: skip
-    filled = bands.count > 0
-    centre, quantiles = bands.centre[filled].clone(), bands.quantiles[filled].numpy().T
-    centre[0], centre[-1] = requested.min(), requested.max()
-    x = centre.numpy()
+    # At the median request of each bin: at its middle they would be off wherever requests crowd at one end of a bin.
+    bins = torch.bucketize(requested, (bands.centre[1:] + bands.centre[:-1]) / 2)
+    filled = bins.unique()
+    x = [float(requested[bins == index].median()) for index in filled]
+    quantiles = bands.quantiles[filled].numpy().T
     ax.fill_between(x, quantiles[0], quantiles[4], color=colour, alpha=0.13, linewidth=0, label="5 to 95 %")
     ax.fill_between(x, quantiles[1], quantiles[3], color=colour, alpha=0.28, linewidth=0, label="25 to 75 %")
     ax.plot(x, quantiles[2], color=colour, linewidth=1.6, linestyle="-", zorder=5, label="median")

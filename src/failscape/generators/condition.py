@@ -54,11 +54,16 @@ class Condition:
                 f"Expected a score in (0, 1], but got {float(self.score[wrong][0]):g}. Ask for a probability."
             )
         if self.probs is not None:
-            sums = self.probs.sum(dim=-1)
-            if self.probs.ndim != 2 or len(self.probs) != len(self.y) or ((sums - 1).abs() > 1e-3).any():
+            if self.probs.ndim != 2 or len(self.probs) != len(self.y):
                 raise GeneratorError(
-                    f"Expected one distribution an image, rows that sum to 1, but got {tuple(self.probs.shape)} with "
-                    f"sums from {float(sums.min()):.3g} to {float(sums.max()):.3g}. Divide each row by its sum."
+                    f"Expected one distribution an image, shape ({len(self.y)}, K), but got {tuple(self.probs.shape)}. "
+                    "Give a row for each."
+                )
+            sums = self.probs.sum(dim=1)
+            if not ((self.probs >= 0) & ((sums - 1).abs() <= 1e-3)[:, None]).all():
+                raise GeneratorError(
+                    f"Expected rows of probabilities that sum to 1, but got values from {float(self.probs.min()):.3g} "
+                    f"and sums from {float(sums.min()):.3g} to {float(sums.max()):.3g}. Divide each row by its sum."
                 )
 
     @classmethod
@@ -111,14 +116,18 @@ class ConditionSpace:
         supported: Sequence[Sequence[float]] | None = None,
     ) -> None:
         if score not in (*SCORES, VECTOR):
-            raise GeneratorError(f"Expected a score among {', '.join((*SCORES, VECTOR))}, but got {score!r}.")
+            raise GeneratorError(
+                f"Expected a score among {', '.join((*SCORES, VECTOR))}, but got {score!r}. Choose one of these."
+            )
         if embedding not in ("fourier", "scalar"):
-            raise GeneratorError(f"Expected the embedding 'fourier' or 'scalar', but got {embedding!r}.")
+            raise GeneratorError(
+                f"Expected the embedding 'fourier' or 'scalar', but got {embedding!r}. Choose one of these."
+            )
         ranges = [[0.0, 1.0]] * num_classes if supported is None else [[float(e) for e in pair] for pair in supported]
         if num_classes < 2 or len(ranges) != num_classes or any(len(pair) != 2 for pair in ranges):
             raise GeneratorError(
                 f"Expected at least 2 classes and a (low, high) of each, but got {num_classes} classes and "
-                f"{len(ranges)} ranges."
+                f"{len(ranges)} ranges. Leave `supported` out to allow every score."
             )
         self.num_classes = num_classes
         self.score = score
@@ -142,7 +151,9 @@ class ConditionSpace:
             GeneratorError: if there are not `n`, a class is unknown, or a distribution is missing or too short.
         """
         if len(condition) != n:
-            raise GeneratorError(f"Expected one condition a latent, {n} in all, but got {len(condition)}.")
+            raise GeneratorError(
+                f"Expected one condition a latent, {n} in all, but got {len(condition)}. Give as many."
+            )
         if n and not 0 <= int(condition.y.min()) <= int(condition.y.max()) < self.num_classes:
             raise GeneratorError(
                 f"Expected classes from 0 to {self.num_classes - 1}, but got {int(condition.y.min())} to "
@@ -163,12 +174,15 @@ class ConditionSpace:
             GeneratorError: naming the range that they support.
         """
         if not 0 <= y < self.num_classes:
-            raise GeneratorError(f"Expected a class from 0 to {self.num_classes - 1}, but got {y}.")
+            raise GeneratorError(
+                f"Expected a class from 0 to {self.num_classes - 1}, but got {y}. Ask for one of the classifier's classes."
+            )
         low, high = self.supported[y]
         name = str(y) if class_name is None else class_name
         if low > high:
             raise GeneratorError(
-                f"Expected a class that the generator has seen, but no training image was taken for {name!r}."
+                f"Expected a class that the generator has seen, but no training image was taken for {name!r}. Ask for "
+                "another class."
             )
         # A highest score just below 1 is a matter of how many images there were.
         if not low <= score <= (1.0 if high > 0.99 else high):
@@ -197,7 +211,8 @@ class ConditionEncoding(nn.Module):
 
     def forward(self, condition: Condition) -> Float[Tensor, "N F"]:
         """Return one row of features an image, each of about unit size."""
-        one_hot = nn.functional.one_hot(condition.y, self._space.num_classes).float()
+        # Of unit mean square, as the features of the score are: else they would drown the class.
+        one_hot = math.sqrt(self._space.num_classes) * nn.functional.one_hot(condition.y, self._space.num_classes)
         if self._space.score == VECTOR:
             assert condition.probs is not None, "checked at the border"
             logs = condition.probs.clamp_min(math.exp(-_LARGEST_LOGIT)).log() / _LARGEST_LOGIT

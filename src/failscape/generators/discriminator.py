@@ -10,7 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from failscape.generators.condition import Condition, ConditionEncoding, ConditionSpace
-from failscape.generators.layers import ACTIVATION_GAIN, EqualizedConv, EqualizedLinear, MinibatchDeviation, activate
+from failscape.generators.layers import (
+    ACTIVATION_GAIN,
+    EqualizedConv,
+    EqualizedLinear,
+    MinibatchDeviation,
+    activate,
+    normalized,
+)
 
 
 class _ResidualBlock(nn.Module):
@@ -27,8 +34,9 @@ class _ResidualBlock(nn.Module):
         self.shortcut = EqualizedConv(inputs, outputs, 1, stride=2, bias=False, gain=math.sqrt(0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = activate(self.second(activate(self.first(x))))
-        return y + self.shortcut(x)
+        y: Tensor = activate(self.second(activate(self.first(x))))
+        shortcut: Tensor = self.shortcut(x)
+        return y + shortcut
 
 
 class ResidualTrunk(nn.Module):
@@ -125,13 +133,17 @@ class ConditionalHead(nn.Module):
         """Return one score an image, in float32."""
         features = features.float()
         if self.encoding is None:
-            return self.score(features)[:, 0].float()
+            return self._score(features)
         assert condition is not None, "a conditional discriminator is given conditions"
         encoded = self.encoding(condition)
         if self._concatenate:
-            return self.score(activate(self.hidden(torch.cat([features, encoded], dim=1))))[:, 0].float()
-        embedded = self.embed[1](activate(self.embed[0](encoded))).float()
-        return self.score(features)[:, 0].float() + self._scale * (embedded * features).sum(dim=1)
+            return self._score(activate(self.hidden(torch.cat([features, encoded], dim=1))))
+        embedded = normalized(self.embed[1](activate(self.embed[0](encoded))).float())
+        return self._score(features) + self._scale * (embedded * features).sum(dim=1)
+
+    def _score(self, features: Tensor) -> Tensor:
+        score: Tensor = self.score(features)
+        return score[:, 0].float()
 
 
 def _halved(side: int, times: int) -> int:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from failscape.errors import GeneratorError, UnsupportedGenerator
 from failscape.generators.condition import Condition, ConditionSpace
 
+LayerKind = Literal["convolution", "image"]
+"""Of a layer with styles; an image layer adds to the image."""
+
 
 class Generator(nn.Module, ABC):
     """Turns latents into images.
@@ -57,7 +60,10 @@ class Generator(nn.Module, ABC):
             GeneratorError: if `z` is not `(N, D)`.
         """
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise GeneratorError(f"Expected latents of shape (N, {self.latent_dim}), but got {tuple(z.shape)}.")
+            raise GeneratorError(
+                f"Expected latents of shape (N, {self.latent_dim}), but got {tuple(z.shape)}. "
+                "`sample_latents` draws them."
+            )
 
     def check_images(self, x: Tensor) -> None:
         """Refuse images of another shape.
@@ -81,7 +87,8 @@ class Generator(nn.Module, ABC):
         if space is None:
             if condition is not None:
                 raise GeneratorError(
-                    f"Expected no condition, but got {len(condition)}: this {self.family} was trained without. Leave it out."
+                    f"Expected no condition, but got {len(condition)}: this {self.family} was trained without. "
+                    "Leave it out."
                 )
         elif condition is None:
             raise GeneratorError(
@@ -106,13 +113,13 @@ class StyleLayer:
     """Which styles belong to one layer.
 
     Attributes:
-        kind: "convolution" or "image" (the layer that adds to the image).
+        kind: what the layer does.
         start: index of its first style.
         stop: index after its last one.
         resolution: `(H, W)` of its output.
     """
 
-    kind: Literal["convolution", "image"]
+    kind: LayerKind
     start: int
     stop: int
     resolution: tuple[int, int]
@@ -146,9 +153,9 @@ class StyleGenerator(Autoencoder):
 
     @abstractmethod
     def synthesize(
-        self, s: Float[Tensor, "N S"], noise: Float[Tensor, "N P"] | None = None
+        self, s: Float[Tensor, "N S"], noise: Float[Tensor, "#N P"] | None = None
     ) -> Float[Tensor, "N C H W"]:
-        """Draw the images of styles, in [0, 1]; without `noise` all have the same."""
+        """Draw the images of styles, in [0, 1]; one row of `noise` serves all, and so does none."""
 
     @abstractmethod
     def draw_noise(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "N P"]:

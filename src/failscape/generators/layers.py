@@ -17,6 +17,15 @@ def activate(x: Tensor) -> Tensor:
     return F.leaky_relu(x, _SLOPE, inplace=not x._is_view())
 
 
+def normalized(x: Tensor) -> Tensor:
+    """Scale each row to a mean square of one.
+
+    Args:
+        x: `(N, D)`.
+    """
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1) -> Tensor:
     """Convolve with a kernel of one pixel, as a product of matrices.
 
@@ -47,9 +56,7 @@ class EqualizedLinear(nn.Module):
         rate: relative learning rate.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, *, bias: float = 0.0, gain: float = 1.0, rate: float = 1.0
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, gain: float = 1.0, rate: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
         self.bias = nn.Parameter(torch.full((outputs,), bias / rate))

@@ -1,7 +1,7 @@
 """StyleGAN2 for small images, quick on a CPU, with an encoder."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, final
 
@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from failscape.errors import GeneratorError
 from failscape.generators.condition import Condition, ConditionEncoding, ConditionSpace
 from failscape.generators.discriminator import ResidualTrunk
-from failscape.generators.generator import StyleGenerator, StyleLayer
-from failscape.generators.layers import ACTIVATION_GAIN, EqualizedLinear, activate, pointwise
+from failscape.generators.generator import LayerKind, StyleGenerator, StyleLayer
+from failscape.generators.layers import ACTIVATION_GAIN, EqualizedLinear, activate, normalized
+
+_KERNEL = 3
 
 
 @final
@@ -25,7 +27,8 @@ class StyleGAN2(StyleGenerator):
     7 with three entries. Three changes make it quick where channels are few:
 
     - Activations are modulated and demodulated in place of the weights, which is the same function,
-      $\sum_i (w_{oi} s_i) x_i = \sum_i w_{oi} (s_i x_i)$, and needs no convolution grouped by sample.
+      $\sum_i (w_{oi} s_i) x_i = \sum_i w_{oi} (s_i x_i)$, and needs no convolution grouped by sample. The learned
+      constant is convolved once for all images.
     - Up-sampling layers convolve first and enlarge after, a quarter of the work.
     - Everything is `channels_last`.
 
@@ -112,19 +115,31 @@ class StyleGAN2(StyleGenerator):
         return s
 
     def synthesize(
-        self, s: Float[Tensor, "N S"], noise: Float[Tensor, "N P"] | None = None
+        self, s: Float[Tensor, "N S"], noise: Float[Tensor, "#N P"] | None = None
     ) -> Float[Tensor, "N C H W"]:
         """Draw the images of styles, in [0, 1].
 
         Args:
             s: styles of all layers.
-            noise: all noise maps side by side, as `draw_noise` gives them; by default the same for every image.
+            noise: all noise maps side by side, as `draw_noise` gives them, one row an image or one for all; by default
+                the same for every image.
+
+        Raises:
+            GeneratorError: if styles or noise have another shape.
         """
         if s.ndim != 2 or s.shape[1] != self.style_dim:
-            raise GeneratorError(f"Expected styles of shape (N, {self.style_dim}), but got {tuple(s.shape)}.")
+            raise GeneratorError(
+                f"Expected styles of shape (N, {self.style_dim}), but got {tuple(s.shape)}. `styles` returns them, and "
+                "`style_layers` says which belongs where."
+            )
+        if noise is not None and tuple(noise.shape) not in {(len(s), self.noise_dim), (1, self.noise_dim)}:
+            raise GeneratorError(
+                f"Expected noise of shape {(len(s), self.noise_dim)}, or (1, {self.noise_dim}) for all images, but got "
+                f"{tuple(noise.shape)}. `draw_noise` draws it."
+            )
         return self.draw(s, noise).clamp(0, 1)
 
-    def draw(self, s: Float[Tensor, "N S"], noise: Float[Tensor, "N P"] | None = None) -> Float[Tensor, "N C H W"]:
+    def draw(self, s: Float[Tensor, "N S"], noise: Float[Tensor, "#N P"] | None = None) -> Float[Tensor, "N C H W"]:
         """Draw as `synthesize` does, without clipping to [0, 1]: what the training differentiates."""
         if noise is None:
             # No buffer, which would have to be saved: the same few thousand numbers each time.
@@ -146,7 +161,7 @@ class StyleGAN2(StyleGenerator):
         z: Float[Tensor, "N D"],
         condition: Condition | None = None,
         *,
-        noise: Float[Tensor, "N P"] | None = None,
+        noise: Float[Tensor, "#N P"] | None = None,
         psi: float = 1.0,
     ) -> Float[Tensor, "N C H W"]:
         """Draw the images of the latents, in [0, 1].
@@ -192,51 +207,77 @@ class _Mapping(nn.Module):
         self.embed = None if self.encoding is None else EqualizedLinear(self.encoding.width, style_dim)
         width = latent_dim if space is None else latent_dim + style_dim
         widths = [width, *[style_dim] * layers]
-        # A hundredth of the learning rate, as in the paper; the gain is that of the activation.
+        # A tenth of the learning rate: the paper takes a hundredth, for deeper mappings. The gain is the activation's.
         self.layers = nn.ModuleList(
             EqualizedLinear(a, b, gain=ACTIVATION_GAIN if i else 1.0, rate=0.1)
             for i, (a, b) in enumerate(pairwise(widths))
         )
 
     def forward(self, z: Tensor, condition: Condition | None) -> Tensor:
-        w = _normalized(z)
+        w = normalized(z)
         if self.encoding is not None and self.embed is not None:
             assert condition is not None, "checked at the border"
-            w = torch.cat([w, _normalized(self.embed(self.encoding(condition)))], dim=1)
+            w = torch.cat([w, normalized(self.embed(self.encoding(condition)))], dim=1)
         for layer in self.layers:
             w = activate(layer(w))
         return w
 
 
 class _ModulatedConv(nn.Module):
-    r"""A convolution whose input is scaled by styles and whose output is scaled back to unit variance.
+    r"""A convolution whose input is scaled by styles, and the scales that bring its output back to unit variance.
 
     $y_o = d_o \sum_i w_{oi} * (s_i x_i)$ with $d_o = (\sum_{ikl} (w_{oikl} s_i)^2 + \epsilon)^{-1/2}$: eq. 1
     and 3 of the StyleGAN2 paper with the scales moved from the weights to the activations.
     """
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, demodulate: bool, bias: bool) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        weight = torch.randn(outputs, inputs, size, size).contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(outputs, inputs, _KERNEL, _KERNEL).contiguous(memory_format=torch.channels_last)
         self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.demodulate = demodulate
-        self.scale = 1 / math.sqrt(inputs * size * size)
-        self._padding = size // 2
+        self._scale = 1 / math.sqrt(inputs * _KERNEL**2)
 
-    def forward(self, x: Tensor, s: Tensor) -> Tensor:
-        """Return the convolution of the scaled input, before demodulation."""
-        x = x * s.to(x.dtype)[:, :, None, None]
-        weight = (self.weight * self.scale).to(x.dtype)
-        if self.weight.shape[2] == 1:
-            return pointwise(x, weight, self.bias)
-        return F.conv2d(x, weight, _to(self.bias, x.dtype), padding=self._padding)
+    def forward(self, x: Float[Tensor, "M I H W"], s: Float[Tensor, "N I"]) -> Float[Tensor, "N O H W"]:
+        """Return the convolution of the scaled input, before demodulation; one input may serve all styles."""
+        weight, s = (self.weight * self._scale).to(x.dtype), s.to(x.dtype)
+        if len(x) == 1 < len(s):
+            return self._of_one(x, weight, s)
+        return F.conv2d(x * s[:, :, None, None], weight, padding=_KERNEL // 2)
 
-    def demodulation(self, s: Tensor) -> Float[Tensor, "N O"]:
+    def demodulation(self, s: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
         """Return the scales that bring the output back to unit variance, in float32."""
         with torch.autocast(s.device.type, enabled=False):
-            squares = self.weight.float().square().sum(dim=(2, 3)) * self.scale**2
+            squares = self.weight.float().square().sum(dim=(2, 3)) * self._scale**2
             return (s.float().square() @ squares.T + 1e-8).rsqrt()
+
+    def _of_one(self, x: Tensor, weight: Tensor, s: Tensor) -> Tensor:
+        r"""Convolve one input for all styles at once: $\sum_i s_{ni} (w_{oi} * x_i)$, the brackets made only once.
+
+        With a batch of 64 that takes a fifth of the time of as many convolutions.
+        """
+        _, inputs, height, width = x.shape
+        patches = F.unfold(x, _KERNEL, padding=_KERNEL // 2).view(inputs, _KERNEL**2, height * width)
+        kernels = weight.permute(1, 2, 3, 0).flatten(1, 2)
+        brackets = patches.transpose(1, 2) @ kernels
+        return (s @ brackets.flatten(1)).view(len(s), height, width, -1).permute(0, 3, 1, 2)
+
+
+class _ModulatedPixels(nn.Module):
+    """A convolution of one pixel with weights scaled by styles: what a layer adds to the image.
+
+    So few outputs make weights fewer than activations, and each image's own a product of matrices.
+    """
+
+    def __init__(self, inputs: int, colours: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(colours, inputs, 1, 1).contiguous(memory_format=torch.channels_last))
+        self.bias = nn.Parameter(torch.zeros(colours))
+        self._scale = 1 / math.sqrt(inputs)
+
+    def forward(self, x: Float[Tensor, "N I H W"], s: Float[Tensor, "N I"]) -> Float[Tensor, "N O H W"]:
+        n, _, height, width = x.shape
+        weight = s[:, :, None] * (self.weight[:, :, 0, 0].T * self._scale)
+        y = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.to(x.dtype) + self.bias.to(x.dtype)
+        return y.view(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 class _StyledConv(nn.Module):
@@ -244,7 +285,7 @@ class _StyledConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, enlarge: bool) -> None:
         super().__init__()
-        self.convolution = _ModulatedConv(inputs, outputs, 3, demodulate=True, bias=False)
+        self.convolution = _ModulatedConv(inputs, outputs)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self._enlarge = enlarge
@@ -252,7 +293,7 @@ class _StyledConv(nn.Module):
     def forward(self, x: Tensor, s: Tensor, noise: Tensor) -> Tensor:
         y = self.convolution(x, s)
         if self._enlarge:
-            y = F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)
+            y = _enlarged(y)
         # The gain of the activation rides on all that it is given: a leaky ReLU lets a positive factor pass.
         y = y * (ACTIVATION_GAIN * self.convolution.demodulation(s)).to(y.dtype)[:, :, None, None]
         # Noise and bias as one product of matrices, pixels × [noise, 1] · [strength; bias]: adding them by
@@ -265,27 +306,30 @@ class _StyledConv(nn.Module):
 
 
 class _Block(nn.Module):
-    """All layers of one resolution: one or two convolutions, and what they add to the image."""
+    """All layers of one resolution: one or two convolutions, and what they add to the image.
+
+    Attributes:
+        layers: kind and number of styles of each layer, in order.
+    """
 
     def __init__(self, inputs: int, outputs: int, colours: int, *, enlarge: bool) -> None:
         super().__init__()
-        convolutions = [_StyledConv(inputs, outputs, enlarge=True)] if enlarge else []
-        convolutions.append(_StyledConv(outputs, outputs, enlarge=False))
-        self.convolutions = nn.ModuleList(convolutions)
-        self.to_image = _ModulatedConv(outputs, colours, 1, demodulate=False, bias=True)
+        widths = [inputs, outputs] if enlarge else [outputs]
+        self.layers: list[tuple[LayerKind, int]] = [*(("convolution", width) for width in widths), ("image", outputs)]
+        self.convolutions = nn.ModuleList(
+            _StyledConv(width, outputs, enlarge=enlarge and index == 0) for index, width in enumerate(widths)
+        )
+        self.to_image = _ModulatedPixels(outputs, colours)
 
-    @property
-    def layers(self) -> list[tuple[str, int]]:
-        """Kind and style count of each layer, in order."""
-        widths = [convolution.convolution.weight.shape[1] for convolution in self.convolutions]
-        return [*(("convolution", width) for width in widths), ("image", self.to_image.weight.shape[1])]
-
-    def forward(self, x: Tensor, image: Tensor | None, styles: Any, noise: Any) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, image: Tensor | None, styles: Iterator[Tensor], noise: Iterator[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the activations and the image so far; takes from `styles` and `noise` what its layers need."""
         for convolution in self.convolutions:
             x = convolution(x, next(styles), next(noise))
         added = self.to_image(x, next(styles))
         if image is not None:
-            added = added + F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+            added = added + _enlarged(image)
         return x, added
 
 
@@ -298,7 +342,7 @@ class _Encoder(nn.Module):
         self.head = EqualizedLinear(self.trunk.width, latent_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _normalized(self.head(self.trunk(x)).float())
+        return normalized(self.head(self.trunk(x)).float())
 
 
 def _layout(blocks: nn.ModuleList, base: tuple[int, int]) -> tuple[StyleLayer, ...]:
@@ -308,9 +352,7 @@ def _layout(blocks: nn.ModuleList, base: tuple[int, int]) -> tuple[StyleLayer, .
         assert isinstance(block, _Block)
         resolution = (base[0] * 2**index, base[1] * 2**index)
         for kind, width in block.layers:
-            layers.append(
-                StyleLayer(kind=kind, start=start, stop=start + width, resolution=resolution)  # type: ignore[arg-type]
-            )
+            layers.append(StyleLayer(kind=kind, start=start, stop=start + width, resolution=resolution))
             start += width
     return tuple(layers)
 
@@ -331,10 +373,6 @@ def _base_size(image_shape: Sequence[int], channels: Sequence[int]) -> tuple[int
     return height // factor, width // factor
 
 
-def _normalized(x: Tensor) -> Tensor:
-    """Scale each row to a mean square of one."""
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-
-
-def _to(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if x is None else x.to(dtype)
+def _enlarged(x: Tensor) -> Tensor:
+    """Double height and width."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

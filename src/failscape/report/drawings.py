@@ -24,6 +24,9 @@ LINE_WIDTH, LINE_HEIGHT = 360.0, 170.0
 # A curve that never reaches this is drawn without a name: ten classes would bury the two that matter.
 _NOTABLE = 0.05
 _LABEL_HEIGHT = 13.0
+# A bold letter of 12 pixels is about so wide.
+_LETTER_WIDTH = 7.5
+_SMALLEST_ROOM = 48.0
 _LABEL_ROOM = 24.0
 # Pixels of the drawing; finer detail of a contour cannot be seen and would only make the file large.
 _CONTOUR_DETAIL = 1.5
@@ -68,12 +71,14 @@ class LineDrawing:
 
     Attributes:
         curves: name ("" if not notable), `points` of an SVG polyline, height of the label at the right end.
+        room: to be kept free for the labels.
         ends: the ends of the horizontal axis as text.
         x_label: what that axis is.
         described: the drawing in words.
     """
 
     curves: list[tuple[str, str, float]]
+    room: float
     ends: tuple[str, str]
     x_label: str
     described: str
@@ -136,6 +141,7 @@ def draw_line(line: Line) -> LineDrawing:
     words = "; ".join(f"{name} from {values[0]:.2f} to {values[-1]:.2f}" for name, values in notable.items())
     return LineDrawing(
         curves=drawn,
+        room=max(_SMALLEST_ROOM, *(10 + _LETTER_WIDTH * len(name) for name, _, _ in drawn)),
         ends=(number(float(x.min())), number(float(x.max()))),
         x_label=line.x_label,
         described=f"Curves over {line.x_label}: {words}.",

@@ -1,9 +1,10 @@
 """A gallery laid out for the page: cases with encoded pictures, probability bars and drawings."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from failscape.figures import Case, Gallery, Panel, png_bytes
@@ -14,6 +15,10 @@ from failscape.report.wording import MINUS, Glossary, Term
 # A page with more cases than this is slow to open on a phone; the rest is in the step's table.
 MAX_CASES = 240
 
+# With more pictures than this in a row a case is laid out over more of the page, or over several rows.
+_MOST_IN_A_CARD = 6
+_MOST_IN_A_ROW = 12
+
 _MOST_BARS = 5
 _SMALLEST_BAR = 0.01
 
@@ -21,12 +26,13 @@ _SMALLEST_BAR = 0.01
 @final
 @dataclass(frozen=True)
 class PanelView:
-    """A picture with its label."""
+    """A picture with its label, and the signed picture that stands under it, if any."""
 
     term: Term
     uri: str
     alt: str
     pixelated: bool
+    below: "PanelView | None" = None
 
 
 @final
@@ -37,6 +43,8 @@ class CaseView:
     Attributes:
         id, heading, verdict, good: as in `Case`.
         panels: pictures.
+        wide: whether there are too many of them for an ordinary card.
+        across: how many stand side by side on a wide screen, and how many on a narrow one.
         change: the largest absolute value of the signed pictures, 0 if there is none.
         scale: that as text, "" if there is none; it gets the full colour.
         columns: names of the columns of probabilities.
@@ -51,6 +59,8 @@ class CaseView:
     verdict: str
     good: bool
     panels: list[PanelView]
+    wide: bool
+    across: tuple[int, int]
     change: float
     scale: str
     columns: list[str]
@@ -72,6 +82,7 @@ class GalleryView:
         good: how many of all cases succeeded; `bad` did not.
         order: labels of the pictures from left to right, if all cases have the same.
         signed: whether there are signed pictures.
+        wide: whether a case has too many pictures for an ordinary card.
         kinds: headings that occur more than once, most frequent first, with their count.
         quantities: names of the numbers that one can sort by.
         glossary: definitions of panels and numbers.
@@ -83,6 +94,7 @@ class GalleryView:
     bad: int
     order: list[str]
     signed: bool
+    wide: bool
     kinds: list[tuple[str, int]]
     quantities: list[str]
     glossary: Glossary
@@ -94,15 +106,17 @@ def view_gallery(gallery: Gallery, prefix: str) -> GalleryView:
     shown = _most_telling(gallery.cases)
     quantities = list(dict.fromkeys(name for case in shown for name in case.numbers))
     kinds = Counter(case.heading for case in shown).most_common()
-    orders = {tuple(panel.label for panel in case.panels) for case in shown}
     good = sum(case.good for case in gallery.cases)
+    cases = [_view_case(case, gallery.class_names, quantities, glossary) for case in shown]
+    orders = {tuple(panel.term.text for panel in case.panels) for case in cases}
     return GalleryView(
-        cases=[_view_case(case, gallery.class_names, quantities, glossary) for case in shown],
+        cases=cases,
         left_out=len(gallery.cases) - len(shown),
         good=good,
         bad=len(gallery.cases) - good,
         order=list(orders.pop()) if len(orders) == 1 else [],
         signed=any(panel.signed for case in shown for panel in case.panels),
+        wide=any(case.wide for case in cases),
         kinds=kinds if 1 < len(kinds) < len(shown) else [],
         quantities=quantities,
         glossary=glossary,
@@ -121,12 +135,15 @@ def _view_case(case: Case, class_names: Sequence[str], quantities: Sequence[str]
     signed = [panel.pixels for panel in case.panels if panel.signed]
     scale = symmetrical_scale(*signed) if signed else 1.0
     columns, bars = _bars(case, class_names)
+    panels = _view_panels(case, scale, glossary)
     return CaseView(
         id=case.id,
         heading=case.heading,
         verdict=case.verdict,
         good=case.good,
-        panels=[_view_panel(panel, case, scale, glossary) for panel in case.panels],
+        panels=panels,
+        wide=len(panels) > _MOST_IN_A_CARD,
+        across=(_side_by_side(len(panels), _MOST_IN_A_ROW), _side_by_side(len(panels), _MOST_IN_A_CARD)),
         change=scale if signed else 0.0,
         scale=f"{scale:.2g}" if signed else "",
         columns=columns,
@@ -136,6 +153,26 @@ def _view_case(case: Case, class_names: Sequence[str], quantities: Sequence[str]
         line=None if case.line is None else draw_line(case.line),
         plane=None if case.plane is None else draw_plane(case.plane, class_names),
     )
+
+
+def _view_panels(case: Case, scale: float, glossary: Glossary) -> list[PanelView]:
+    """Return the pictures from left to right, those that stand under another as part of that one."""
+    views: list[PanelView] = []
+    before: Panel | None = None
+    for panel in case.panels:
+        view = _view_panel(panel, case, scale, glossary)
+        if before is not None and panel.signed and not before.signed and panel.label == before.label:
+            views[-1] = replace(views[-1], below=view)
+        else:
+            views.append(view)
+        before = panel
+    return views
+
+
+def _side_by_side(count: int, most: int) -> int:
+    """Return how many of `count` pictures to set in a row, at most so many, that all rows are about as long."""
+    rows = max(1, math.ceil(count / most))
+    return math.ceil(count / rows)
 
 
 def _view_panel(panel: Panel, case: Case, scale: float, glossary: Glossary) -> PanelView:

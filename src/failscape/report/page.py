@@ -21,21 +21,27 @@ from failscape.report.wording import Glossary, Row, Term, interval, measured, nu
 from failscape.storage import write_bytes
 
 _MOST_ROWS = 500
-_MOST_FINDINGS = 5
+_MOST_FINDINGS = 6
 # Above this an SVG with many pictures or points weighs more than its PNG and opens more slowly.
 _LARGEST_SVG = 250_000
+# Pixels of a PNG, 6¼ inches: shrunk to a narrow screen, the text in a wider plot could not be read.
+_WIDE_PLOT = 900
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class FigureView:
-    """A figure: a plot has a picture, a gallery its cases, and one that could not be drawn a problem."""
+    """A figure: a plot has a picture, a gallery its cases, and one that could not be drawn a problem.
+
+    A plot that is `wide` is scrolled on a narrow screen.
+    """
 
     id: str
     title: str
     caption: str
     kind: str
     uri: str = ""
+    wide: bool = False
     gallery: GalleryView | None = None
     problem: str = ""
 
@@ -164,7 +170,7 @@ def _view_figure(figure: Figure, step_folder: Path, prefix: str) -> FigureView:
         if isinstance(figure, Gallery):
             return FigureView(**head, gallery=view_gallery(figure, prefix))
         if isinstance(figure, Plot):
-            return FigureView(**head, uri=_plot_uri(figure, step_folder))
+            return _view_plot(figure, step_folder, head)
     except Exception as error:  # noqa: BLE001 - one broken figure must not cost the reader all the others
         return FigureView(**head, problem=f"This figure could not be drawn: {type(error).__name__}: {error}")
     return FigureView(**head, problem=f"This figure could not be drawn: {type(figure).__name__} is of no known kind.")
@@ -177,17 +183,22 @@ def _view_saved(figure: Mapping[str, Any], run: Path, prefix: str) -> FigureView
     saved = run / "figures" / f"{Path(name).name}.png"
     if not saved.is_file():
         return FigureView(**head, problem=f"This figure could not be read: {saved.name} is missing.")
-    return FigureView(**head, uri=data_uri(saved.read_bytes()))
+    png = saved.read_bytes()
+    return FigureView(**head, uri=data_uri(png), wide=_width(png) > _WIDE_PLOT)
 
 
-def _plot_uri(figure: Plot, step_folder: Path) -> str:
+def _view_plot(figure: Plot, step_folder: Path, head: dict[str, Any]) -> FigureView:
     """Return the plot as the step saved it, or drawn now if it did not."""
     saved = {kind: step_folder / "figures" / f"{figure.name}.{kind}" for kind in ("svg", "png")}
-    if saved["svg"].is_file() and saved["svg"].stat().st_size <= _LARGEST_SVG:
-        return data_uri(saved["svg"].read_bytes(), "svg")
-    if saved["png"].is_file():
-        return data_uri(saved["png"].read_bytes())
-    return data_uri(drawing_bytes(figure.draw(), "png"))
+    png = saved["png"].read_bytes() if saved["png"].is_file() else drawing_bytes(figure.draw(), "png")
+    small = saved["svg"].is_file() and saved["svg"].stat().st_size <= _LARGEST_SVG
+    uri = data_uri(saved["svg"].read_bytes(), "svg") if small else data_uri(png)
+    return FigureView(**head, uri=uri, wide=_width(png) > _WIDE_PLOT)
+
+
+def _width(png: bytes) -> int:
+    """Return the width in pixels that a PNG states in its header."""
+    return int.from_bytes(png[16:20])
 
 
 def _cells(table: pa.Table) -> list[list[str]]:
@@ -216,17 +227,18 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("classifier", "Classifier"),
         ("generator", "Generator"),
         ("oracle", "Oracle"),
+        ("images", "Images"),
     ):
         named = dict.fromkeys(str(record[key]) for record in records if record.get(key))
         if named:
             facts.append((label, ", ".join(named)))
-    images = run.selection.get("images") or next((r["images"] for r in records if r.get("images")), None)
-    if images:
-        facts.append(("Images", str(images)))
+    # What was selected is told of the first step alone.
     classified, mistakes = run.selection.get("classified"), run.selection.get("mistakes")
     if isinstance(classified, int) and isinstance(mistakes, int) and classified:
         right = number(1 - mistakes / classified, share=True)
-        facts.append(("Mistakes", f"{number(mistakes)} of {number(classified)} images ({right} right)"))
+        several = len({record.get("classifier") for record in records}) > 1
+        whose = f", by {_classifier(run)}" if several else ""
+        facts.append(("Mistakes", f"{number(mistakes)} of {number(classified)} images ({right} right{whose})"))
     selected = run.selection.get("selected")
     if isinstance(selected, int):
         facts.append(("Looked at", f"{number(selected)} images ({run.selection.get('only', 'all')})"))

@@ -44,7 +44,8 @@ class StepInputs:
         """Return what a step of a study works with."""
         classifier = _spec(step.classifier, config.classifier)
         generator = _spec(step.generator, config.generator)
-        assert classifier is not None and generator is not None, "checked by the configuration"
+        assert classifier is not None
+        assert generator is not None, "checked by the configuration"
         # The study's oracle was made for the study's classifier; of another one it may not even know the classes.
         oracle = _spec(step.oracle, config.oracle if step.classifier is None else None)
         return cls(classifier=classifier, oracle=oracle, generator=generator, images=step.images or config.images)
@@ -186,9 +187,7 @@ def select_for_steps(inputs: Sequence[StepInputs], models: Models) -> dict[Choic
     """
     choices = dict.fromkeys(each.choice for each in inputs)
     loaded = {(images, spec): load_labelled(images, models.classifiers[spec]) for images, spec in choices}
-    return {
-        (images, spec): select(loaded[images, spec], models.classifiers[spec], images) for images, spec in choices
-    }
+    return {(images, spec): select(loaded[images, spec], models.classifiers[spec], images) for images, spec in choices}
 
 
 def _spec(own: str | None, shared: ModelConfig | None) -> str | None:

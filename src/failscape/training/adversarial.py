@@ -14,8 +14,6 @@ from failscape.training.distributed import workers
 
 # How sure a discriminator may be of the images it has seen before augmentation grows (Karras et al. 2020).
 _TARGET_SIGN = 0.6
-# A fake that is told by more than this (a factor of 3,000) is not pushed harder.
-_LARGEST_LEAD = 8.0
 # Images after which the probability of augmentation may have gone from 0 to 1.
 _AUGMENTATION_IMAGES = 500_000
 
@@ -33,18 +31,12 @@ def discriminator_loss(
     return (F.softplus(fake) + F.softplus(-real)).mean()
 
 
-def generator_ratio(real: Float[Tensor, " N"], fake: Float[Tensor, " N"], *, relativistic: bool) -> Float[Tensor, " N"]:
-    r"""Return by what a gradient of the discriminator's loss in a fake is to be scaled to be the generator's.
+def generator_loss(fake: Float[Tensor, " N"], real: Float[Tensor, " N"], *, relativistic: bool) -> Float[Tensor, ""]:
+    r"""Return the non-saturating loss of the generator; `real` counts in the relativistic game alone.
 
-    Both losses see a fake through its score alone, so their gradients in it differ by one factor: with
-    $\log(1 + e^{-D(\hat x)})$ for the generator it is $-e^{-D(\hat x)}$, and $-e^{D(x) - D(\hat x)}$ in the
-    relativistic game. So one pass through the discriminator serves both networks. (Within a group of the minibatch
-    deviation a fake is also seen through its neighbours' scores; their part is scaled by its own factor too.)
-
-    References:
-        Shen et al., "Training Generative Adversarial Networks in One Stage", CVPR 2021.
+    Logistic: $\log(1 + e^{-D(\hat x)})$. Relativistic: $\log(1 + e^{D(x) - D(\hat x)})$.
     """
-    return -(real - fake if relativistic else -fake).clamp_max(_LARGEST_LEAD).exp()
+    return F.softplus(real - fake if relativistic else -fake).mean()
 
 
 def gradient_penalty(discriminator: Callable[[Tensor], Tensor], x: Float[Tensor, "N C H W"]) -> Float[Tensor, ""]:

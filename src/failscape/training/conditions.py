@@ -89,7 +89,7 @@ class ConditionPool:
 
 @final
 class StratifiedSampler:
-    """Draws a part of each batch evenly over class and score, the rest image after image.
+    """Draws a part of each batch evenly over class and score, the rest image after image, and sorts it by class.
 
     Uncertain images are rare; so drawn, they are learned, by the generator and by its discriminator alike.
 
@@ -106,6 +106,7 @@ class StratifiedSampler:
         self._seed = seed
         self._plain = Sampler(len(pool.conditions), seed=seed)
         self._ranges = torch.tensor(pool.space.supported)
+        self._classes = pool.conditions.y
         # Of each class, the images in the order of their scores.
         order = torch.argsort(pool.conditions.score, stable=True)
         self._rows = [order[pool.conditions.y[order] == label] for label in range(pool.space.num_classes)]
@@ -128,7 +129,9 @@ class StratifiedSampler:
             place += torch.randint(-_NEIGHBOURS, _NEIGHBOURS + 1, place.shape, generator=rng)
             place = place.clamp(0, len(self._rows[label]) - 1)
             drawn[mine] = self._rows[label][place]
-        return torch.cat([plain, drawn])[torch.randperm(size, generator=rng)]
+        chosen = torch.cat([plain, drawn])
+        # Class after class, so that the groups of the minibatch deviation see how alike images of one class are.
+        return chosen[torch.argsort(self._classes[chosen], stable=True)]
 
 
 @torch.no_grad()

@@ -83,6 +83,9 @@ class Workers:
     def agree(self, decide: Callable[[], T]) -> T:
         """Let the first process decide, or do, something, and return what it returns in all.
 
+        Meanwhile the first is alone: `workers` says so, and so does `torch.distributed` to libraries such as
+        torchmetrics, which would else gather from processes that do not take part, and never end.
+
         Raises:
             FailscapeError: in all, if the first process raises one.
         """
@@ -91,7 +94,8 @@ class Workers:
         outcome: list[Any] = [None, None]
         if self.first:
             try:
-                outcome[0] = decide()
+                with _alone():
+                    outcome[0] = decide()
             except FailscapeError as error:
                 outcome[1] = error
         with _exchange():
@@ -110,6 +114,15 @@ class Workers:
         done: list[T] = []
         self.agree(lambda: done.append(work()))
         return done[0] if done else work()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    group, distributed.group.WORLD = distributed.group.WORLD, None
+    try:
+        yield
+    finally:
+        distributed.group.WORLD = group
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Training of a generator by an adversarial game, conditioned on what a frozen classifier says."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from functools import partial
@@ -25,7 +26,7 @@ from failscape.training.adversarial import (
     AdaptiveAugmentation,
     clip_images,
     discriminator_loss,
-    generator_ratio,
+    generator_loss,
     gradient_penalty,
 )
 from failscape.training.conditions import ConditionPool, StratifiedSampler
@@ -139,7 +140,8 @@ class GANTask(Task):
         with self._autocast():
             fake = clip_images(self._draw(z, condition, rng))
 
-        losses, gradient = self._step_discriminator(x, fake.detach(), condition, rng)
+        losses, real = self._step_discriminator(x, fake.detach(), condition, rng)
+        losses["generator"], gradient = self._mislead(fake.detach(), real, condition, rng)
         weight = settings.guidance * ramp(progress, settings.guidance_from, settings.guidance_full)
         if condition is not None and weight > 0:
             losses["guidance"], guidance = self._guide(fake.detach(), condition, rng)
@@ -154,25 +156,32 @@ class GANTask(Task):
     def _step_discriminator(
         self, x: Tensor, fake: Tensor, condition: Condition | None, rng: torch.Generator
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Update the discriminator; return its losses, and the gradient of the generator's loss in the fakes."""
+        """Update the discriminator; return its losses and the scores of the real images."""
         optimizer, parameters = self.optimizers["discriminator"], list(self._discriminator.parameters())
         penalties = self._step_penalties(x, fake, condition, rng)
         # Real and generated in one pass; the groups of the minibatch deviation never mix them.
-        fake.requires_grad_()
         both = torch.cat([self._augmented(x, rng), self._augmented(fake, rng)])
         with self._autocast():
             scores: Tensor = self._discriminator(both, None if condition is None else condition.twice())
         real, generated = scores.chunk(2)
-        relativistic = self._settings.loss == "relativistic"
-        loss = discriminator_loss(real, generated, relativistic=relativistic)
+        loss = discriminator_loss(real, generated, relativistic=self._settings.loss == "relativistic")
         _update(optimizer, loss.backward, parameters)
-        assert fake.grad is not None
-        ratio = generator_ratio(real.detach(), generated.detach(), relativistic=relativistic)
-        gradient = ratio[:, None, None, None] * fake.grad
         told = {"real": (real > 0).float().mean(), "fake": (generated < 0).float().mean()}
         for name, share in told.items():
             self._told[name] += (float(workers().mean(share)) - self._told[name]) / _MEMORY
-        return {"discriminator": loss, **{f"told_{name}": share for name, share in told.items()}} | penalties, gradient
+        losses = {"discriminator": loss, "told_real": told["real"], "told_fake": told["fake"]} | penalties
+        return losses, real.detach()
+
+    def _mislead(
+        self, fake: Tensor, real: Tensor, condition: Condition | None, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the generator's part of the game, and its gradient in the fakes."""
+        fake.requires_grad_()
+        with self._autocast():
+            scores: Tensor = self._discriminator(self._augmented(fake, rng), condition)
+        loss = generator_loss(scores, real, relativistic=self._settings.loss == "relativistic")
+        (gradient,) = torch.autograd.grad(loss, fake)
+        return loss, gradient
 
     def _step_penalties(
         self, x: Tensor, fake: Tensor, condition: Condition | None, rng: torch.Generator
@@ -282,7 +291,10 @@ class GANTask(Task):
                 score=self._settings.score,
                 seed=self._settings.seed,
             )
-        return self._evaluation(self.judged) | {f"told_{name}": share for name, share in self._told.items()}
+        numbers = self._evaluation(self.judged)
+        # Of a judge who says the same of all images there is no rank correlation; that must not end the training.
+        known = {name: value for name, value in numbers.items() if "spearman" not in name or not math.isnan(value)}
+        return known | {f"told_{name}": share for name, share in self._told.items()}
 
     def export(self, folder: Path, provenance: Mapping[str, Any]) -> None:
         """Save the averaged generator as `generator.safetensors` and `generator.json`."""

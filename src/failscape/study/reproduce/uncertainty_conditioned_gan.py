@@ -145,7 +145,7 @@ def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: C
             "corrupted": _accuracy(weights["mnist-corrupted"], _TEST),
         },
         "quality": _quality(weights),
-        "ablation": run_ablation(out / "ablation", progress=progress) if retrain else read_ablation(),
+        "ablation": run_ablation(out / "moons", progress=progress) if retrain else read_ablation(),
     }
 
 

@@ -1,0 +1,383 @@
+"""Uncertain samples of generators whose every image is known by analysis."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from failscape.classifiers import Classifier
+from failscape.errors import FailscapeError, GeneratorError, LabelError, UnsupportedClassifier, UnsupportedGenerator
+from failscape.explain import UncertainResult, UncertainSamples, load_result
+from failscape.explain.uncertain_result import ALONE, GRID, REAL, REAL_SWEEP, REFINED, SWEEP
+from failscape.figures import Gallery
+from failscape.generators import Autoencoder, Condition, ConditionSpace
+
+SHAPE = (1, 4, 4)
+NAMES = ("dark", "bright")
+# Of the bright class: its logit rises by so much from black to white, and by so much from one grey value to the next.
+SLOPE = 20.0
+GREY_VALUE = SLOPE / 255
+LEVELS = (1.0, 0.9, 0.8, 0.7, 0.6)
+CHECKERS = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)
+
+
+class Flat(Autoencoder):
+    """Images of one grey value, at which the classifier has the requested score, but for an offset.
+
+    The first latent adds to the grey value, and is drawn as 0. The second draws a pattern, which the classifier does
+    not see; the encoder finds it.
+    """
+
+    family: ClassVar[str] = "flat"
+
+    def __init__(self, *, score: str = "confidence", offset: float = 0.0, wave: float = 0.0, supported: Any = None):
+        super().__init__()
+        self.config, self.latent_dim, self.image_shape = {}, 2, SHAPE
+        self.condition_space = ConditionSpace(num_classes=2, score=score, supported=supported)
+        self._offset, self._wave = offset, wave
+
+    def sample_latents(self, n: int, *, rng: torch.Generator) -> Tensor:
+        return super().sample_latents(n, rng=rng) * torch.tensor([0.0, 1.0])
+
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        self.check_latents(z)
+        self.check_condition(condition, len(z))
+        assert condition is not None
+        bright = self._probability(condition.score).logit() * (2 * condition.y - 1)
+        if condition.probs is not None:
+            bright = (condition.probs[:, 1] / condition.probs[:, 0]).log()
+        bright = bright + self._wave * torch.sin(40 * condition.score)
+        grey = 0.5 + bright / SLOPE + self._offset + z[:, 0] / SLOPE
+        return (grey[:, None, None, None] + 0.03 * z[:, 1, None, None, None] * CHECKERS).clamp(0, 1)
+
+    def _probability(self, score: Tensor) -> Tensor:
+        """Return the probability of the class at which the classifier has the score."""
+        assert self.condition_space is not None
+        if self.condition_space.score == "margin":
+            return (1 + score) / 2
+        if self.condition_space.score == "entropy":
+            p = torch.linspace(0.5, 1 - 1e-6, 100_001, dtype=torch.float64)
+            bits = -p * p.log2() - (1 - p) * (1 - p).log2()
+            return p[torch.searchsorted(-bits, -score.double())].float()
+        return score
+
+    def encode(self, x: Tensor) -> Tensor:
+        pattern = (x * CHECKERS).mean(dim=(1, 2, 3)) / 0.03
+        return torch.stack([torch.zeros_like(pattern), pattern], dim=1)
+
+
+def by_brightness(slope: float = SLOPE) -> Classifier:
+    def logits(x: Tensor) -> Tensor:
+        bright = slope * (x.mean(dim=(1, 2, 3)) - 0.5)
+        return torch.stack([torch.zeros_like(bright), bright], dim=1)
+
+    return Classifier(logits, image_shape=SHAPE, class_names=NAMES)
+
+
+def real_images(n: int = 400) -> tuple[Tensor, Tensor]:
+    """Return images of all grey values with patterns, and as labels what the classifier says."""
+    rng = torch.Generator().manual_seed(0)
+    grey = 0.2 + 0.6 * torch.rand(n, generator=rng)
+    pattern = 0.03 * torch.randn(n, generator=rng)
+    x = ((grey[:, None, None, None] + pattern[:, None, None, None] * CHECKERS) * 255).round() / 255
+    return x, by_brightness().predict(x)
+
+
+def explain(generator: Any, method: UncertainSamples | None = None, **options: Any) -> UncertainResult:
+    x, y = real_images()
+    settings: dict[str, Any] = {"rng": torch.Generator().manual_seed(0), "ids": [f"real-{i}" for i in range(len(x))]}
+    method = UncertainSamples(per_class=50, rows=4, real_rows=5, levels=LEVELS) if method is None else method
+    classifier = options.pop("classifier", by_brightness())
+    return method(classifier, generator, options.pop("x", x), options.pop("y", y), **settings | options)
+
+
+def logits_of(result: UncertainResult, part: int) -> tuple[Tensor, Tensor]:
+    """Return requested and obtained probability of the class asked for, as logits."""
+    rows = result.of(part)
+    assert result.verification is not None
+    obtained = result.verification.probs[rows].gather(1, result.asked[rows][:, None])[:, 0]
+    return result.requested[rows].logit(), obtained.logit()
+
+
+def patterns(x: Tensor) -> Tensor:
+    return x - x.mean(dim=(1, 2, 3), keepdim=True)
+
+
+@pytest.fixture(scope="module")
+def off() -> UncertainResult:
+    """What a generator gives whose images are all too bright by 0.05, a logit of 1; the oracle is half as sure."""
+    return explain(Flat(offset=0.05), oracle=by_brightness(SLOPE / 2))
+
+
+def test_requests_are_spread_evenly_over_each_class() -> None:
+    result = explain(Flat(supported=[[0.3, 1.0], [0.7, 0.9]]), UncertainSamples(levels=(0.9, 0.8), rows=1))
+    for k, (low, high) in enumerate([(0.5, 0.999), (0.7, 0.9)]):
+        requested = result.requested[result.of(ALONE) & (result.asked == k)].sort().values
+        assert len(requested) == 200
+        even = torch.linspace(low, high, 200)
+        # Kolmogorov and Smirnov: an even sample of 200 departs from it by more in one case of a thousand.
+        assert ((requested - even).abs() / (high - low)).max() < 0.14
+        assert low <= requested[0] < requested[-1] <= high + 1e-6
+
+
+def test_the_generator_alone_is_off_by_what_was_planted(off: UncertainResult) -> None:
+    requested, obtained = logits_of(off, ALONE)
+    asked = off.asked[off.of(ALONE)]
+    assert torch.allclose(obtained - requested, 0.05 * SLOPE * (2.0 * asked - 1), atol=GREY_VALUE)
+    # A dark image asked to be less sure than this logit of 1 is bright.
+    lost = (asked == 0) & (requested < 1 - GREY_VALUE)
+    assert lost.any()
+    assert not off.kept[off.of(ALONE)][lost].any()
+
+
+def test_the_refinement_meets_every_request(off: UncertainResult) -> None:
+    requested, obtained = logits_of(off, REFINED)
+    assert (requested - obtained).abs().max() < GREY_VALUE
+    assert off.kept[off.of(REFINED)][requested > GREY_VALUE].all()
+    assert torch.equal(off.requested[off.of(REFINED)], off.requested[off.of(ALONE)])
+    summary = off.summary
+    assert summary["refined_spearman"] > 0.995
+    assert summary["refined_error"] < 0.25 * GREY_VALUE < summary["alone_error"]
+    assert summary["refined_class"] > 0.97 > summary["alone_class"]
+
+
+def test_the_refinement_moves_no_farther_than_it_must(off: UncertainResult) -> None:
+    # The pattern, which the classifier does not see, is that of the generator alone, but for rounding.
+    alone, refined = patterns(off.images[off.of(ALONE)]), patterns(off.images[off.of(REFINED)])
+    assert (alone - refined).abs().max() < 1.01 / 255
+
+
+def test_the_oracle_judges_the_same_images(off: UncertainResult) -> None:
+    requested, _ = logits_of(off, REFINED)
+    theirs = off.oracle_obtained
+    assert theirs is not None
+    assert (theirs[off.of(REFINED)].logit() - requested / 2).abs().max() < GREY_VALUE
+    assert off.summary["refined_oracle_spearman"] > 0.995
+    assert off.summary["refined_oracle_class"] == off.summary["refined_class"]
+
+
+def test_real_images_stand_for_requests_of_their_class_and_score(off: UncertainResult) -> None:
+    x, y = real_images()
+    rows = off.of(REAL)
+    assert 20 < rows.sum() <= 100
+    places = [int(torch.nonzero((x == image).all(dim=(1, 2, 3)))[0]) for image in off.images[rows]]
+    assert len(set(places)) == len(places)
+    assert torch.equal(y[places], off.asked[rows])
+    confidence = by_brightness().probs(x[places]).amax(dim=1)
+    assert (confidence - off.requested[rows]).abs().max() <= 0.01
+
+
+def test_the_grid_has_a_row_a_level_and_a_column_a_class(off: UncertainResult) -> None:
+    rows = off.of(GRID)
+    assert off.row[rows].tolist() == [i for i in range(len(LEVELS)) for _ in NAMES]
+    assert off.asked[rows].tolist() == [0, 1] * len(LEVELS)
+    assert off.requested[rows].tolist() == pytest.approx([min(level, 0.999) for level in LEVELS for _ in NAMES])
+    requested, obtained = logits_of(off, GRID)
+    assert (requested - obtained).abs().max() < GREY_VALUE
+
+
+def test_a_sweep_changes_the_score_and_keeps_the_latent(off: UncertainResult) -> None:
+    for part, count in ((SWEEP, 4), (REAL_SWEEP, 5)):
+        rows = off.of(part)
+        assert off.row[rows].tolist() == [i for i in range(count) for _ in LEVELS]
+        requested, obtained = logits_of(off, part)
+        assert (requested - obtained).abs().max() < GREY_VALUE
+        assert off.monotone(part).all()
+        images = patterns(off.images[rows]).unflatten(0, (count, -1))
+        assert (images - images[:, :1]).abs().max() < 1.01 / 255
+    assert off.asked[off.of(SWEEP)].tolist() == [k for k in (0, 1, 0, 1) for _ in LEVELS]
+
+
+def test_the_real_images_swept_are_the_first_sure_ones_the_classes_in_turn(off: UncertainResult) -> None:
+    x, y = real_images()
+    sure = by_brightness().probs(x).amax(dim=1) > LEVELS[1]
+    dark, bright = ((sure & (y == k)).nonzero()[:, 0].tolist() for k in (0, 1))
+    expected = [dark[0], bright[0], dark[1], bright[1], dark[2]]
+    assert off.source_ids == tuple(f"real-{i}" for i in expected)
+    assert torch.equal(off.sources, x[expected])
+    # Each is drawn with the pattern that the encoder found in it.
+    drawn = off.images[off.of(REAL_SWEEP)][:: len(LEVELS)]
+    assert (patterns(drawn) - patterns(off.sources)).abs().max() < 2.01 / 255
+
+
+def test_a_score_that_rises_in_between_fails_the_sweep() -> None:
+    settings = {"per_class": 2, "rows": 2, "real_rows": 0, "levels": LEVELS}
+    raw = explain(Flat(wave=1.5), UncertainSamples(steps=0, **settings))  # type: ignore[arg-type]
+    refined = explain(Flat(wave=1.5), UncertainSamples(steps=20, **settings))  # type: ignore[arg-type]
+    assert raw.monotone().tolist() == [False, False]
+    assert refined.monotone().tolist() == [True, True]
+    assert (raw.summary["monotone"], refined.summary["monotone"]) == (0, 1)
+    cases = [next(f for f in each.figures if isinstance(f, Gallery)).cases for each in (raw, refined)]
+    assert [[case.good for case in part] for part in cases] == [[False] * 2, [True] * 2]
+    assert cases[0][0].verdict.endswith("but not evenly: it rises in between.")
+    assert cases[1][0].verdict == "The confidence goes from 1.00 to 0.60, falling all the way."
+
+
+def test_only_the_classes_asked_for_are_drawn() -> None:
+    result = explain(Flat(), UncertainSamples(per_class=3, rows=2, real_rows=2, levels=LEVELS, classes=("bright",)))
+    assert set(result.asked.tolist()) == {1}
+    # The other class needs no support then.
+    explain(Flat(supported=[[1.0, 0.0], [0.5, 1.0]]), UncertainSamples(per_class=2, rows=1, classes=("bright",)))
+
+
+@pytest.mark.parametrize("score", ["true-class", "margin", "entropy"])
+def test_other_scores_are_met_as_well(score: str) -> None:
+    # Asked for less certainty, dark images that are too bright by this are bright ones, which no small step mends.
+    generator = Flat(score=score, offset=0.02, supported=[[0.3, 0.9], [0.3, 0.9]])
+    levels = (0.9, 0.7, 0.5, 0.3)
+    result = explain(generator, UncertainSamples(per_class=50, steps=30, rows=2, real_rows=1, levels=levels))
+    assert result.score == score
+    # One grey value moves a margin by at most half as much as the logit, and the others by less.
+    for part, worst in ((ALONE, 0.1), (REFINED, 0.5 * GREY_VALUE), (SWEEP, 0.5 * GREY_VALUE)):
+        error = (result.obtained - result.requested)[result.of(part)].abs()
+        assert (error.max() < worst) == (part != ALONE)
+
+
+def test_falling_entropy_leads_from_unsure_to_sure() -> None:
+    method = UncertainSamples(per_class=2, rows=1, real_rows=0, levels=(0.9, 0.5, 0.1))
+    result = explain(Flat(score="entropy"), method)
+    assert result.verification is not None
+    confidence = result.verification.probs[result.of(SWEEP)].amax(dim=1)
+    assert (confidence.diff() > 0).all()
+    assert result.figures[0].title == "From unsure to sure: samples at falling entropy"
+    assert result.figures[2].title == "One latent, from unsure to sure"
+
+
+def test_a_generator_of_whole_distributions_is_asked_for_those_of_real_images() -> None:
+    x, y = real_images()
+    confidences = by_brightness().probs(x).amax(dim=1)
+    method = UncertainSamples(per_class=20, rows=2, real_rows=3, levels=LEVELS)
+    result = explain(Flat(score="vector", offset=0.05), method)
+    assert set(result.requested[result.of(ALONE)].tolist()) <= set(confidences.tolist())
+    requested, obtained = logits_of(result, REFINED)
+    assert (requested - obtained).abs().max() < GREY_VALUE
+    # An encoder gives no distribution to go with the latent, so no real image is swept.
+    assert not result.of(REAL_SWEEP).any()
+    assert len(result.sources) == 0
+    with pytest.raises(UnsupportedGenerator, match=r"taken for class 0, .* Give more images"):
+        explain(Flat(score="vector"), method, x=x[y == 1], y=y[y == 1], ids=None)
+
+
+def test_without_steps_the_generator_alone_answers_and_no_gradients_are_needed() -> None:
+    def blind(x: Tensor) -> Any:
+        return by_brightness()(x.detach()).numpy()
+
+    classifier = Classifier(blind, image_shape=SHAPE, class_names=NAMES)
+    method = UncertainSamples(per_class=5, steps=0, rows=2, real_rows=2, levels=LEVELS)
+    result = explain(Flat(offset=0.05), method, classifier=classifier)
+    assert torch.equal(result.images[result.of(REFINED)], result.images[result.of(ALONE)])
+    seen = explain(Flat(offset=0.05), method)
+    assert torch.equal(result.images, seen.images)
+    with pytest.raises(UnsupportedClassifier, match=r"gradients for the refinement.*Set `steps` to 0"):
+        explain(Flat(), UncertainSamples(per_class=5, steps=1), classifier=classifier)
+
+
+def test_where_no_real_image_is_sure_none_is_swept() -> None:
+    x, y = real_images()
+    result = explain(Flat(), x=x, y=1 - y)
+    assert not result.of(REAL_SWEEP).any()
+    assert "real_monotone" not in result.summary
+    assert [figure.name for figure in result.figures] == ["grid", "requested-against-obtained", "sweeps"]
+
+
+@pytest.mark.parametrize(
+    ("generator", "settings", "kind", "message"),
+    [
+        (Flat(supported=[[0.3, 1.0], [0.62, 0.9]]), {}, GeneratorError, "0.620 and 0.900 for class 'bright'.* got 1"),
+        (Flat(supported=[[0.3, 1.0], [0.65, 1.0]]), {}, GeneratorError, "0.650 and 1.000 for class 'bright'.* got 0.6"),
+        (Flat(supported=[[1.0, 0.0], [0.5, 1.0]]), {}, GeneratorError, "no training image was taken for 'dark'"),
+        (Flat(), {"classes": ("bright", "pink")}, LabelError, "among dark, bright, but got pink"),
+    ],
+    ids=["above", "below", "class never seen", "unknown class"],
+)
+def test_what_cannot_be_asked_for_is_refused(
+    generator: Flat, settings: dict[str, Any], kind: type[FailscapeError], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        explain(generator, UncertainSamples(levels=LEVELS, **settings))
+
+
+def test_a_generator_without_condition_is_refused(world: Any) -> None:
+    images = world.images.select(torch.arange(4))
+    rng = torch.Generator().manual_seed(0)
+    for generator in (world.ten, world.two):
+        with pytest.raises(UnsupportedGenerator, match=r"condition .* `failscape train gan`"):
+            UncertainSamples()(world.classifier, generator, images.x, images.y, rng=rng)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"per_class": 1}, "but got 1, 100, 10, 20"),
+        ({"steps": -1}, "but got 200, 100, -1, 20"),
+        ({"rows": 0}, "`rows` of at least 1"),
+        ({"real_rows": -1}, "`real_rows` of at least 0"),
+        ({"levels": (0.9,)}, "two falling `levels`"),
+        ({"levels": (0.6, 0.9)}, "two falling `levels`"),
+        ({"levels": (0.9, 0.9)}, "two falling `levels`"),
+        ({"levels": (1.1, 0.9)}, "two falling `levels`"),
+        ({"levels": (0.9, 0.0)}, "two falling `levels`"),
+        ({"classes": ()}, "`classes` to name at least one"),
+    ],
+)
+def test_refuses_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UncertainSamples(**settings)
+
+
+def test_survives_saving(off: UncertainResult, tmp_path: Path) -> None:
+    off.save(tmp_path)
+    loaded = load_result(tmp_path)
+    assert isinstance(loaded, UncertainResult)
+    assert loaded.summary == off.summary
+    assert loaded.table.equals(off.table)
+    assert (loaded.source_ids, loaded.score) == (off.source_ids, "confidence")
+    assert torch.equal(loaded.images, off.images)
+
+
+class TestFigures:
+    def test_the_grid_says_what_was_asked_and_what_was_obtained(self, off: UncertainResult) -> None:
+        axes = off.figures[0].draw().axes  # type: ignore[attr-defined]
+        titles = [ax.get_title() for ax in axes]
+        assert titles[0].startswith("dark\n")
+        assert titles[1].startswith("bright\n")
+        obtained = off.obtained[off.of(GRID)].tolist()
+        assert [title.split("\n")[-1] for title in titles] == [f"{score:.2f}" for score in obtained]
+        assert [ax.get_ylabel() for ax in axes[::2]] == ["asked\n1.00", "0.90", "0.80", "0.70", "0.60"]
+
+    def test_a_prediction_that_was_not_asked_for_is_named(self) -> None:
+        result = explain(Flat(offset=0.05), UncertainSamples(steps=0, per_class=3, levels=(0.9, 0.6), rows=1))
+        titles = [ax.get_title() for ax in result.figures[0].draw().axes]  # type: ignore[attr-defined]
+        assert titles[2].startswith("[bright] ")
+        assert not titles[3].startswith("[")
+
+    def test_each_change_stands_under_its_picture(self, off: UncertainResult) -> None:
+        for gallery in off.figures[2:]:
+            assert isinstance(gallery, Gallery)
+            real = gallery.name == "real-sweeps"
+            case = gallery.cases[1]
+            labels = [f"{min(level, 0.999):.2f}" for level in LEVELS]
+            expected = [label for label in labels for _ in (0, 1)][1:]
+            assert [panel.label for panel in case.panels] == ["real"] * real + expected
+            drawn = [panel.pixels for panel in case.panels[real:] if not panel.signed]
+            changes = [panel.pixels for panel in case.panels if panel.signed]
+            for picture, change in zip(drawn[1:], changes, strict=True):
+                assert torch.equal(change, picture - drawn[0])
+            if real:
+                assert torch.equal(case.panels[0].pixels, off.sources[1])
+                assert case.id == off.source_ids[1]
+
+    def test_a_case_has_the_probability_of_its_class_by_classifier_and_oracle(self, off: UncertainResult) -> None:
+        gallery = off.figures[2]
+        assert isinstance(gallery, Gallery)
+        case = gallery.cases[1]
+        assert case.heading == "bright, from sure to unsure"
+        assert list(case.probabilities) == ["first, 1.00", "last, 0.60"]
+        assert case.numbers["oracle agrees"] == "5 of 5"
+        assert float(case.numbers["largest miss"]) < 0.25 * GREY_VALUE
+        assert case.line is not None
+        assert list(case.line.curves) == ["bright, classifier", "bright, oracle"]
+        assert (case.line.x.diff() > 0).all()
+        assert (case.line.curves["bright, classifier"] - case.line.x).abs().max() < 0.25 * GREY_VALUE

@@ -1,0 +1,319 @@
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from failscape.classifiers import Classifier
+from failscape.data import ImageSet
+from failscape.errors import ClassifierError, DataError, GeneratorError, TrainingError, UnsupportedClassifier
+from failscape.generators import MLP, StyleGAN2, load_generator
+from failscape.training import GANSettings, GANTask, Task, train
+from failscape.training.checkpoint import load_checkpoint
+from failscape.training.gan_task import write_sample_grid
+from failscape.training.sampler import Sampler
+
+
+@pytest.fixture
+def plain(gan_settings: GANSettings) -> GANSettings:
+    """The plain game: no guidance, no penalty on generated images, no augmentation, no encoder."""
+    changes = {"guidance": 0.0, "r2": 0.0, "augment": "none", "encoder_from": 1.0}
+    return gan_settings.model_copy(update=changes)
+
+
+def weights(task: GANTask) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in task.networks.parameters()]
+
+
+def step(task: GANTask, images: ImageSet, *, progress: float = 0.0, seed: int = 0) -> dict[str, Tensor]:
+    return task.step(images.x[:16], images.y[:16], progress=progress, rng=torch.Generator().manual_seed(seed))
+
+
+def grid_of(task: GANTask, folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    write_sample_grid(task, 64, folder)
+    return np.asarray(Image.open(folder / "samples" / "000000064.png"))
+
+
+@pytest.mark.parametrize("family", ["mlp", pytest.param("stylegan2", marks=pytest.mark.slow)])
+def test_comes_nearer_to_the_images(
+    family: str,
+    plain: GANSettings,
+    stripes_classifier: Classifier,
+    images: ImageSet,
+    unseen: ImageSet,
+    tmp_path: Path,
+) -> None:
+    changes = {"family": family, "images": 3200, "evaluate_every": 3200, "guidance": 0.5, "even_share": 0.25}
+    settings = plain.model_copy(update=changes)
+    task = GANTask(settings, images=images, classifier=stripes_classifier)
+    before = task.evaluate(unseen)
+
+    reached = train(task, images, tmp_path, settings, validation=unseen)
+
+    assert reached["frechet"] < before["frechet"] / 3
+    assert reached["class"] > 0.8
+
+
+def test_first_weights_depend_on_the_seed_alone(
+    gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
+) -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, again, other = [
+        weights(GANTask(gan_settings.model_copy(update={"seed": seed}), images=images, classifier=stripes_classifier))
+        for seed in (0, 0, 1)
+    ]
+
+    assert all(map(torch.equal, first, again))
+    assert not torch.equal(first[0], other[0])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_each_part_of_a_step_has_its_time(
+    gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
+) -> None:
+    task = GANTask(gan_settings, images=images, classifier=stripes_classifier)
+    always = {"discriminator", "generator", "told_real", "told_fake"}
+    encoder = {"encoder_latent", "encoder_features", "encoder_pixels"}
+
+    seen = [set(step(task, images, progress=progress)) for progress in (0.0, 0.05, 0.2, 0.6)]
+
+    # Penalties come every third step, guidance from 0.1 and the encoder from 0.5.
+    assert seen == [always | {"r1", "r2"}, always, always | {"guidance"}, always | {"r1", "r2", "guidance"} | encoder]
+
+
+def test_the_encoder_is_trained_beside_a_generator_that_does_not_notice(
+    gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
+) -> None:
+    def trained(encoder_from: float) -> dict[str, Tensor]:
+        settings = gan_settings.model_copy(update={"encoder_from": encoder_from})
+        task = GANTask(settings, images=images, classifier=stripes_classifier)
+        for seed in range(3):
+            step(task, images, progress=0.4, seed=seed)
+        return {name: tensor.clone() for name, tensor in task.networks.state_dict().items()}
+
+    without, beside = trained(1.0), trained(0.0)
+
+    changed = {name for name in without if not torch.equal(without[name], beside[name])}
+    assert changed
+    assert all(name.startswith("generator.encoder.") for name in changed)
+
+
+def test_without_a_classifier_there_is_no_condition_and_every_image_comes_once(
+    plain: GANSettings, images: ImageSet, tmp_path: Path
+) -> None:
+    task = GANTask(plain.model_copy(update={"classifier": "none", "guidance": 0.5}), images=images)
+
+    assert "guidance" not in step(task, images, progress=1.0)
+    assert task.networks["generator"].condition_space is None
+    assert isinstance(task.sampler(images, 0), Sampler)
+    assert grid_of(task, tmp_path).shape == (8 * 8, 10 * 8)
+
+
+def test_what_is_saved_is_the_average(
+    gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet, unseen: ImageSet, tmp_path: Path
+) -> None:
+    task = GANTask(gan_settings, images=images, classifier=stripes_classifier)
+    reached = train(task, images, tmp_path, gan_settings, validation=unseen)
+
+    task.export(tmp_path, {})
+
+    generator = load_generator(tmp_path)
+    assert isinstance(generator, StyleGAN2)
+    saved, averaged = generator.state_dict(), task.averaged["generator"].state_dict()
+    assert saved.keys() == averaged.keys()
+    assert all(torch.equal(saved[name], averaged[name]) for name in saved)
+    # The mean latent is no parameter, and follows the network that is trained.
+    assert torch.equal(saved["mean_w"], task.networks["generator"].state_dict()["mean_w"])
+    assert saved["mean_w"].abs().sum() > 0
+    assert generator.condition_space is not None
+    assert generator.condition_space.config == task.pool.space.config
+    assert task.evaluate(unseen) == {name: reached[name] for name in task.evaluate(unseen)}
+
+
+def test_a_judge_that_says_the_same_of_all_does_not_end_the_training(
+    gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet, unseen: ImageSet
+) -> None:
+    certain = stripes_classifier.with_temperature(1e-4)
+    reached = GANTask(gan_settings, images=images, classifier=certain).evaluate(unseen)
+
+    assert "spearman" not in reached
+    assert {"mean_error", "class"} <= reached.keys()
+
+
+class TestSampleGrid:
+    @pytest.mark.parametrize("score", ["confidence", "entropy", "vector"])
+    def test_has_a_column_a_class(
+        self,
+        score: str,
+        gan_settings: GANSettings,
+        stripes_classifier: Classifier,
+        images: ImageSet,
+        tmp_path: Path,
+    ) -> None:
+        settings = gan_settings.model_copy(update={"score": score})
+        task = GANTask(settings, images=images, classifier=stripes_classifier)
+        assert grid_of(task, tmp_path).shape == (8 * 8, 2 * 8)
+
+    def test_of_points_there_is_none(self, gan_settings: GANSettings, tmp_path: Path) -> None:
+        points = ImageSet.from_tensors(torch.rand(64, 2, 1, 1), torch.arange(64) % 2)
+        task = GANTask(gan_settings.model_copy(update={"family": "mlp"}), images=points)
+        assert isinstance(task.networks["generator"], MLP)
+        assert write_sample_grid(task, 0, tmp_path) == {}
+        assert not (tmp_path / "samples").exists()
+
+
+class TestBadInput:
+    def test_guidance_needs_gradients(self, gan_settings: GANSettings, images: ImageSet) -> None:
+        rows = np.eye(2, dtype=np.float32)
+
+        def network(x: Tensor) -> Any:
+            return rows[(x.mean(dim=(1, 2, 3)) > images.x.mean()).long().numpy()]
+
+        blunt = Classifier(network, class_names=images.class_names, image_shape=images.image_shape)
+        with pytest.raises(UnsupportedClassifier, match="--guidance 0"):
+            GANTask(gan_settings, images=images, classifier=blunt)
+        task = GANTask(gan_settings.model_copy(update={"guidance": 0.0}), images=images, classifier=blunt)
+        assert "guidance" not in step(task, images, progress=1.0)
+
+    def test_fewer_images_than_a_batch(
+        self, gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
+    ) -> None:
+        with pytest.raises(DataError, match=r"a batch, 16, but got 9\. Choose a smaller `batch`"):
+            GANTask(gan_settings, images=images.select(torch.arange(9)), classifier=stripes_classifier)
+
+    def test_a_class_without_images(
+        self, gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
+    ) -> None:
+        with pytest.raises(DataError, match="none is taken for lying"):
+            GANTask(gan_settings, images=images.select(images.y == 0), classifier=stripes_classifier)
+
+    def test_a_size_that_the_family_cannot_draw(
+        self, gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
+    ) -> None:
+        settings = gan_settings.model_copy(update={"channels": (8, 8, 8, 8, 8)})
+        with pytest.raises(GeneratorError, match=r"8 × 8\. Give fewer entries in `channels`"):
+            GANTask(settings, images=images, classifier=stripes_classifier)
+
+    def test_an_oracle_of_other_images_or_classes(
+        self, gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
+    ) -> None:
+        def judge(side: int, *names: str) -> Classifier:
+            network = nn.Sequential(nn.Flatten(), nn.Linear(side * side, len(names)))
+            return Classifier(network, class_names=names, image_shape=(1, side, side))
+
+        for oracle in (judge(9, *images.class_names), judge(8, *images.class_names, "other")):
+            with pytest.raises(ClassifierError, match=r"Expected an oracle for images of shape \(1, 8, 8\)"):
+                GANTask(gan_settings, images=images, classifier=stripes_classifier, oracle=oracle)
+
+    def test_a_device_that_is_missing(
+        self, gan_settings: GANSettings, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        with pytest.raises(TrainingError, match=r"Expected a CUDA device for device = 'cuda'.*--device cpu"):
+            GANTask(gan_settings.model_copy(update={"device": "cuda"}), images=images)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5])
+def test_a_loss_of_nan_stops_at_its_image_and_keeps_the_last_good_checkpoint(
+    guidance: float,
+    gan_settings: GANSettings,
+    stripes_classifier: Classifier,
+    images: ImageSet,
+    tmp_path: Path,
+) -> None:
+    changes = {"learning_rate": 1e3, "checkpoint_every": 16, "r1": 0.0, "r2": 0.0}
+    changes |= {"guidance": guidance, "guidance_from": 0.0, "guidance_full": 0.0}
+    settings = gan_settings.model_copy(update=changes)
+    task = GANTask(settings, images=images, classifier=stripes_classifier)
+
+    # The classifier is not blamed for images of NaN that it is asked about.
+    with pytest.raises(TrainingError, match="Expected finite") as caught:
+        train(task, images, tmp_path, settings)
+
+    count, state = load_checkpoint(tmp_path / "checkpoints")
+    assert count >= 16
+    assert f"after {count + 16} images" in str(caught.value)
+    assert "Train with a lower learning rate." in str(caught.value)
+    assert all(tensor.isfinite().all() for tensor in state["task"]["networks"].values())
+
+
+class TestVictory:
+    """A generator that never learns, beside a discriminator that does."""
+
+    @pytest.fixture
+    def won(
+        self, plain: GANSettings, stripes_classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+    ) -> tuple[GANTask, GANSettings]:
+        monkeypatch.setattr("failscape.training.gan_task._MEMORY", 3)
+        settings = plain.model_copy(update={"images": 320, "learning_rate": 1e-2})
+        task = GANTask(settings, images=images, classifier=stripes_classifier)
+        task._rates["generator"] = 0.0
+        return task, settings
+
+    def test_is_told_once_with_its_measure(
+        self, won: tuple[GANTask, GANSettings], images: ImageSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        task, settings = won
+
+        train(task, images, tmp_path, settings)
+
+        (record,) = [record for record in caplog.records if "has won" in record.message]
+        assert record.levelno == logging.WARNING
+        assert "of the real and" in record.message
+        assert "Raise r1" in record.message
+        log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+        last = [line for line in log if line["event"] == "losses"][-1]
+        assert min(last["told_real"], last["told_fake"]) > 0.99
+
+    def test_is_not_told_again_by_a_training_that_goes_on(
+        self, won: tuple[GANTask, GANSettings], images: ImageSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        task, settings = won
+        train(task, images, tmp_path, settings)
+        again = GANTask(settings, images=images, classifier=task._classifier)
+        again.restore(task.state())
+        caplog.clear()
+
+        step(again, images)
+
+        assert not caplog.records
+
+    def test_takes_longer_than_the_first_steps_that_any_discriminator_wins(
+        self, plain: GANSettings, stripes_classifier: Classifier, images: ImageSet, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        task = GANTask(plain, images=images, classifier=stripes_classifier)
+        task._rates["generator"] = 0.0
+        for seed in range(40):
+            losses = step(task, images, seed=seed)
+        assert losses["told_real"] == losses["told_fake"] == 1
+        assert not caplog.records
+
+
+def test_a_training_that_goes_on_has_the_whole_state_of_the_game(
+    gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
+) -> None:
+    def task_after(*steps: int, task: GANTask | None = None) -> GANTask:
+        task = task or GANTask(gan_settings, images=images, classifier=stripes_classifier)
+        for seed in steps:
+            step(task, images, progress=seed / 6, seed=seed)
+            task.average(0.5)
+        return task
+
+    def restored(state: dict[str, Any]) -> GANTask:
+        task: Task = GANTask(gan_settings, images=images, classifier=stripes_classifier)
+        task.restore(state)
+        assert isinstance(task, GANTask)
+        return task
+
+    whole = task_after(*range(6))
+    resumed = task_after(*range(4, 6), task=restored(task_after(*range(4)).state()))
+
+    assert all(map(torch.equal, weights(whole), weights(resumed)))
+    assert all(map(torch.equal, whole.averaged.state_dict().values(), resumed.averaged.state_dict().values()))
+    assert whole.state()["game"] == resumed.state()["game"]
