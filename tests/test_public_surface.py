@@ -56,6 +56,8 @@ def test_names_of_explain() -> None:
         "Result",
         "SympatheticExamples",
         "SympatheticResult",
+        "UncertainResult",
+        "UncertainSamples",
         "Verification",
         "load_result",
         "to_8_bits",
@@ -69,6 +71,7 @@ def test_methods_by_name() -> None:
         "edge-cases": explain.EdgeCases,
         "perturbation-heatmap": explain.PerturbationHeatmap,
         "sympathetic-examples": explain.SympatheticExamples,
+        "uncertain-samples": explain.UncertainSamples,
     } == explain.METHODS
     results = [method.result_type.__name__ for method in explain.METHODS.values()]
     assert len(set(results)) == len(results), "`load_result` finds a result by the name of its type"

@@ -171,7 +171,7 @@ def test_one_class_only(tmp_path: Path, digits: Digits) -> None:
     ],
 )
 def test_unknown(spec: str, message: str) -> None:
-    with pytest.raises(SpecError, match=f"Expected embedded:mnist-test, mnist, .*{message}"):
+    with pytest.raises(SpecError, match=f"Expected embedded:mnist-test, embedded:mnist-train-10k, mnist, .*{message}"):
         load_images(spec)
 
 

@@ -94,13 +94,14 @@ def test_rows_can_be_taken_and_repeated() -> None:
         ({"supported": [[0.2, 1.0, 0.5]] * 3}, r"a \(low, high\) of each"),
     ],
 )
+@pytest.mark.usefixtures("as_installed")
 def test_a_space_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(GeneratorError, match=message):
         ConditionSpace(**({"num_classes": 3} | options))
 
 
 def test_a_space_is_built_again_from_its_config() -> None:
-    space = ConditionSpace(num_classes=2, score="entropy", embedding="scalar", supported=((0.1, 0.9), (0, 1)))
+    space = ConditionSpace(num_classes=2, score="entropy", embedding="scalar", supported=((0.1, 0.9), (0.0, 1.0)))
     assert ConditionSpace(**space.config).config == space.config
     assert space.config["supported"] == [[0.1, 0.9], [0.0, 1.0]]
 

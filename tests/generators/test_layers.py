@@ -81,11 +81,11 @@ def test_pointwise_is_a_convolution(
 def test_equalised_layers_keep_unit_variance(gain: float) -> None:
     x = randn(400, 50)
     # The weights are one draw of 64 × 50: the deviation is known to a few hundredths.
-    y = made(EqualizedLinear, 50, 64, gain=gain)(x)
+    y = made(EqualizedLinear, 50, 64, gain=gain)(x).detach()
     assert float(y.std()) == pytest.approx(gain, rel=0.05)
     pixels = randn(40, 12, 16, 16)
     for size in (1, 3):
-        y = made(EqualizedConv, 12, 64, size, gain=gain)(pixels)
+        y = made(EqualizedConv, 12, 64, size, gain=gain)(pixels).detach()
         assert float(y[..., 1:-1, 1:-1].std()) == pytest.approx(gain, rel=0.08)
 
 
@@ -145,3 +145,8 @@ def test_minibatch_deviation_of_equal_images_has_a_finite_gradient() -> None:
     assert y[:, 2].max() < 1e-3
     (gradient,) = torch.autograd.grad(y[:, 2].sum(), x)
     assert gradient.isfinite().all()
+
+
+def test_minibatch_deviation_has_the_gradient_of_finite_differences() -> None:
+    x = randn(4, 2, 3, 3).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: MinibatchDeviation()(x)[:, 2], (x,), eps=1e-2, atol=1e-3)

@@ -217,14 +217,17 @@ def test_refuses_sizes_that_do_not_fit(options: dict[str, Any], message: str) ->
 
 @pytest.mark.usefixtures("as_installed")
 def test_refuses_latents_styles_noise_and_images_of_other_sizes() -> None:
-    generator, s = build(), torch.zeros(2, 56)
-    assert generator.style_dim == 56 - 12
+    generator, s = build(), torch.zeros(2, 50)
+    assert generator.style_dim == 50
     for call, message in (
         (lambda: generator(torch.zeros(2, 6)), r"latents of shape \(N, 5\), but got \(2, 6\)"),
         (lambda: generator.mapping(torch.zeros(5)), r"latents of shape \(N, 5\), but got \(5,\)"),
-        (lambda: generator.synthesize(s), r"styles of shape \(N, 44\), but got \(2, 56\)\. `styles` returns them"),
-        (lambda: generator.synthesize(s[:, :44], torch.zeros(2, 9)), r"noise of shape \(2, 2009\), or \(1, 2009\) for"),
-        (lambda: generator.synthesize(s[:, :44], torch.zeros(3, 2009)), r"but got \(3, 2009\)\. `draw_noise` draws it"),
+        (
+            lambda: generator.synthesize(s[:, 1:]),
+            r"styles of shape \(N, 50\), but got \(2, 49\)\. `styles` returns them",
+        ),
+        (lambda: generator.synthesize(s, torch.zeros(2, 9)), r"noise of shape \(2, 2009\), or \(1, 2009\) for"),
+        (lambda: generator.synthesize(s, torch.zeros(3, 2009)), r"but got \(3, 2009\)\. `draw_noise` draws it"),
         (lambda: generator.encode(torch.zeros(2, 1, 28, 32)), r"images of shape \(1, 28, 28\) .*but got \(1, 28, 32\)"),
         (lambda: generator.encode(torch.zeros(2, 3, 28, 28)), r"but got \(3, 28, 28\)"),
     ):
@@ -260,7 +263,7 @@ def test_the_default_noise_is_one_for_all_images() -> None:
     s = styles_of(generator, n=1)
     assert torch.equal(generator.synthesize(s), generator.synthesize(s))
     x = generator.synthesize(s.expand(3, -1))
-    assert torch.equal(x[0], x[1])
+    assert torch.allclose(x[0], x[1], atol=1e-5)
     assert torch.allclose(x[:1], generator.synthesize(s), atol=1e-5)
     one = generator.draw_noise(1, rng=seeded(3))
     assert torch.equal(
@@ -333,7 +336,8 @@ def test_saved_and_loaded_it_draws_the_same(tmp_path: Path, half: bool) -> None:
     assert loaded.config == generator.config
     z, condition = generator.sample_latents(4, rng=seeded()), Condition.of(1, 0.7, n=4)
     x = generator(z, condition)
-    tolerance = 0.01 if half else 0.0
+    # Not to the last bit: weights that were read lie otherwise in memory.
+    tolerance = 0.01 if half else 1e-5
     assert torch.allclose(loaded(z, condition), x, atol=tolerance, rtol=0)
     assert torch.allclose(loaded(z, condition, psi=0.5), generator(z, condition, psi=0.5), atol=tolerance, rtol=0)
     assert torch.allclose(loaded.encode(x), generator.encode(x), atol=10 * tolerance, rtol=0)

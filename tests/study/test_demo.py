@@ -2,12 +2,10 @@ import json
 import tomllib
 from pathlib import Path
 
-import pytest
 import torch
 
 from failscape.explain import METHODS
 from failscape.generators import ConditionSpace, StyleGAN2, load_generator, save_generator
-from failscape.generators.loading import EMBEDDED
 from failscape.study import StudyConfig, demo_study, read_steps, run_study
 from failscape.study.inputs import StepInputs, load_models
 from failscape.study.methods import prepare_method
@@ -25,7 +23,6 @@ def test_the_demo_needs_nothing_but_the_package() -> None:
             assert spec.startswith("embedded:")
 
 
-@pytest.mark.skipif("mnist-stylegan2" not in EMBEDDED, reason="the weights of mnist-stylegan2 are still being trained")
 def test_every_network_of_the_demo_is_there_and_fits() -> None:
     load_models(inputs(), allow_code=False)
 

@@ -40,8 +40,10 @@ def result(n: int = 40) -> MoonsResult:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let both trainings see a few batches only."""
-    for name, images in (("classifier_settings", 12_800), ("generator_settings", 1024)):
-        less = {"images": images, "warmup": 0, "validation": "none"}
+    for name, less in (
+        ("classifier_settings", {"images": 12_800, "warmup": 0}),
+        ("generator_settings", {"images": 1024, "validation": "none"}),
+    ):
         whole = getattr(moons, name)
         monkeypatch.setattr(moons, name, lambda *given, whole=whole, less=less: whole(*given).model_copy(update=less))
 
@@ -134,14 +136,16 @@ class TestRun:
         results = moons_ablation(tmp_path, progress=told.append)
         assert list(results) == list(moons.VARIANTS)
         assert [f"{'before' if 'before' in line else 'training'}" for line in told] == [
-            "before", "training", "training", "before", "training",
+            "before", "training", "training", "before", "training", "training",
         ]  # fmt: skip
         for name, variant in results.items():
-            assert torch.equal(variant.requested, ours.requested)
-            assert torch.equal(variant.generated, ours.generated) == (not moons.VARIANTS[name])
-        configs = [load_generator(path).condition_space for path in sorted(tmp_path.glob("*-moons-variant*"))]
+            # Without its temperature the same classifier is of another confidence.
+            assert torch.equal(variant.requested, ours.requested) == (name != "uncalibrated")
+            assert torch.equal(variant.generated, ours.generated) == (not moons.VARIANTS[name].changes)
+        names = ("scalar", "projected", "vector", "uncalibrated")
+        configs = [load_generator(next(tmp_path.glob(f"*-moons-{name}-*"))).condition_space for name in names]
         assert [(space.score, space.embedding) for space in configs if space is not None] == [
-            ("confidence", "scalar"), ("confidence", "fourier"), ("vector", "fourier"),
+            ("confidence", "scalar"), ("confidence", "fourier"), ("vector", "fourier"), ("confidence", "fourier"),
         ]  # fmt: skip
 
 

@@ -49,6 +49,7 @@ def test_comes_nearer_to_the_images(
     tmp_path: Path,
 ) -> None:
     changes = {"family": family, "images": 3200, "evaluate_every": 3200, "guidance": 0.5, "even_share": 0.25}
+    changes |= {"guidance_from": 0.1, "guidance_full": 0.3, "r1": 0.1}
     settings = plain.model_copy(update=changes)
     task = GANTask(settings, images=images, classifier=stripes_classifier)
     before = task.evaluate(unseen)

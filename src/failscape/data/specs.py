@@ -30,8 +30,8 @@ def load_images(
     Args:
         spec: one of
 
-            - `embedded:mnist-test`: the 10,000 test digits in this package; `embedded:mnist-train-10k`: the first 10,000
-              digits to train on;
+            - `embedded:mnist-test`: the 10,000 test digits in this package; `embedded:mnist-train-10k`: the
+              first 10,000 digits to train on;
             - `mnist` or `fashion-mnist`, with `:test` (default) or `:train`: from `$FAILSCAPE_DATA`, the
               cache folder, or a download, which is checked;
             - `moons`, likewise: points of the plane in two interleaving half circles, as images `(2, 1, 1)`;

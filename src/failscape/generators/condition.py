@@ -175,7 +175,8 @@ class ConditionSpace:
         """
         if not 0 <= y < self.num_classes:
             raise GeneratorError(
-                f"Expected a class from 0 to {self.num_classes - 1}, but got {y}. Ask for one of the classifier's classes."
+                f"Expected a class from 0 to {self.num_classes - 1}, but got {y}. Ask for one of the classifier's "
+                "classes."
             )
         low, high = self.supported[y]
         name = str(y) if class_name is None else class_name

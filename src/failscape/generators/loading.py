@@ -14,7 +14,7 @@ from failscape.generators.stylegan2 import StyleGAN2
 from failscape.generators.vae import VAE
 from failscape.storage import fill_network, load_model, save_model
 
-EMBEDDED = ("mnist-vae-2d", "mnist-vae-10d")
+EMBEDDED = ("mnist-vae-2d", "mnist-vae-10d", "mnist-stylegan2")
 FAMILIES: dict[str, type[Generator]] = {family.family: family for family in (MLP, StyleGAN2, VAE)}
 
 

@@ -45,7 +45,7 @@ def frechet_distance(real: Float[Tensor, "N F"], generated: Float[Tensor, "M F2"
     check_features(real, generated, rows=2)
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=_Features(real.shape[1])).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=_Features(real.shape[1]), sync_on_compute=False).set_dtype(torch.float64)
     # The distance is that of the shifted sets too; a mean of zero keeps the covariance, which torchmetrics makes
     # of sums of squares, exact.
     shift = real.double().mean(dim=0)

@@ -189,7 +189,7 @@ class GANSettings(TrainingSettings):
         description="part of the images, and so of the requests, drawn evenly over class and score",
     )
     loss: Literal["logistic", "relativistic"] = Field(default="logistic", description="of the adversarial game")
-    # At 0.1, of gradients in images from 0 to 1, digits of one class came to look alike: recall 0.3 after 400,000 images.
+    # At 0.1, of gradients in images from 0 to 1, digits of a class came to look alike: recall 0.3 after 400,000 images.
     r1: float = Field(default=0.02, ge=0, description="weight of the gradient penalty on real images")
     r2: float = Field(default=0.0, ge=0, description="weight of the gradient penalty on generated images")
     penalty_every: PositiveInt = Field(default=16, description="steps between two penalties, which are scaled up by it")

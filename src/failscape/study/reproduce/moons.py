@@ -37,13 +37,29 @@ _PAIRED = 2500
 # Samples are drawn from another seed than any that the training used.
 _FRESH = 1_000
 
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "bare score, no guidance (the paper)": {"embedding": "scalar", "guidance": 0.0},
-    "embedded score and projection": {"guidance": 0.0},
-    "the same with guidance (ours)": {},
-    "whole distribution with guidance": {"score": "vector"},
+
+@final
+@dataclass(frozen=True)
+class Variant:
+    """One row of the ablation.
+
+    Attributes:
+        title: what is left out or added, in words.
+        changes: the settings that differ from ours.
+    """
+
+    title: str
+    changes: Mapping[str, Any]
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "scalar": Variant("bare score, concatenated, no guidance (the paper)", {"embedding": "scalar", "guidance": 0.0}),
+    "projected": Variant("embedded score and projection, no guidance", {"guidance": 0.0}),
+    "guided": Variant("the same with guidance (ours)", {}),
+    "vector": Variant("whole distribution, with guidance", {"score": "vector"}),
+    "uncalibrated": Variant("as guided, the classifier without its temperature", {"calibrated": False}),
 }
-"""What the ablation compares: name to the settings that differ from ours."""
+"""What the ablation compares."""
 
 
 @final
@@ -162,14 +178,12 @@ def moons_ablation(
     """
     classifier = train_by(classifier_settings(seed), folder, progress=progress)
     results = {}
-    for number, (name, changes) in enumerate(VARIANTS.items(), start=1):
-        ours = generator_settings(classifier, seed)
-        settings = (
-            ours
-            if not changes
-            else GANSettings.parse(ours.model_dump() | dict(changes) | {"name": f"moons-variant{number}-seed{seed}"})
-        )
-        results[name] = measure_moons(classifier, train_by(settings, folder, progress=progress), seed=seed)
+    ours = generator_settings(classifier, seed)
+    for name, variant in VARIANTS.items():
+        named = {"name": f"moons-{name}-seed{seed}"} if variant.changes else {}
+        settings = GANSettings.parse(ours.model_dump() | dict(variant.changes) | named)
+        generator = train_by(settings, folder, progress=progress)
+        results[name] = measure_moons(classifier, generator, seed=seed, calibrated=settings.calibrated)
     return results
 
 
@@ -184,6 +198,7 @@ def classifier_settings(seed: int) -> ClassifierSettings:
         batch=256,
         learning_rate=3e-3,
         seed=seed,
+        calibrate=True,
         evaluate_every=400_000,
         checkpoint_every=200_000,
         log_every=50_000,
@@ -222,15 +237,17 @@ def generator_settings(classifier: Path, seed: int) -> GANSettings:
 
 
 @torch.no_grad()
-def measure_moons(classifier: Path, generator: Path, *, seed: int) -> MoonsResult:
+def measure_moons(classifier: Path, generator: Path, *, seed: int, calibrated: bool = True) -> MoonsResult:
     """Ask a trained generator for the conditions of the test points.
 
     Args:
         classifier: folder of the trained classifier.
         generator: folder of the trained generator.
         seed: that of the trainings; samples are drawn from another one made of it.
+        calibrated: take the classifier with its temperature, as the generator's training did.
     """
     explained, drawing = load_classifier(classifier), load_generator(generator)
+    explained = explained if calibrated else explained.with_temperature(1.0)
     test, training = load_images("moons:test"), load_images("moons:train")
     space = drawing.condition_space
     assert space is not None, "the generator was trained with a classifier"

@@ -1,0 +1,309 @@
+"""Compare training steps of a StyleGAN2 in one run: ours, the same networks written as usual, and a package's.
+
+Ours is the real step, `GANTask.step`, without a classifier: generator, discriminator and moving average, logistic loss,
+R1 on every 16th step. The others take turns with it, on the same images and threads. Then a profile of our step.
+Prints the Markdown for `docs/benchmarks.md`.
+
+Run with `make bench`. On a machine that others use too, `--cpu-time` counts the time that one thread really gets.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from subprocess import CalledProcessError
+from typing import Any
+
+import torch
+from stylegan2_package import Package
+from stylegan2_usual import Usual, draw, score
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from failscape.data import ImageSet
+from failscape.generators import StyleGAN2
+from failscape.generators.discriminator import ProjectionDiscriminator
+from failscape.training import GANSettings
+from failscape.training.gan_task import GANTask
+
+_BATCH = 64
+_IMAGES = 512
+_PENALTY_EVERY = 16
+_RATE, _R1 = 2.5e-3, 0.1
+
+Step = Callable[[Tensor, bool], None]
+
+# What the names of operations, in the order of this table, are counted as.
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "convolutions, backward": ("aten::convolution_backward",),
+    "convolutions, forward": ("aten::mkldnn_convolution", "aten::convolution", "aten::_convolution", "aten::conv2d"),
+    "products of matrices": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "aten::matmul"),
+    "activations": ("aten::leaky_relu",),
+    "enlarging": ("aten::upsample",),
+    "sums": ("aten::sum", "aten::mean"),
+    "copies and conversions": ("aten::copy_", "aten::_to_copy", "aten::to", "aten::clone", "aten::cat", "aten::stack"),
+    "optimisers and averages": ("aten::_fused_adam", "Optimizer", "aten::_foreach", "aten::lerp"),
+    "other elementwise": (
+        "aten::add",
+        "aten::mul",
+        "aten::sub",
+        "aten::div",
+        "aten::fill_",
+        "aten::pow",
+        "aten::zero_",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """Which networks are compared.
+
+    Attributes:
+        image_shape: `(C, H, W)`.
+        channels: at each resolution, the smallest first.
+        package: whether the package can build networks of these channels.
+    """
+
+    image_shape: tuple[int, int, int]
+    channels: tuple[int, ...]
+    package: bool = False
+
+    @property
+    def name(self) -> str:
+        """How the table calls it."""
+        return f"{self.image_shape[1]} px, {self.image_shape[0]} × {', '.join(map(str, self.channels))} channels"
+
+
+_CONTESTS = (
+    Contest(image_shape=(1, 28, 28), channels=(96, 48, 24)),
+    Contest(image_shape=(3, 32, 32), channels=(32, 32, 32, 32), package=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One contestant."""
+
+    name: str
+    step: Step
+    penalty_every: int
+    parameters: tuple[int, int]
+    flops: tuple[float, float]
+
+
+def main() -> None:
+    """Run all and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5, help="times that all take turns")
+    parser.add_argument("--steps", type=int, default=15, help="steps without penalty in each turn")
+    parser.add_argument("--cpu-time", action="store_true", help="one thread, and the time that it really gets")
+    parser.add_argument("--no-package", action="store_true", help="leave the package out")
+    options = parser.parse_args()
+    if options.cpu_time:
+        torch.set_num_threads(1)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    print(f"Batch {_BATCH}, {torch.get_num_threads()} threads, {'CPU' if options.cpu_time else 'wall'} time.\n")
+    for contest in _CONTESTS:
+        torch.manual_seed(0)
+        task, x = _task(contest)
+        _compare(contest, task, x, options, clock)
+    task, x = _task(_CONTESTS[0])
+    _profile(task, x, clock)
+
+
+def _task(contest: Contest) -> tuple[GANTask, Tensor]:
+    x = torch.rand(_IMAGES, *contest.image_shape, generator=torch.Generator().manual_seed(0))
+    settings = GANSettings(
+        channels=contest.channels, batch=_BATCH, learning_rate=_RATE, r1=_R1, penalty_every=_PENALTY_EVERY,
+        encoder_from=1.0,
+    )  # fmt: skip
+    images = ImageSet.from_tensors(x, torch.arange(_IMAGES) % 10, name="noise")
+    return GANTask(settings, images=images), x
+
+
+def _compare(
+    contest: Contest, task: GANTask, x: Tensor, options: argparse.Namespace, clock: Callable[[], float]
+) -> None:
+    rows = _rows(contest, task, package=contest.package and not options.no_package)
+    plain: dict[str, list[float]] = {row.name: [] for row in rows}
+    penalised: dict[str, list[float]] = {row.name: [] for row in rows}
+    for row in rows:
+        for penalty in (True, False):
+            row.step(x[:_BATCH], penalty)
+    for _ in range(options.rounds):
+        for row in rows:
+            plain[row.name].append(_seconds(row.step, x, options.steps, clock, penalty=False))
+            penalised[row.name].append(_seconds(row.step, x, 1, clock, penalty=True))
+
+    def seconds(row: Row, every: int) -> float:
+        return (median(plain[row.name]) * (every - 1) + median(penalised[row.name])) / every
+
+    print(f"**{contest.name}**\n")
+    print("| step | images a second | time against ours | with the penalty as rare as ours | parameters of G, D | "
+          "MFLOP of one pass through G, D |")  # fmt: skip
+    print("|---|---|---|---|---|---|")
+    ours = seconds(rows[0], rows[0].penalty_every)
+    for row in rows:
+        took = seconds(row, row.penalty_every)
+        print(
+            f"| {row.name} | {_BATCH / took:.0f} | {took / ours:.2f} | {seconds(row, _PENALTY_EVERY) / ours:.2f} "
+            f"| {row.parameters[0] / 1e6:.2f} M, {row.parameters[1] / 1e6:.2f} M "
+            f"| {row.flops[0] / 1e6:.1f}, {row.flops[1] / 1e6:.1f} |"
+        )
+    print(f"\nA step of ours takes {1000 * ours:.0f} ms, {1000 * median(plain[rows[0].name]):.0f} ms without the "
+          f"penalty and {1000 * median(penalised[rows[0].name]):.0f} ms with it.\n")  # fmt: skip
+
+
+def _rows(contest: Contest, task: GANTask, *, package: bool) -> list[Row]:
+    generator, discriminator = task.networks["generator"], task.networks["discriminator"]
+    assert isinstance(generator, StyleGAN2)
+    assert isinstance(discriminator, ProjectionDiscriminator)
+    drawn = sum(p.numel() for name, p in generator.named_parameters() if not name.startswith("encoder."))
+    parameters = (drawn, _count(discriminator))
+    z, x = generator.sample_latents(8, rng=_rng()), torch.rand(8, *contest.image_shape, generator=_rng())
+    noise = generator.draw_noise(8, rng=_rng())
+    with torch.no_grad():
+        difference = draw(generator, z, noise, "ours") - generator.draw(generator.styles(generator.mapping(z)), noise)
+        assert difference.abs().max() < 1e-4, "the usual form is another function"
+        assert (score(discriminator, x) - discriminator(x, None)).abs().max() < 1e-4, "another function"
+        of_score = _flops(lambda: discriminator(x, None)) / 8
+        of_draw = _flops(lambda: generator.draw(generator.styles(generator.mapping(z)), noise)) / 8
+        usual_draw = _flops(lambda: draw(generator, z, noise, "usual")) / 8
+        same_draw = _flops(lambda: draw(generator, z, noise, "ours")) / 8
+
+    rng = _rng()
+
+    def ours(x: Tensor, penalty: bool) -> None:
+        task._steps = 0 if penalty else 1
+        losses = task.step(x, torch.zeros(len(x), dtype=torch.int64), progress=0.0, rng=rng)
+        task.average(0.999)
+        assert all(float(loss) == float(loss) for loss in losses.values())
+
+    usual = Usual(generator, discriminator, order="usual", rate=_RATE, r1=_R1)
+    same = Usual(generator, discriminator, order="ours", rate=_RATE, r1=_R1)
+    rows = [
+        Row(name="ours", step=ours, penalty_every=_PENALTY_EVERY, parameters=parameters, flops=(of_draw, of_score)),
+        Row(
+            name="the same networks, usual form",
+            step=lambda x, penalty: usual.step(x, rng, penalty=penalty),
+            penalty_every=_PENALTY_EVERY,
+            parameters=parameters,
+            flops=(usual_draw, of_score),
+        ),
+        Row(
+            name="usual form, but enlarging after the convolution as ours",
+            step=lambda x, penalty: same.step(x, rng, penalty=penalty),
+            penalty_every=_PENALTY_EVERY,
+            parameters=parameters,
+            flops=(same_draw, of_score),
+        ),
+    ]
+    return [*rows, *(_package_row(contest, generator) if package else [])]
+
+
+def _package_row(contest: Contest, generator: StyleGAN2) -> list[Row]:
+    try:
+        theirs = Package(
+            size=contest.image_shape[1],
+            channels=contest.channels[0],
+            batch=_BATCH,
+            style_dim=generator.config["style_dim"],
+            style_depth=generator.config["mapping_layers"],
+        )
+    except (ImportError, CalledProcessError, OSError) as error:
+        print(f"stylegan2-pytorch does not run here: {error}\n")
+        return []
+    of_draw = _flops(lambda: theirs.draw(8)) / 8
+    of_score = _flops(lambda: theirs.discriminator(torch.rand(8, *contest.image_shape))) / 8
+    mapping = _count(theirs._trainer.GAN.S)
+    return [
+        Row(
+            name="stylegan2-pytorch 1.9.0",
+            step=lambda x, penalty: theirs.step(x, penalty=penalty),
+            penalty_every=theirs.penalty_every,
+            parameters=(_count(theirs.generator) + mapping, _count(theirs.discriminator)),
+            flops=(of_draw, of_score),
+        )
+    ]
+
+
+def _profile(task: GANTask, x: Tensor, clock: Callable[[], float], steps: int = 15) -> None:
+    """Print where the time of a step without penalty goes, and what convolutions reach of the machine's peak."""
+
+    def run() -> None:
+        rng = _rng()
+        for start in range(steps):
+            task._steps = 1
+            batch = x[(start * _BATCH) % _IMAGES :][:_BATCH]
+            task.step(batch, torch.zeros(_BATCH, dtype=torch.int64), progress=0.0, rng=rng)
+            task.average(0.999)
+
+    run()
+    with FlopCounterMode(display=False) as counter:
+        run()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        run()
+    spent: dict[str, float] = {}
+    for event in profiled.key_averages():
+        group = next((g for g, names in _GROUPS.items() if event.key.startswith(names)), "all else, and overhead")
+        spent[group] = spent.get(group, 0.0) + event.self_cpu_time_total / 1e6
+    total = sum(spent.values())
+    print("| part of a step without penalty | ms | share |\n|---|---|---|")
+    for group in sorted(spent, key=lambda g: -spent[g]):
+        print(f"| {group} | {1000 * spent[group] / steps:.1f} | {spent[group] / total:.1%} |")
+
+    aten: Any = torch.ops.aten
+    counts = counter.get_flop_counts()["Global"]
+    peak = {dtype: _peak(dtype, clock) for dtype in (torch.bfloat16, torch.float32)}
+    print(f"\nPeak of this machine, a product of two 2048 × 2048 matrices: {peak[torch.bfloat16]:.0f} GFLOP/s in "
+          f"bfloat16, {peak[torch.float32]:.0f} in float32.")  # fmt: skip
+    for direction, key, group in (
+        ("forward", aten.convolution, "convolutions, forward"),
+        ("backward", aten.convolution_backward, "convolutions, backward"),
+    ):
+        reached = counts[key] / spent[group] / 1e9
+        print(f"Convolutions {direction}: {counts[key] / steps / 1e9:.1f} GFLOP a step at {reached:.0f} GFLOP/s, "
+              f"{reached / peak[torch.bfloat16]:.0%} of the peak.")  # fmt: skip
+
+
+def _peak(dtype: torch.dtype, clock: Callable[[], float]) -> float:
+    """Return the best GFLOP/s of a large product of matrices."""
+    a, b = torch.rand(2, 2048, 2048).to(dtype)
+    a @ b
+    best = min(_once(lambda: a @ b, clock) for _ in range(8))
+    return 2 * 2048**3 / best / 1e9
+
+
+def _once(call: Callable[[], Any], clock: Callable[[], float]) -> float:
+    start = clock()
+    call()
+    return clock() - start
+
+
+def _seconds(step: Step, x: Tensor, steps: int, clock: Callable[[], float], *, penalty: bool) -> float:
+    """Return the seconds that a step takes in the mean."""
+    start = clock()
+    for number in range(steps):
+        step(x[(number * _BATCH) % _IMAGES :][:_BATCH], penalty)
+    return (clock() - start) / steps
+
+
+def _flops(call: Callable[[], Any]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+if __name__ == "__main__":
+    main()
