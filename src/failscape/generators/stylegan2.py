@@ -146,13 +146,13 @@ class StyleGAN2(StyleGenerator):
             noise = self.draw_noise(1, rng=torch.Generator().manual_seed(0)).to(s.device)
         dtype = torch.get_autocast_dtype(s.device.type) if torch.is_autocast_enabled(s.device.type) else s.dtype
         # One constant serves all images; scaled by each image's styles it becomes a batch.
-        x = self.first.to(dtype)
+        x, factor = self.first.to(dtype), s.new_ones(())
         image: Tensor | None = None
         sizes = [height * width for height, width in self.noise_sizes]
-        maps = iter([each.flatten() for each in noise.to(dtype).expand(len(s), -1).split(sizes, dim=1)])
+        maps = iter(noise.to(dtype).expand(len(s), -1).split(sizes, dim=1))
         parts = iter(s.split([layer.stop - layer.start for layer in self.style_layers], dim=1))
         for block in self.blocks:
-            x, image = block(x, image, parts, maps)
+            x, factor, image = block(x, factor, image, parts, maps)
         assert image is not None
         return 0.5 + 0.5 * image.float()
 
@@ -290,19 +290,23 @@ class _StyledConv(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self._enlarge = enlarge
 
-    def forward(self, x: Tensor, s: Tensor, noise: Tensor) -> Tensor:
-        y = self.convolution(x, s)
+    def forward(self, x: Tensor, factor: Tensor, s: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return activations and the factor `(N, O)` that they lack, which the styles after them take over.
+
+        A leaky ReLU $f$ lets a positive factor pass: $f(g (d y + b)) = g d f(y + b / d)$. So demodulation $d$ and
+        gain $g$ are no multiplication of all activations, but one of the next layers' styles.
+        """
+        y = self.convolution(x, s * factor)
         if self._enlarge:
             y = _enlarged(y)
-        # The gain of the activation rides on all that it is given: a leaky ReLU lets a positive factor pass.
-        y = y * (ACTIVATION_GAIN * self.convolution.demodulation(s)).to(y.dtype)[:, :, None, None]
+        d = self.convolution.demodulation(s)
         # Noise and bias as one product of matrices, pixels × [noise, 1] · [strength; bias]: adding them by
         # broadcasting takes ten times as long on a CPU.
-        given = torch.stack([noise, torch.ones_like(noise)], dim=1)
-        added = ACTIVATION_GAIN * torch.stack([self.noise_strength.expand_as(self.bias), self.bias])
+        given = torch.stack([noise, torch.ones_like(noise)], dim=2)
+        added = torch.stack([self.noise_strength.expand_as(self.bias), self.bias]) / d[:, None]
         n, _, height, width = y.shape
-        pixels = torch.addmm(y.permute(0, 2, 3, 1).reshape(len(given), -1), given, added.to(y.dtype))
-        return activate(pixels).view(n, height, width, -1).permute(0, 3, 1, 2)
+        pixels = torch.baddbmm(y.permute(0, 2, 3, 1).flatten(1, 2), given, added.to(y.dtype))
+        return activate(pixels).view(n, height, width, -1).permute(0, 3, 1, 2), ACTIVATION_GAIN * d
 
 
 class _Block(nn.Module):
@@ -322,15 +326,18 @@ class _Block(nn.Module):
         self.to_image = _ModulatedPixels(outputs, colours)
 
     def forward(
-        self, x: Tensor, image: Tensor | None, styles: Iterator[Tensor], noise: Iterator[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the activations and the image so far; takes from `styles` and `noise` what its layers need."""
+        self, x: Tensor, factor: Tensor, image: Tensor | None, styles: Iterator[Tensor], noise: Iterator[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return activations, the factor that they lack, and the image so far.
+
+        Takes from `styles` and `noise` what its layers need.
+        """
         for convolution in self.convolutions:
-            x = convolution(x, next(styles), next(noise))
-        added = self.to_image(x, next(styles))
+            x, factor = convolution(x, factor, next(styles), next(noise))
+        added = self.to_image(x, next(styles) * factor)
         if image is not None:
             added = added + _enlarged(image)
-        return x, added
+        return x, factor, added
 
 
 class _Encoder(nn.Module):
