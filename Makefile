@@ -26,6 +26,9 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# A network nobody here wrote, for a slow test. Without what it requires: its torchvision does not import beside a CPU
+	@# wheel of torch, and torchmetrics fails where a torchvision is installed that does not import.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps digit-recognizer-py==0.1.0
 	@touch $@
 $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
@@ -48,6 +51,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/sympathetic.py
+	$(BIN)/python benchmarks/stylegan2.py
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict

@@ -100,7 +100,7 @@ class _FlopCounter(TorchDispatchMode):
     """Counts the operations of whatever runs under it, by kind."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[Any] = Counter()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
