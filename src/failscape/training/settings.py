@@ -194,7 +194,7 @@ class GANSettings(TrainingSettings):
     r2: float = Field(default=0.0, ge=0, description="weight of the gradient penalty on generated images")
     penalty_every: PositiveInt = Field(default=16, description="steps between two penalties, which are scaled up by it")
     guidance: float = Field(default=0.5, ge=0, description="weight of the frozen classifier's say on the condition")
-    # Begun before the digits had taken shape, guidance made those of one class alike: recall 0.3 in place of 0.75.
+    # Late, so that digits take shape before they are bound; see `r1`.
     guidance_from: float = Field(default=0.4, ge=0, le=1, description="part of the training at which guidance begins")
     guidance_full: float = Field(default=0.6, ge=0, le=1, description="part of the training at which it is full")
     augment: Literal["none", "adaptive"] = Field(
