@@ -181,3 +181,40 @@ def test_the_class_weighs_as_much_as_the_score() -> None:
     rows = encode(asked([0, 1, 2], [0.6, 0.9, 0.99]))
     assert torch.allclose(rows[:, :3].square().mean(dim=1), torch.ones(3))
     assert rows[:, :3].argmax(dim=1).tolist() == [0, 1, 2]
+
+
+class TestSampling:
+    def test_follows_shares_and_quantiles(self) -> None:
+        space = ConditionSpace(
+            num_classes=3, shares=[0.2, 0.8, 0.0], quantiles=[[0.1, 0.2, 0.9], [0.6, 0.7, 0.8], [1.0, 0.0]]
+        )
+        drawn = space.sample(20_000, rng=torch.Generator().manual_seed(0))
+        assert set(drawn.y.tolist()) == {0, 1}
+        assert float((drawn.y == 1).double().mean()) == pytest.approx(0.8, abs=0.01)
+        first = drawn.score[drawn.y == 0]
+        assert float((first < 0.2).double().mean()) == pytest.approx(0.5, abs=0.03)
+        assert first.min() >= 0.1
+        assert first.max() <= 0.9
+
+    def test_keeps_the_classes_that_are_given(self) -> None:
+        y = torch.tensor([2, 0, 2])
+        space = ConditionSpace(num_classes=3)
+        assert torch.equal(space.sample(3, rng=torch.Generator().manual_seed(0), y=y).y, y)
+
+    def test_scores_near_one_keep_their_logits(self) -> None:
+        space = ConditionSpace(num_classes=2, quantiles=[[0.99, 0.9999]] * 2)
+        logits = torch.logit(space.sample(4000, rng=torch.Generator().manual_seed(0)).score)
+        # Evenly between the logits of 0.99 and 0.9999.
+        assert float(logits.mean()) == pytest.approx((4.595 + 9.21) / 2, abs=0.06)
+
+    def test_survives_saving(self) -> None:
+        space = ConditionSpace(num_classes=2, shares=[0.3, 0.7], quantiles=[[0.1, 0.2], [0.3, 0.4]])
+        assert ConditionSpace(**space.config).config == space.config
+
+    def test_whole_distributions_are_refused(self) -> None:
+        with pytest.raises(GeneratorError, match="takes whole distributions. Give conditions"):
+            ConditionSpace(num_classes=2, score="vector").sample(1, rng=torch.Generator())
+
+    def test_wrong_lengths_are_refused(self) -> None:
+        with pytest.raises(GeneratorError, match="each of the 3 classes, but got 2 shares and 3 rows"):
+            ConditionSpace(num_classes=3, shares=[0.5, 0.5])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.errors import ClassifierError, GeneratorError, ImageError, LabelError, WeightsError
-from failscape.figures import Figure
+from failscape.figures import Figure, Finding
 from failscape.generators import Generator
 from failscape.storage import digest, read_json, read_tensors, write_json, write_tensors
 
@@ -90,6 +90,11 @@ class Result(ABC):
     @abstractmethod
     def figures(self) -> Sequence[Figure]:
         """What to show."""
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What belongs on the first page of a report, the most important first; by default nothing."""
+        return ()
 
     @final
     def save(self, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from failscape.figures.colours import diverging
 from failscape.figures.curves import curves_with_bands, histogram_pair, rate_bars
-from failscape.figures.figure import Case, Figure, Gallery, LatentPlane, Line, Panel, Plot
+from failscape.figures.figure import Case, Figure, Finding, Gallery, LatentPlane, Line, Panel, Plot
 from failscape.figures.files import png_bytes, save_plot
 from failscape.figures.grids import difference_map, image_grid
 from failscape.figures.planes import latent_plane
@@ -13,6 +13,7 @@ from failscape.figures.style import house_style
 __all__ = [
     "Case",
     "Figure",
+    "Finding",
     "Gallery",
     "LatentPlane",
     "Line",

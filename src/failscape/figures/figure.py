@@ -130,3 +130,16 @@ class Gallery(Figure):
     class_names: tuple[str, ...]
     cases: Sequence[Case]
     definitions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a result tells a reader who reads no further: one plain sentence and the picture that shows it.
+
+    Attributes:
+        sentence: complete, in plain words, with its number, such as "Noise makes it fail: …".
+        panels: one to six pictures, from left to right, each with what the classifier says in its label.
+    """
+
+    sentence: str
+    panels: Sequence[Panel] = ()

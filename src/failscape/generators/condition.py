@@ -18,6 +18,8 @@ VECTOR = "vector"
 # Logits beyond this are told apart neither by an 8-bit image nor by a person: 0.99988.
 _LARGEST_LOGIT = 9.0
 _OCTAVES = 4
+# The nearest that a drawn score comes to 0 and 1.
+_NEAREST = 1e-6
 
 
 @final
@@ -100,6 +102,9 @@ class ConditionSpace:
             "scalar" concatenates the bare score, as the paper does.
         supported: for each class the lowest and the highest score that the training images have, in [0, 1]; by
             default everything. A class without images has the pair (1, 0).
+        shares: of the training images, the part that is of each class; by default all are as many.
+        quantiles: for each class the scores of its training images at evenly spaced quantiles, the smallest first and
+            the largest last; by default evenly spread over what is supported.
 
     References:
         Le Coz et al., "Explaining an image classifier with a generative model conditioned by uncertainty", 2023.
@@ -114,6 +119,8 @@ class ConditionSpace:
         score: str = "confidence",
         embedding: Embedding = "fourier",
         supported: Sequence[Sequence[float]] | None = None,
+        shares: Sequence[float] | None = None,
+        quantiles: Sequence[Sequence[float]] | None = None,
     ) -> None:
         if score not in (*SCORES, VECTOR):
             raise GeneratorError(
@@ -133,6 +140,13 @@ class ConditionSpace:
         self.score = score
         self.embedding = embedding
         self.supported = ranges
+        self.shares = [float(low <= high) for low, high in ranges] if shares is None else [float(e) for e in shares]
+        self.quantiles = ranges if quantiles is None else [[float(e) for e in row] for row in quantiles]
+        if {len(self.shares), len(self.quantiles)} != {num_classes} or min(map(len, self.quantiles)) < 2:
+            raise GeneratorError(
+                f"Expected a share and at least 2 quantiles for each of the {num_classes} classes, but got "
+                f"{len(self.shares)} shares and {len(self.quantiles)} rows. Leave both out to sample evenly."
+            )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -142,7 +156,37 @@ class ConditionSpace:
             "score": self.score,
             "embedding": self.embedding,
             "supported": self.supported,
+            "shares": self.shares,
+            "quantiles": self.quantiles,
         }
+
+    def sample(self, n: int, *, rng: torch.Generator, y: Int[Tensor, " N"] | None = None) -> Condition:
+        """Draw conditions as those of the training images are distributed.
+
+        Args:
+            n: how many.
+            rng: draws classes and scores.
+            y: the classes, if only the scores are to be drawn.
+
+        Raises:
+            GeneratorError: if the generator was trained on whole distributions, of which none can be drawn.
+        """
+        if self.score == VECTOR:
+            raise GeneratorError(
+                "Expected a generator conditioned on class and score, to draw conditions for it, but this one takes "
+                "whole distributions. Give conditions, such as those of real images."
+            )
+        if y is None:
+            y = torch.multinomial(torch.tensor(self.shares), n, replacement=True, generator=rng)
+        score = torch.empty(n, dtype=torch.float64)
+        chance = torch.rand(n, generator=rng, dtype=torch.float64)
+        for label in y.unique().tolist():
+            # Between two quantiles a score is found by its logit: near 1 probabilities lie too close together.
+            marks = torch.logit(torch.tensor(self.quantiles[label], dtype=torch.float64), eps=_NEAREST)
+            place = chance[y == label] * (len(marks) - 1)
+            below = place.long().clamp_max(len(marks) - 2)
+            score[y == label] = torch.lerp(marks[below], marks[below + 1], place - below).sigmoid()
+        return Condition(y=y, score=score)
 
     def check(self, condition: Condition, n: int) -> None:
         """Refuse conditions that these cannot be.

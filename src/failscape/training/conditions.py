@@ -19,6 +19,8 @@ _BATCH = 1000
 # The range of scores that a class supports leaves out this part at its low end: single images are no support.
 _OUTLIERS = 0.001
 _SMALLEST = 1e-6
+# So many quantiles of each class's scores are kept with the generator, so that it can draw conditions by itself.
+_QUANTILES = 65
 _NEIGHBOURS = 8
 
 
@@ -75,6 +77,8 @@ class ConditionPool:
             score=settings.score,
             embedding=settings.embedding,
             supported=[self._range_of(k) for k in range(classifier.num_classes)],
+            shares=[round(float((self.conditions.y == k).float().mean()), 5) for k in range(classifier.num_classes)],
+            quantiles=[self._quantiles_of(k) for k in range(classifier.num_classes)],
         )
 
     def conditions_of(self, x: Float[Tensor, "N C H W"], y: Int[Tensor, " N"]) -> Condition | None:
@@ -82,9 +86,17 @@ class ConditionPool:
         return None if self._classifier is None else conditions_of(self._classifier, x, y, score=self._score)
 
     def _range_of(self, label: int) -> list[float]:
-        assert self.conditions is not None
-        scores = self.conditions.score[self.conditions.y == label].numpy()
+        scores = self._scores_of(label)
         return [round(float(np.quantile(scores, _OUTLIERS)), 4), round(float(scores.max()), 4)]
+
+    def _quantiles_of(self, label: int) -> list[float]:
+        marks = np.quantile(self._scores_of(label), np.linspace(0, 1, _QUANTILES))
+        return [round(float(mark), 6) for mark in marks]
+
+    def _scores_of(self, label: int) -> Float[np.ndarray, " M"]:
+        assert self.conditions is not None
+        scores: np.ndarray = self.conditions.score[self.conditions.y == label].numpy()
+        return scores
 
 
 @final

@@ -1,0 +1,252 @@
+"""How the score of the true class changes with each style, averaged over a population as it is drawn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from failscape.classifiers import Classifier
+from failscape.classifiers.uncertainty import class_probability
+from failscape.explain.method import to_8_bits
+from failscape.explain.style_population import StyleSamples, style_batches
+from failscape.generators import StyleGenerator
+
+ScoreName = Literal["logit-margin", "probability", "log-probability"]
+
+# Styles of so many samples of each kind are kept for histograms, however many are drawn.
+_KEPT = 5000
+# Images that go through generator and classifier at once where no gradients are taken.
+_CHUNK = 500
+
+
+def logit_margin(logits: Float[Tensor, "N K"], y: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    r"""Return $z_y - \max_{k \neq y} z_k$: negative where the image is misclassified."""
+    is_class = torch.zeros_like(logits, dtype=torch.bool).scatter(1, y[:, None], value=True)
+    return logits.gather(1, y[:, None])[:, 0] - logits.masked_fill(is_class, -torch.inf).amax(dim=1)
+
+
+def log_probability(logits: Float[Tensor, "N K"], y: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    r"""Return $\log p_y$, in nats."""
+    return logits.log_softmax(dim=1).gather(1, y[:, None])[:, 0]
+
+
+STYLE_SCORES: dict[ScoreName, Callable[[Tensor, Tensor], Tensor]] = {
+    "logit-margin": logit_margin,
+    "probability": class_probability,
+    "log-probability": log_probability,
+}
+
+
+def gradient_of(
+    classifier: Classifier, generator: StyleGenerator, samples: StyleSamples, score: ScoreName
+) -> tuple[Float[Tensor, "N S"], Float[Tensor, "N K"]]:
+    """Return the gradient of each sample's score in its styles, and the logits of its 8-bit image.
+
+    The gradient is that of the image before rounding, taken where the 8-bit image is.
+    """
+    with torch.enable_grad():
+        s = samples.s.detach().requires_grad_()
+        x = generator.synthesize(s, samples.noise)
+        logits = classifier(x + (to_8_bits(x) - x).detach()).cpu()
+        (gradient,) = torch.autograd.grad(STYLE_SCORES[score](logits, samples.y).sum(), s)
+    return gradient, logits.detach()
+
+
+@torch.no_grad()
+def difference_of(
+    classifier: Classifier,
+    generator: StyleGenerator,
+    samples: StyleSamples,
+    score: ScoreName,
+    step: Float[Tensor, " S"],
+) -> tuple[Float[Tensor, "N S"], Float[Tensor, "N K"]]:
+    r"""Return central differences in place of the gradient: $(f(s + h_j e_j) - f(s - h_j e_j)) / 2 h_j$.
+
+    For classifiers without gradients; two images are drawn and classified for each style of each sample.
+
+    Args:
+        classifier: any.
+        generator: draws the images.
+        samples: at which the differences are taken.
+        score: of the true class.
+        step: $h$ of each style, in its own units.
+    """
+    logits = classifier(to_8_bits(generator.synthesize(samples.s, samples.noise))).cpu()
+    n, dim = samples.s.shape
+    differences = torch.empty(n, dim)
+    # Where a style has no spread at all there is nothing to step over.
+    moves = torch.diag(step.clamp_min(1e-6))
+    for index in range(n):
+        noise = samples.noise[index : index + 1]
+        scores = []
+        for sign in (1, -1):
+            moved = samples.s[index] + sign * moves
+            parts = [
+                classifier(to_8_bits(generator.synthesize(part, noise.expand(len(part), -1)))).cpu()
+                for part in moved.split(_CHUNK)
+            ]
+            scores.append(STYLE_SCORES[score](torch.cat(parts), samples.y[index].expand(dim)))
+        differences[index] = (scores[0] - scores[1]) / (2 * moves.diagonal())
+    return differences, logits
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Influence:
+    """Mean gradients over a population, and what is known of the population.
+
+    Attributes:
+        mean: the mean gradient of each class's score, shape `(K, S)`; NaN for a class that was not drawn.
+        error: its standard errors.
+        halves: the mean over classes in two halves of the population, shape `(2, S)`.
+        count: samples of each class.
+        right: how many of them are classified as what was asked for.
+        centre: mean styles of each class, shape `(K, S)`.
+        spread: standard deviation of each style within its class.
+        low: the smallest value of each style in the population.
+        high: the largest.
+        kept: styles of some samples, at most so many of each kind, for histograms.
+        kept_right: which of those are classified rightly.
+        kept_y: their classes.
+    """
+
+    mean: Float[Tensor, "K S"]
+    error: Float[Tensor, "K S"]
+    halves: Float[Tensor, "2 S"]
+    count: Int[Tensor, " K"]
+    right: Int[Tensor, " K"]
+    centre: Float[Tensor, "K S"]
+    spread: Float[Tensor, " S"]
+    low: Float[Tensor, " S"]
+    high: Float[Tensor, " S"]
+    kept: Float[Tensor, "M S"]
+    kept_right: Bool[Tensor, " M"]
+    kept_y: Int[Tensor, " M"]
+
+    @property
+    def overall(self) -> Float[Tensor, " S"]:
+        """The mean gradient over all classes, each counting the same."""
+        return self.mean[self.count > 0].mean(dim=0)
+
+    @property
+    def overall_error(self) -> Float[Tensor, " S"]:
+        """Its standard errors."""
+        drawn = self.error[self.count > 0]
+        return drawn.square().sum(dim=0).sqrt() / len(drawn)
+
+    def effect(self, label: int | None = None) -> Float[Tensor, " S"]:
+        """Return the change of the score per standard deviation of each style, of one class or over all."""
+        return (self.overall if label is None else self.mean[label]) * self.spread
+
+    def ranking(self, label: int | None = None) -> Int[Tensor, " S"]:
+        """Return the styles in the order of the size of their effect, the largest first."""
+        return self.effect(label).abs().argsort(descending=True, stable=True)
+
+
+class _Sums:
+    """Sums over the samples of each class, in double precision."""
+
+    def __init__(self, classes: int, dim: int) -> None:
+        self.n = torch.zeros(classes, dtype=torch.int64)
+        self.right = torch.zeros(classes, dtype=torch.int64)
+        self.gradient, self.gradient_squares, self.style, self.style_squares = (
+            torch.zeros(classes, dim, dtype=torch.float64) for _ in range(4)
+        )
+        self.halves = torch.zeros(2, classes, dim, dtype=torch.float64)
+        self.low, self.high = torch.full((dim,), torch.inf), torch.full((dim,), -torch.inf)
+
+    def add(self, samples: StyleSamples, gradient: Tensor, right: Tensor) -> None:
+        """Add a batch."""
+        y, g, s = samples.y, gradient.double(), samples.s.double()
+        # Every second sample of each class is of the second half.
+        ranks = torch.empty_like(y)
+        for label in y.unique().tolist():
+            rows = y == label
+            ranks[rows] = torch.arange(int(rows.sum())) + int(self.n[label])
+        for half in range(2):
+            rows = ranks % 2 == half
+            self.halves[half].index_add_(0, y[rows], g[rows])
+        self.n.index_add_(0, y, torch.ones_like(y))
+        self.right.index_add_(0, y, right.long())
+        self.gradient.index_add_(0, y, g)
+        self.gradient_squares.index_add_(0, y, g.square())
+        self.style.index_add_(0, y, s)
+        self.style_squares.index_add_(0, y, s.square())
+        self.low = torch.minimum(self.low, samples.s.amin(dim=0))
+        self.high = torch.maximum(self.high, samples.s.amax(dim=0))
+
+
+def measure_influence(
+    classifier: Classifier,
+    generator: StyleGenerator,
+    n: int,
+    *,
+    rng: torch.Generator,
+    score: ScoreName = "logit-margin",
+    gradients: bool = True,
+) -> Influence:
+    """Draw `n` samples and average the gradient of the true class's score in the styles.
+
+    Memory does not grow with `n`: sums are kept, and styles of a bounded number of samples.
+
+    Args:
+        classifier: what is explained.
+        generator: as `require_class_styles` returns it.
+        n: samples, shared out evenly among the classes.
+        rng: draws them.
+        score: of the true class, a key of `STYLE_SCORES`.
+        gradients: take the classifier's; false takes finite differences, of a tenth of each style's deviation.
+    """
+    space = generator.condition_space
+    assert space is not None, "checked at the border"
+    sums = _Sums(space.num_classes, generator.style_dim)
+    kept: list[StyleSamples] = []
+    kept_right: list[Tensor] = []
+    room = {True: _KEPT, False: _KEPT}
+    step = _steps(generator, rng) if not gradients else torch.empty(0)
+    for samples in style_batches(generator, n, rng=rng):
+        if gradients:
+            gradient, logits = gradient_of(classifier, generator, samples, score)
+        else:
+            gradient, logits = difference_of(classifier, generator, samples, score, step)
+        right = logits.argmax(dim=1) == samples.y
+        sums.add(samples, gradient, right)
+        for kind in (True, False):
+            rows = (right == kind).nonzero()[:, 0][: room[kind]]
+            room[kind] -= len(rows)
+            kept.append(samples[rows])
+            kept_right.append(right[rows])
+    count = sums.n[:, None].double()
+    mean = sums.gradient / count
+    variance = (sums.gradient_squares / count - mean.square()).clamp_min(0) * count / (count - 1)
+    centre = sums.style / count
+    drawn = sums.n > 0
+    within = (sums.style_squares - count * centre.square().nan_to_num())[drawn].sum(dim=0) / max(
+        1, n - int(drawn.sum())
+    )
+    halves = torch.stack([(each / (count / 2))[drawn].mean(dim=0) for each in sums.halves])
+    return Influence(
+        mean=mean.float(),
+        error=(variance / count).sqrt().float(),
+        halves=halves.float(),
+        count=sums.n,
+        right=sums.right,
+        centre=centre.float(),
+        spread=within.clamp_min(0).sqrt().float(),
+        low=sums.low,
+        high=sums.high,
+        kept=torch.cat([each.s for each in kept]),
+        kept_right=torch.cat(kept_right),
+        kept_y=torch.cat([each.y for each in kept]),
+    )
+
+
+def _steps(generator: StyleGenerator, rng: torch.Generator) -> Float[Tensor, " S"]:
+    """Return a tenth of the deviation of each style within its class."""
+    samples = list(style_batches(generator, 1000, rng=rng))
+    s, y = torch.cat([each.s for each in samples]), torch.cat([each.y for each in samples])
+    centred = torch.cat([s[y == label] - s[y == label].mean(dim=0) for label in y.unique().tolist()])
+    return 0.1 * centred.square().mean(dim=0).sqrt()
