@@ -212,7 +212,7 @@ class TestSampling:
         assert ConditionSpace(**space.config).config == space.config
 
     def test_whole_distributions_are_refused(self) -> None:
-        with pytest.raises(GeneratorError, match="takes whole distributions. Give conditions"):
+        with pytest.raises(GeneratorError, match=r"takes whole distributions\. Give conditions"):
             ConditionSpace(num_classes=2, score="vector").sample(1, rng=torch.Generator())
 
     def test_wrong_lengths_are_refused(self) -> None:
