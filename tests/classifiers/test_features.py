@@ -3,7 +3,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from failscape.classifiers import NETWORKS, Classifier, build_network, load_classifier, penultimate_features
+from failscape.classifiers import (
+    NETWORKS,
+    Classifier,
+    build_network,
+    classifier_features,
+    load_classifier,
+    penultimate_features,
+)
 from failscape.errors import ClassifierError
 
 SHAPE = (1, 8, 8)
@@ -101,3 +108,28 @@ def test_the_network_is_left_as_it_was_even_after_an_error() -> None:
     with pytest.raises(ClassifierError, match="Expected images of shape"):
         penultimate_features(classifier, torch.zeros(2, 1, 9, 9))
     assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("architecture", NETWORKS)
+def test_features_and_logits_of_one_call_have_gradients(architecture: str) -> None:
+    network = build_network(architecture, seed=0, image_shape=SHAPE, num_classes=3, width=8)
+    classifier = Classifier(network, image_shape=SHAPE, temperature=2.0)
+    x = images().requires_grad_()
+    features, logits = classifier_features(classifier, x)
+    assert torch.allclose(features, penultimate_features(classifier, x), atol=1e-6)
+    assert torch.allclose(logits, classifier(x), atol=1e-6)
+
+    # The gradient of the logits is that of the features, sent through the last layer.
+    head = last_linear(classifier).weight[1].expand(len(x), -1) / 2
+    (through,) = torch.autograd.grad(features, x, head, retain_graph=True)
+    (straight,) = torch.autograd.grad(logits[:, 1].sum(), x)
+    assert straight.abs().max() > 0
+    assert torch.allclose(through, straight, atol=1e-6)
+
+
+def test_the_logits_that_stand_in_have_gradients() -> None:
+    classifier = Classifier(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), image_shape=SHAPE)
+    x = images().requires_grad_()
+    features, logits = classifier_features(classifier, x)
+    assert torch.equal(features, logits)
+    assert torch.autograd.grad(features.sum(), x)[0].abs().max() > 0

@@ -2,7 +2,7 @@
 
 from failscape.classifiers.calibration import fit_temperature
 from failscape.classifiers.classifier import Classifier
-from failscape.classifiers.features import penultimate_features
+from failscape.classifiers.features import classifier_features, penultimate_features
 from failscape.classifiers.loading import EMBEDDED, load_classifier, save_classifier, save_with_temperature
 from failscape.classifiers.networks import NETWORKS, build_network
 from failscape.classifiers.uncertainty import SCORES, Score, class_logit, class_probability, entropy, margin
@@ -16,6 +16,7 @@ __all__ = [
     "build_network",
     "class_logit",
     "class_probability",
+    "classifier_features",
     "entropy",
     "fit_temperature",
     "load_classifier",
