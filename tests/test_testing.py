@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from failscape.classifiers import NETWORKS, Classifier, build_network
 from failscape.errors import ClassifierError
 from failscape.explain import METHODS, Method, Result, SympatheticExamples, SympatheticResult
-from failscape.figures import Figure, Plot
+from failscape.figures import Figure, Finding, Panel, Plot
 from failscape.generators import VAE, Autoencoder, Condition, ConditionSpace
 from failscape.testing import check_classifier, check_generator, check_method
 
@@ -304,6 +304,12 @@ class OtherResult(Honest):
     result_type: ClassVar[type[Result]] = METHODS["edge-cases"].result_type
 
 
+def shown(*values: float, label: str = "after", channels: int = 1, signed: bool = False) -> Finding:
+    """Return a finding with a plain panel of each value."""
+    panels = [Panel(label=label, pixels=torch.full((channels, 4, 4), value), signed=signed) for value in values]
+    return Finding(sentence="It fails.", panels=panels)
+
+
 class TestCheckMethod:
     @pytest.fixture
     def world(self) -> tuple[Classifier, VAE, Tensor, Tensor]:
@@ -342,6 +348,19 @@ class TestCheckMethod:
             ("table", pa.table({"id": ["0", "1"]}), "a row for each id, but got 2 of 3"),
             ("figures", [Plot(name="a", title="", caption="", draw=nn.Identity())], "a title and a caption"),
             ("figures", [Figure(name="a", title="t", caption="c")] * 2, "to have different names"),
+            ("findings", [Finding(sentence="It fails")], "a sentence that ends with a full stop, but got 'It fails'"),
+            ("findings", [Finding(sentence="It fails.")] * 2 + [Finding(sentence=" .")], r"full stop, but got ' \.'"),
+            ("findings", [shown(*[0.5] * 7)], "to have up to 6 panels, but got 7"),
+            ("findings", [shown(0.5, label=" ")], "each panel of a finding of Honest to have a label"),
+            ("findings", [shown(0.5, channels=2)], r"shape \(C, H, W\), C 1 or 3, but got \(2, 4, 4\)"),
+            ("findings", [shown(0.0, 1.0), shown(1.01)], "'after' .* from 0 to 1, but got values from 1.01 to 1.01"),
+            ("findings", [shown(-0.1)], "values from 0 to 1, but got values from -0.1"),
+            (
+                "findings",
+                [shown(-1.0, signed=True), shown(-1.1, signed=True)],
+                "from -1 to 1, but got values from -1.1",
+            ),
+            ("findings", [shown(float("nan"))], "values from 0 to 1, but got values from nan"),
         ],
     )
     def test_a_result_without_an_account_is_named(

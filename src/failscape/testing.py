@@ -18,7 +18,7 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.errors import ClassifierError, FailscapeError, GeneratorError, ImageError, LabelError
 from failscape.explain import Method, Result, Verification, to_8_bits
-from failscape.figures import Plot
+from failscape.figures import Finding, Plot
 from failscape.generators import (
     FAMILIES,
     Autoencoder,
@@ -40,6 +40,8 @@ _TOLERANCE = 1e-3
 _GRADIENT_TOLERANCE = 0.1
 # A summary key may carry these, for the interval of a rate or a mean and its number of observations.
 _SUFFIXES = ("_low", "_high", "_n")
+# Pictures beside a sentence: more would not be seen at a glance.
+_MOST_PANELS = 6
 
 Network = Callable[..., Tensor]
 
@@ -156,8 +158,8 @@ def check_method(
     """Check that a method and its result keep the contract that executors, reports and studies rely on.
 
     The result must be what the classifier says of its 8-bit images, follow `rng` and nothing else, not be guided
-    by the oracle, save and load without a difference, define every number, and draw its figures. Bad input must be
-    refused; images and labels must not be written to.
+    by the oracle, save and load without a difference, define every number, draw its figures, and tell its findings
+    in whole sentences with pictures. Bad input must be refused; images and labels must not be written to.
 
     Args:
         method: any; it is run twice.
@@ -391,6 +393,36 @@ def _check_account(result: Result, name: str) -> None:
         )
         if isinstance(figure, Plot):
             figure.draw()
+    for finding in result.findings:
+        _check_finding(finding, name)
+
+
+def _check_finding(finding: Finding, name: str) -> None:
+    sentence = finding.sentence
+    _promise(
+        len(sentence) > 1 and sentence == sentence.strip() and sentence.endswith("."),
+        f"each finding of {name} to be a sentence that ends with a full stop",
+        f"{sentence!r}",
+    )
+    _promise(
+        len(finding.panels) <= _MOST_PANELS,
+        f"each finding of {name} to have up to {_MOST_PANELS} panels",
+        f"{len(finding.panels)}",
+    )
+    for panel in finding.panels:
+        what, pixels = f"the panel {panel.label!r} of a finding of {name}", panel.pixels
+        lowest = -1 if panel.signed else 0
+        _promise(bool(panel.label.strip()), f"each panel of a finding of {name} to have a label", f"{panel.label!r}")
+        _promise(
+            pixels.ndim == 3 and len(pixels) in (1, 3) and pixels.numel() > 0,
+            f"{what} to be of shape (C, H, W), C 1 or 3",
+            f"{tuple(pixels.shape)}",
+        )
+        _promise(
+            bool(pixels.isfinite().all()) and lowest <= float(pixels.min()) and float(pixels.max()) <= 1,
+            f"{what} to hold values from {lowest} to 1",
+            f"values from {float(pixels.min()):.3g} to {float(pixels.max()):.3g}",
+        )
 
 
 def _first_difference(one: Result, other: Result, but: str = "") -> str:

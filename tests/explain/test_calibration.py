@@ -89,6 +89,36 @@ def test_the_result_says_which_mistakes_it_shows(result: CalibrationResult) -> N
     assert right.figures[1].cases[0].verdict.startswith("Failed")
 
 
+def test_the_finding_says_whether_the_classifier_is_too_sure(
+    world: Any, sharp: Classifier, result: CalibrationResult
+) -> None:
+    x, y = world.images.x, world.images.y
+    rows = measured(len(x))
+    sure = sharp.probs(x[rows]).amax(dim=1).mean().item()
+    right = (sharp.predict(x[rows]) == y[rows]).double().mean().item()
+    (finding,) = result.findings
+    assert finding.sentence.startswith("It is too sure of itself: on average ")
+    shares = [float(share) / 100 for share in re.findall(r"([\d.]+)\N{NO-BREAK SPACE}%", finding.sentence)]
+    assert shares == pytest.approx([sure, right], abs=6e-4)
+    assert finding.sentence.endswith("of 5,000 images; here are the mistakes that it is surest of.")
+    assert len(finding.panels) == 4
+    assert torch.equal(finding.panels[0].pixels, result.images[0])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "judgement"),
+    [
+        (8.0, "It is right more often than it believes: "),
+        (1.1, "On the whole it is about as often right as it is sure"),
+    ],
+)
+def test_the_finding_says_whether_it_is_modest_or_honest(world: Any, temperature: float, judgement: str) -> None:
+    x, y = world.images.x[:2000], world.images.y[:2000]
+    classifier = world.classifier.with_temperature(temperature)
+    result = Calibration()(classifier, world.ten, x, y, rng=torch.Generator().manual_seed(0))
+    assert result.findings[0].sentence.startswith(judgement)
+
+
 def test_a_classifier_without_a_mistake_has_a_diagram_and_an_empty_table(world: Any, tmp_path: Path) -> None:
     x = world.images.x[:40]
     y = world.classifier.predict(x)
@@ -96,6 +126,7 @@ def test_a_classifier_without_a_mistake_has_a_diagram_and_an_empty_table(world: 
     assert result.summary["accuracy"] == 1
     assert [figure.name for figure in result.figures] == ["reliability"]
     assert result.table.num_rows == 0
+    assert result.findings[0].panels == ()
     result.save(tmp_path)
     assert load_result(tmp_path).summary == result.summary
 

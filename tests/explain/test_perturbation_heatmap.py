@@ -48,6 +48,16 @@ class TestHandmade:
         assert torch.allclose(result.signed, torch.tensor([[0.4, 0.0], [0.05, 0.0]]))
         assert torch.allclose(result.heatmap, torch.tensor([[0.4, 0.4], [0.05, 0.0]]))
 
+    def test_the_finding_says_where_and_how_much(self) -> None:
+        (finding,) = handmade().findings
+        assert finding.sentence == (
+            "Half of all that is changed to put 2 images right falls on 50\N{NO-BREAK SPACE}% of the picture's area; "
+            "the pixel that stands out most changes 4.0 times as much as it would by chance."
+        )
+        change, region = (panel.pixels for panel in finding.panels)
+        assert torch.allclose(change, torch.tensor([[[0.4, 0.0], [0.05, 0.0]]]))
+        assert region.tolist() == [[[1, 1], [0, 0]]]
+
     def test_the_region_is_the_smallest_that_holds_its_share(self) -> None:
         result = handmade()
         assert result.region(0.4).sum() == 1

@@ -72,6 +72,38 @@ class TestTruths:
         assert handmade(confidence=0.5).success.tolist() == [True, True] + [False] * 4
         assert handmade(confidence=0.75).reasons[1] == ROUNDING
 
+    def test_findings_tell_of_the_middle_case_and_of_what_the_oracle_does_not_see(self) -> None:
+        first, second = handmade().findings
+        assert first.sentence == (
+            "A change to the picture puts right 2 of 6 images (33.3\N{NO-BREAK SPACE}%) that it took for another class "
+            "than wanted; half of them need no more than is shown here, a change of length 1."
+        )
+        assert [panel.label.replace("\N{NO-BREAK SPACE}", " ") for panel in first.panels] == [
+            "before: a (70 %)",
+            "the change",
+            "after: b (50 %)",
+        ]
+        assert "sees the class wanted in 1 of the 2 images that were put right; where it does not" in second.sentence
+        assert second.panels[2].label == first.panels[2].label, "the other of the two has the oracle's word"
+        (alone,) = handmade(oracle=False).findings
+        assert alone.sentence == first.sentence
+
+    def test_findings_do_not_count_what_was_right_before(self) -> None:
+        line = handmade().line.clone()
+        line[1:, 0] = torch.tensor([0.2, 0.7, 0.1])
+        finding, agreed = handmade(line=line, confidence=0.75).findings
+        assert "puts right the one image that" in finding.sentence
+        assert "at least 75\N{NO-BREAK SPACE}% sure" in finding.sentence
+        assert agreed.sentence.endswith("in 1 of the 1 images that were put right.")
+        assert agreed.panels == ()
+        line[0, 0] = line[1, 0]
+        assert handmade(line=line).findings == ()
+
+    def test_a_finding_says_so_where_nothing_was_put_right(self) -> None:
+        (finding,) = handmade(confidence=0.9).findings
+        assert finding.sentence.startswith("No change was found that puts right any of 6 images")
+        assert finding.panels == ()
+
     def test_every_failure_has_its_reason(self) -> None:
         assert handmade().reasons == REASONS
 

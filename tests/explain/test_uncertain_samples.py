@@ -215,6 +215,17 @@ def test_a_score_that_rises_in_between_fails_the_sweep() -> None:
     assert cases[1][0].verdict == "The confidence goes from 1.00 to 0.60, falling all the way."
 
 
+def test_the_finding_shows_a_series_that_falls_and_counts_them(off: UncertainResult) -> None:
+    falls = off.monotone()
+    (finding,) = off.findings
+    assert finding.sentence.endswith(f"in {int(falls.sum())} of {len(falls)} such series it falls all the way.")
+    assert finding.sentence.startswith("Led from sure to unsure, the picture of a ")
+    scores = [float(panel.label.split("(")[1].rstrip(")")) for panel in finding.panels]
+    assert scores == sorted(scores, reverse=True)
+    assert f"confidence from {scores[0]:.2f} to {scores[-1]:.2f};" in finding.sentence
+    assert len(finding.panels) == len(LEVELS)
+
+
 def test_only_the_classes_asked_for_are_drawn() -> None:
     result = explain(Flat(), UncertainSamples(per_class=3, rows=2, real_rows=2, levels=LEVELS, classes=("bright",)))
     assert set(result.asked.tolist()) == {1}

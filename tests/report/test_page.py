@@ -232,3 +232,62 @@ def test_the_same_run_gives_the_same_bytes(make_run, tmp_path):
 
 def test_a_gallery_of_170_cases_stays_small(make_run):
     assert write_report(make_run(toy_result(170))).stat().st_size < 12e6
+
+
+def first_page(run):
+    """Return the page up to the contents, which lead on to the details."""
+    html = write_report(run).read_text()
+    return Page(html.partition("<nav")[0]), html
+
+
+def test_findings_lead_each_with_its_pictures_and_the_way_to_its_step(make_run):
+    run = make_run(toy_result(6, sentences=("A1.", "A2 <b>&.")), toy_result(6), toy_result(6, sentences=("C1.",)))
+    page, html = first_page(run)
+    text = " ".join(page.text.split())
+    for before, after in pairwise(("What makes it fail", "A1.", "C1.", "A2 <b>&.", "The same in numbers", "66.7 %")):
+        assert text.index(before) < text.index(after)
+    links = [link["href"] for link in page.all("a") if (link["href"] or "").startswith("#s")]
+    assert links == ["#s1", "#s3", "#s1", "#s1", "#s2", "#s3"], "three sentences, then the numbers of all steps"
+    assert {link.removeprefix("#") for link in links} <= {a["id"] for _, a in Page(html).elements if "id" in a}
+    pictures = page.all("img")
+    assert [image["alt"] for image in pictures] == ["Picture 1 of 1, before: <9>"], "and no case beside them"
+    assert pictures[0]["class"] == "pixelated"
+    assert "loading" not in pictures[0], "what is on the first page is there when it is printed"
+
+
+def test_without_findings_the_summary_opens_as_before(make_run):
+    page, _ = first_page(make_run(toy_result(6)))
+    assert "What was found" in page.text
+    assert "What makes it fail" not in page.text
+    assert len(page.all("img")) == 3, "the case beside the summary"
+
+
+def test_what_is_missing_is_named_after_the_findings(make_run):
+    run = make_run(toy_result(3, sentences=("A1.",)), toy_result(3), toy_result(3), toy_result(3))
+    for i, (status, error) in enumerate([("failed", "Expected luck."), ("skipped", "No mistakes.")], start=2):
+        path = run / f"steps/0{i}-step-{i}/step.json"
+        write_json(path, read_json(path) | {"status": status, "error": error})
+    (run / "steps/04-step-4/result.json").unlink()
+    page, _ = first_page(run)
+    text = " ".join(page.text.split())
+    assert "Nothing is said here of Step 2. This step failed: Expected luck." in text
+    assert "Nothing is said here of Step 3. This step was skipped: No mistakes." in text
+    assert "Nothing is said here of Step 4. This step could not be read:" in text
+    assert text.count("Expected luck.") == 1, "the numbers do not repeat it"
+
+
+def test_findings_that_cannot_be_shown_do_not_cost_the_details(make_run, monkeypatch):
+    run = make_run(toy_result(3, sentences=("A1.",)), toy_result(3))
+
+    def broken(result):
+        if result.sentences:
+            return honest(result)
+        raise KeyError("lost")
+
+    honest = type(toy_result(1)).findings.fget
+    monkeypatch.setattr(type(toy_result(1)), "findings", property(broken))
+    page, html = first_page(run)
+    assert "Nothing is said here of Step 2. Its findings could not be shown: KeyError: 'lost'" in " ".join(
+        page.text.split()
+    )
+    assert len([d for d in Page(html).all("details") if (d.get("class") or "").startswith("case")]) == 6

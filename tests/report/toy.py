@@ -9,7 +9,7 @@ import torch
 
 from failscape.explain import Method, Result
 from failscape.explain.method import EIGHT_BITS, SHARED
-from failscape.figures import Case, Figure, Gallery, LatentPlane, Line, Panel, Plot, image_grid
+from failscape.figures import Case, Figure, Finding, Gallery, LatentPlane, Line, Panel, Plot, image_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,7 @@ class ToyResult(Result):
     originals: torch.Tensor = field(metadata=EIGHT_BITS)
     class_names: tuple[str, ...] = field(metadata=SHARED)
     broken: bool
+    sentences: tuple[str, ...]
 
     @property
     def summary(self) -> dict[str, float]:
@@ -44,6 +45,20 @@ class ToyResult(Result):
             definitions=self.definitions,
         )  # fmt: skip
         return [plot, gallery]
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        return [
+            Finding(
+                sentence=sentence,
+                panels=[
+                    Panel(label="before: <9>", pixels=self.originals[i]),
+                    Panel(label="change", pixels=self.images[i] - self.originals[i], signed=True),
+                    Panel(label="after: 4", pixels=self.images[i]),
+                ][:i],
+            )
+            for i, sentence in enumerate(self.sentences)
+        ]
 
     def _draw(self) -> Any:
         return image_grid(self.images[:1, None])
@@ -83,7 +98,13 @@ class Toy(Method[ToyResult]):
         return toy_result(len(x))
 
 
-def toy_result(count: int, names: tuple[str, ...] = ("four", "nine", "two"), *, broken: bool = False) -> ToyResult:
+def toy_result(
+    count: int,
+    names: tuple[str, ...] = ("four", "nine", "two"),
+    *,
+    broken: bool = False,
+    sentences: tuple[str, ...] = (),
+) -> ToyResult:
     rng = torch.Generator().manual_seed(0)
     images, originals = torch.randint(0, 256, (2, count, 1, 28, 28), generator=rng) / 255
-    return ToyResult(images=images, originals=originals, class_names=names, broken=broken)
+    return ToyResult(images=images, originals=originals, class_names=names, broken=broken, sentences=sentences)

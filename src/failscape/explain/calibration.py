@@ -12,7 +12,7 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.errors import DataError
 from failscape.explain.method import SHARED, Method, Result
-from failscape.figures import Case, Figure, Gallery, Panel, Plot, reliability_diagram
+from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, percent, reliability_diagram
 from failscape.generators import Generator
 from failscape.metrics import Reliability, rate
 from failscape.training.temperature import fit_and_measure
@@ -178,6 +178,33 @@ class CalibrationResult(Result):
             definitions=_DEFINITIONS,
         )
         return [plot, gallery]
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """Whether the classifier is as often right as it is sure, and the mistakes that it is surest of."""
+        accuracy, before = rate(self.right), self.reliabilities[0]
+        sure = float((before.count * before.confidence.nan_to_num()).sum() / before.count.sum())
+        if sure > accuracy.high:
+            judgement = "It is too sure of itself"
+        elif sure < accuracy.low:
+            judgement = "It is right more often than it believes"
+        else:
+            judgement = "On the whole it is about as often right as it is sure"
+        sentence = (
+            f"{judgement}: on average {percent(sure)} sure, and right in {percent(accuracy.value)} of "
+            f"{accuracy.n:,} images"
+        )
+        shown = self.mistaken.nonzero()[:, 0].tolist()[:4]
+        if not shown:
+            return (Finding(sentence=sentence + "."),)
+        assert self.verification is not None
+        panels = []
+        for row in shown:
+            probs, label = self.verification.probs[row], self.class_names[int(self.labels[row])]
+            said = f"{self.class_names[int(probs.argmax())]} ({percent(float(probs.max()))})"
+            panels.append(Panel(label=f"{label}, taken for {said}", pixels=self.images[row]))
+        here = "here is the mistake" if len(shown) == 1 else "here are the mistakes"
+        return (Finding(sentence=f"{sentence}; {here} that it is surest of.", panels=panels),)
 
     def _case(self, row: int) -> Case:
         assert self.verification is not None

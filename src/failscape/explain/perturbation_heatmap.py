@@ -13,7 +13,7 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.explain.method import SHARED, BatchedMethod, Result
 from failscape.explain.sympathetic import Mode, SympatheticExamples
-from failscape.figures import Figure, Plot, difference_map, image_grid
+from failscape.figures import Figure, Finding, Panel, Plot, difference_map, image_grid, percent
 from failscape.generators import Generator, require_autoencoder
 from failscape.metrics import rate
 
@@ -94,10 +94,9 @@ class HeatmapResult(Result):
         region = self.region()
         # Images that need no change leave the map empty: there is no region then.
         if region.any():
-            chance = _mean_map(self.chance[self.success].abs()).clamp_min(1e-6)
             summary["change"] = self.heatmap.mean().item()
             summary["region"] = region.float().mean().item()
-            summary["beyond_chance"] = (self.heatmap / chance)[region].max().item()
+            summary["beyond_chance"] = self._beyond_chance[region].max().item()
         return summary
 
     @property
@@ -138,6 +137,27 @@ class HeatmapResult(Result):
                 draw=self._draw_classes,
             ),
         ]
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """Where the images are changed."""
+        region = self.region()
+        if not region.any():
+            return ()
+        sentence = (
+            f"Half of all that is changed to put {int(self.success.sum()):,} images right falls on "
+            f"{percent(region.float().mean().item())} of the picture's area; the pixel that stands out "
+            f"most changes {self._beyond_chance[region].max().item():.1f} times as much as it would by chance."
+        )
+        panels = (
+            Panel(label="mean change", pixels=self.signed[None], signed=True),
+            Panel(label="that area, in white", pixels=region[None].float()),
+        )
+        return (Finding(sentence=sentence, panels=panels),)
+
+    @property
+    def _beyond_chance(self) -> Float[Tensor, "H W"]:
+        return self.heatmap / _mean_map(self.chance[self.success].abs()).clamp_min(1e-6)
 
     def _draw_classes(self) -> Drawing:
         maps, labels = [self.signed], [f"all ({int(self.success.sum())})"]

@@ -15,6 +15,7 @@ from failscape.explain.method import EIGHT_BITS, SHARED, Result
 from failscape.figures import (
     Case,
     Figure,
+    Finding,
     Gallery,
     LatentPlane,
     Line,
@@ -22,6 +23,7 @@ from failscape.figures import (
     Plot,
     histogram_pair,
     image_grid,
+    percent,
 )
 from failscape.metrics import Estimate, mean, rate
 
@@ -248,6 +250,40 @@ class SympatheticResult(Result):
         )
         return [*figures, gallery]
 
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """How much has to be added to what is taken for another class, and whether the oracle sees it too."""
+        wrong = self.probs_before.argmax(dim=1) != self.target
+        right = wrong & self.success
+        count, total = int(right.sum()), int(wrong.sum())
+        if total == 0:
+            return ()
+        sure = f", so that it is at least {percent(self.confidence)} sure" if self.confidence else ""
+        taken = "that it took for another class than wanted"
+        if count == 0:
+            return (Finding(sentence=f"No change was found that puts right any of {total:,} images {taken}{sure}."),)
+        middle = _middle(right, self.norm)
+        all_of_them = "the one image" if total == 1 else f"all {total:,} images"
+        some = f"{count:,} of {total:,} images ({percent(count / total)})"
+        need = "it needs what" if count == 1 else "half of them need no more than"
+        found = Finding(
+            sentence=f"A change to the picture puts right {all_of_them if count == total else some} {taken}{sure}; "
+            f"{need} is shown here, a change of length {self.norm[middle]:.2g}.",
+            panels=self._finding_panels(middle),
+        )
+        agrees = self.oracle_agrees
+        if agrees is None:
+            return (found,)
+        disputed = right & ~agrees
+        sentence = (
+            f"A second classifier, which judges and never guides, sees the class wanted in "
+            f"{int((right & agrees).sum()):,} of the {count:,} images that were put right"
+        )
+        if not disputed.any():
+            return (found, Finding(sentence=sentence + "."))
+        sentence += "; where it does not, as here, the change speaks to this classifier alone."
+        return (found, Finding(sentence=sentence, panels=self._finding_panels(_middle(disputed, self.norm))))
+
     def with_planes(
         self, classes: UInt8[Tensor, "N R R"], loss: Float[Tensor, "N R R"], extent: Float[Tensor, "N 4"]
     ) -> "SympatheticResult":
@@ -314,6 +350,15 @@ class SympatheticResult(Result):
             plane=self.plane(row),
         )
 
+    def _finding_panels(self, row: int) -> tuple[Panel, ...]:
+        before, after = self.probs_before[row], self._verified_probs[row]
+        said = [f"{self.class_names[int(p.argmax())]} ({percent(float(p.max()))})" for p in (before, after)]
+        return (
+            Panel(label=f"before: {said[0]}", pixels=self.originals[row]),
+            Panel(label="the change", pixels=self.images[row] - self.originals[row], signed=True),
+            Panel(label=f"after: {said[1]}", pixels=self.images[row]),
+        )
+
     def _verdict(self, row: int, reason: str) -> str:
         if reason:
             return f"Failed, {reason}: {_EXPLANATIONS[reason]}"
@@ -351,6 +396,12 @@ class SympatheticResult(Result):
             names=("oracle agrees", "oracle disagrees"),
             x_label="norm of the latent perturbation ‖ε‖ (latent units)",
         )
+
+
+def _middle(chosen: Bool[Tensor, " N"], norm: Float[Tensor, " N"]) -> int:
+    """Return which of the chosen rows has the median norm, of two in the middle the smaller."""
+    rows = chosen.nonzero()[:, 0]
+    return int(rows[norm[rows].argsort(stable=True)[(len(rows) - 1) // 2]])
 
 
 def _spread(name: str, estimate: Estimate) -> dict[str, float]:

@@ -13,7 +13,17 @@ from torch import Tensor
 
 from failscape.classifiers import SCORES
 from failscape.explain.method import EIGHT_BITS, SHARED, Result
-from failscape.figures import Case, Figure, Gallery, Line, Panel, Plot, image_grid, requested_against_obtained
+from failscape.figures import (
+    Case,
+    Figure,
+    Finding,
+    Gallery,
+    Line,
+    Panel,
+    Plot,
+    image_grid,
+    requested_against_obtained,
+)
 from failscape.generators.condition import VECTOR
 from failscape.metrics import Estimate, mean, quantile_bands, rank_correlation, rate
 
@@ -212,6 +222,28 @@ class UncertainResult(Result):
         return figures
 
     @property
+    def findings(self) -> Sequence[Finding]:
+        """What becomes of a picture as the classifier gets less sure of it."""
+        assert self.verification is not None
+        falls = self.monotone()
+        fell = falls.nonzero()[:, 0].tolist()
+        # Of what falls all the way, the series in which the oracle, too, sees the class longest.
+        number = max(fell or range(len(falls)), key=lambda number: self._agreement(SWEEP, number))
+        rows = (self.of(SWEEP) & (self.row == number)).nonzero()[:, 0]
+        shown = rows[torch.linspace(0, len(rows) - 1, min(6, len(rows))).round().long()]
+        scores, predictions = self.obtained[rows], self.verification.prediction[shown].tolist()
+        wanted = self.class_names[int(self.asked[rows[0]])]
+        sentence = (
+            f"Led from {self._way}, the picture of a {wanted} takes the classifier's {self._name} from "
+            f"{scores[0]:.2f} to {scores[-1]:.2f}; in {len(fell):,} of {len(falls):,} such series it falls all the way."
+        )
+        panels = [
+            Panel(label=f"{self.class_names[k]} ({score:.2f})", pixels=self.images[row])
+            for k, score, row in zip(predictions, self.obtained[shown].tolist(), shown.tolist(), strict=True)
+        ]
+        return (Finding(sentence=sentence, panels=panels),)
+
+    @property
     def _name(self) -> str:
         return {"true-class": "true-class probability", VECTOR: "confidence"}.get(self.score, self.score)
 
@@ -228,6 +260,11 @@ class UncertainResult(Result):
     def _levels(self, part: int) -> int:
         first = self.row[self.of(part)] == 0
         return int(first.sum())
+
+    def _agreement(self, part: int, number: int) -> int:
+        """On how many images of a sweep the oracle sees the class asked for; 0 without an oracle."""
+        agrees = self.oracle_agrees
+        return 0 if agrees is None else int(agrees[self.of(part) & (self.row == number)].sum())
 
     def _draw_grid(self) -> Drawing:
         assert self.verification is not None
@@ -290,7 +327,7 @@ class UncertainResult(Result):
         numbers = {"largest miss": f"{float((requested - obtained).abs().max()):.3f}"}
         if self.verification.oracle_probs is not None and self.oracle_agrees is not None:
             curves[f"{class_name}, oracle"] = self.verification.oracle_probs[rows, wanted].flip(0)
-            numbers["oracle agrees"] = f"{int(self.oracle_agrees[rows].sum())} of {len(rows)}"
+            numbers["oracle agrees"] = f"{self._agreement(part, number)} of {len(rows)}"
         first, last = obtained[0].item(), obtained[-1].item()
         verdict = f"The {self._name} goes from {first:.2f} to {last:.2f}, " + (
             "falling all the way." if falls else "but not evenly: it rises in between."

@@ -2,9 +2,11 @@
 
 from failscape.figures.colours import diverging
 from failscape.figures.curves import curves_with_bands, histogram_pair, rate_bars
-from failscape.figures.figure import Case, Figure, Finding, Gallery, LatentPlane, Line, Panel, Plot
+from failscape.figures.effects import effect_matrix, histogram_grid, signed_effects
+from failscape.figures.figure import Case, Figure, Finding, Gallery, LatentPlane, Line, Panel, Plot, percent
 from failscape.figures.files import png_bytes, save_plot
 from failscape.figures.grids import difference_map, image_grid
+from failscape.figures.multiples import small_multiples
 from failscape.figures.planes import latent_plane
 from failscape.figures.reliability import reliability_diagram
 from failscape.figures.requests import requested_against_obtained
@@ -22,13 +24,18 @@ __all__ = [
     "curves_with_bands",
     "difference_map",
     "diverging",
+    "effect_matrix",
+    "histogram_grid",
     "histogram_pair",
     "house_style",
     "image_grid",
     "latent_plane",
+    "percent",
     "png_bytes",
     "rate_bars",
     "reliability_diagram",
     "requested_against_obtained",
     "save_plot",
+    "signed_effects",
+    "small_multiples",
 ]

@@ -138,8 +138,14 @@ class Finding:
 
     Attributes:
         sentence: complete, in plain words, with its number, such as "Noise makes it fail: …".
-        panels: one to six pictures, from left to right, each with what the classifier says in its label.
+        panels: up to six pictures, from left to right, each with what the classifier says in its label.
     """
 
     sentence: str
     panels: Sequence[Panel] = ()
+
+
+def percent(share: float) -> str:
+    """Write a share as a sentence bears it, such as "97.5 %"; only none and all are 0 % and 100 %."""
+    shown = min(max(100 * share, 0.1), 99.9) if 0 < share < 1 else 100 * share
+    return f"{shown:.3g}\N{NO-BREAK SPACE}%"

@@ -132,8 +132,7 @@ def _most_telling(cases: Sequence[Case]) -> list[Case]:
 
 
 def _view_case(case: Case, class_names: Sequence[str], quantities: Sequence[str], glossary: Glossary) -> CaseView:
-    signed = [panel.pixels for panel in case.panels if panel.signed]
-    scale = symmetrical_scale(*signed) if signed else 1.0
+    scale = signed_scale(case.panels)
     columns, bars = _bars(case, class_names)
     panels = _view_panels(case, scale, glossary)
     return CaseView(
@@ -143,9 +142,9 @@ def _view_case(case: Case, class_names: Sequence[str], quantities: Sequence[str]
         good=case.good,
         panels=panels,
         wide=len(panels) > _MOST_IN_A_CARD,
-        across=(_side_by_side(len(panels), _MOST_IN_A_ROW), _side_by_side(len(panels), _MOST_IN_A_CARD)),
-        change=scale if signed else 0.0,
-        scale=f"{scale:.2g}" if signed else "",
+        across=(side_by_side(len(panels), _MOST_IN_A_ROW), side_by_side(len(panels), _MOST_IN_A_CARD)),
+        change=scale,
+        scale=f"{scale:.2g}" if scale else "",
         columns=columns,
         bars=bars,
         numbers=[(glossary.term(name), text) for name, text in case.numbers.items()],
@@ -155,28 +154,8 @@ def _view_case(case: Case, class_names: Sequence[str], quantities: Sequence[str]
     )
 
 
-def _view_panels(case: Case, scale: float, glossary: Glossary) -> list[PanelView]:
-    """Return the pictures from left to right, those that stand under another as part of that one."""
-    views: list[PanelView] = []
-    before: Panel | None = None
-    for panel in case.panels:
-        view = _view_panel(panel, case, scale, glossary)
-        if before is not None and panel.signed and not before.signed and panel.label == before.label:
-            views[-1] = replace(views[-1], below=view)
-        else:
-            views.append(view)
-        before = panel
-    return views
-
-
-def _side_by_side(count: int, most: int) -> int:
-    """Return how many of `count` pictures to set in a row, at most so many, that all rows are about as long."""
-    rows = max(1, math.ceil(count / most))
-    return math.ceil(count / rows)
-
-
-def _view_panel(panel: Panel, case: Case, scale: float, glossary: Glossary) -> PanelView:
-    alt = f"{panel.label} of image {case.id}"
+def view_panel(panel: Panel, alt: str, scale: float, glossary: Glossary) -> PanelView:
+    """Encode a picture; `alt` is its text, to which a signed one adds how much was removed and added."""
     if panel.signed:
         low, high = float(panel.pixels.min()), float(panel.pixels.max())
         alt += f": at most {max(0.0, -low):.2f} removed and {max(0.0, high):.2f} added"
@@ -186,6 +165,32 @@ def _view_panel(panel: Panel, case: Case, scale: float, glossary: Glossary) -> P
         alt=alt,
         pixelated=max(panel.pixels.shape[-2:]) < 128,
     )
+
+
+def signed_scale(panels: Sequence[Panel]) -> float:
+    """Return the value that gets the full colour in all signed pictures, 0 if there is none."""
+    signed = [panel.pixels for panel in panels if panel.signed]
+    return symmetrical_scale(*signed) if signed else 0.0
+
+
+def side_by_side(count: int, most: int) -> int:
+    """Return how many of `count` pictures to set in a row, at most so many, that all rows are about as long."""
+    rows = max(1, math.ceil(count / most))
+    return math.ceil(count / rows)
+
+
+def _view_panels(case: Case, scale: float, glossary: Glossary) -> list[PanelView]:
+    """Return the pictures from left to right, those that stand under another as part of that one."""
+    views: list[PanelView] = []
+    before: Panel | None = None
+    for panel in case.panels:
+        view = view_panel(panel, f"{panel.label} of image {case.id}", scale, glossary)
+        if before is not None and panel.signed and not before.signed and panel.label == before.label:
+            views[-1] = replace(views[-1], below=view)
+        else:
+            views.append(view)
+        before = panel
+    return views
 
 
 def _bars(case: Case, class_names: Sequence[str]) -> tuple[list[str], list[tuple[str, list[tuple[float, str]]]]]:

@@ -11,17 +11,19 @@ import jinja2
 import numpy as np
 import pyarrow as pa
 
+from failscape.explain import Result
 from failscape.figures import Figure, Gallery, Plot, diverging
 from failscape.figures.files import drawing_bytes
 from failscape.report import drawings
 from failscape.report.drawings import data_uri
+from failscape.report.first_page import FindingView, choose_findings, view_findings
 from failscape.report.gallery import CaseView, GalleryView, view_gallery
 from failscape.report.run import Run, Step, read_run
 from failscape.report.wording import Glossary, Row, Term, interval, measured, number, readable, summary_rows
 from failscape.storage import write_bytes
 
 _MOST_ROWS = 500
-_MOST_FINDINGS = 6
+_MOST_SUMMARIES = 6
 # Above this an SVG with many pictures or points weighs more than its PNG and opens more slowly.
 _LARGEST_SVG = 250_000
 # Pixels of a PNG, 6¼ inches: shrunk to a narrow screen, the text in a wider plot could not be read.
@@ -49,11 +51,18 @@ class FigureView:
 @final
 @dataclass(frozen=True, kw_only=True)
 class StepView:
-    """A step laid out for the page."""
+    """A step laid out for the page.
+
+    Attributes:
+        problem: why there is no result, as a sentence, or nothing.
+        missing: why the first page says nothing of this step, if it should.
+    """
 
     id: str
     title: str
     problem: str
+    missing: str
+    findings: list[FindingView]
     facts: list[tuple[str, str]]
     settings: list[tuple[str, str]]
     rows: list[Row]
@@ -85,6 +94,9 @@ def write_report(run: Path) -> Path:
     """
     content = read_run(run)
     steps = [_view_step(step, f"s{i}") for i, step in enumerate(content.steps, start=1)]
+    findings = choose_findings([step.findings for step in steps])
+    # Where findings lead, they are followed by what is missing.
+    told = [step for step in steps if not findings or not step.problem]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("failscape.report", "templates"),
         autoescape=True,
@@ -96,7 +108,9 @@ def write_report(run: Path) -> Path:
         run=content,
         title=_title(content),
         facts=_facts(content),
-        findings=steps[:_MOST_FINDINGS],
+        findings=findings,
+        summaries=told[:_MOST_SUMMARIES],
+        more=len(told[_MOST_SUMMARIES:]),
         exemplar=_exemplar(steps),
         steps=steps,
         claims=[_view_claim(claim) for claim in content.claims],
@@ -123,6 +137,8 @@ def _view_step(step: Step, prefix: str) -> StepView:
         "id": prefix,
         "title": step.title,
         "problem": step.problem,
+        "missing": step.problem,
+        "findings": [],
         "facts": facts,
         "settings": [(readable(k), number(v)) for k, v in settings.items()] if isinstance(settings, dict) else [],
         "rows": [],
@@ -143,10 +159,13 @@ def _view_step(step: Step, prefix: str) -> StepView:
         ]
     except Exception as error:  # noqa: BLE001 - one broken result must not cost the reader all the others
         problem = f"This step could not be read: {type(error).__name__}: {error}"
-        return StepView(**view | {"problem": problem})
+        return StepView(**view | {"problem": problem, "missing": problem})
+    findings, missing = _view_findings(step.result, prefix, step.title)
     return StepView(
         **view
         | {
+            "missing": missing,
+            "findings": findings,
             "rows": rows,
             "glossary": glossary,
             "figures": figures,
@@ -155,6 +174,14 @@ def _view_step(step: Step, prefix: str) -> StepView:
             "table_left_out": len(table) - len(cells),
         }
     )
+
+
+def _view_findings(result: Result, prefix: str, title: str) -> tuple[list[FindingView], str]:
+    """Return the findings of a step, or why there are none that can be shown."""
+    try:
+        return view_findings(result.findings, prefix, title), ""
+    except Exception as error:  # noqa: BLE001 - the details of the step can be read all the same
+        return [], f"Its findings could not be shown: {type(error).__name__}: {error}"
 
 
 def _defined(definitions: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
