@@ -18,6 +18,8 @@ ScoreName = Literal["logit-margin", "probability", "log-probability"]
 
 # Styles of so many samples of each kind are kept for histograms, however many are drawn.
 _KEPT = 5000
+# Of finite differences two images a style are drawn for each sample.
+DIFFERENCE_SAMPLES = 200
 # Images that go through generator and classifier at once where no gradients are taken.
 _CHUNK = 500
 
@@ -242,6 +244,13 @@ def measure_influence(
         kept_right=torch.cat(kept_right),
         kept_y=torch.cat([each.y for each in kept]),
     )
+
+
+def influence_for(classifier: Classifier, generator: StyleGenerator, n: int, *, rng: torch.Generator) -> Influence:
+    """Return the influence over `n` samples, by gradients, or over a few by differences if there are no gradients."""
+    if classifier.differentiable:
+        return measure_influence(classifier, generator, n, rng=rng)
+    return measure_influence(classifier, generator, min(n, DIFFERENCE_SAMPLES), rng=rng, gradients=False)
 
 
 def _steps(generator: StyleGenerator, rng: torch.Generator) -> Float[Tensor, " S"]:

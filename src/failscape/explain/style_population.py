@@ -106,3 +106,12 @@ def images_of(
         shared = noise is None or len(noise) == 1
         parts.append(generator.synthesize(s[rows], noise if noise is None or shared else noise[rows]))
     return torch.cat(parts) if parts else torch.empty(0, *generator.image_shape)
+
+
+def layer_name(generator: StyleGenerator, dimension: int) -> str:
+    """Return in words to which layer a style belongs, such as "layer 3, convolution, 14 × 14"."""
+    for index, layer in enumerate(generator.style_layers, start=1):
+        if layer.start <= dimension < layer.stop:
+            height, width = layer.resolution
+            return f"layer {index}, {layer.kind}, {height} × {width}"
+    raise AssertionError(f"style {dimension} belongs to no layer")

@@ -26,6 +26,10 @@ class Estimate:
     high: float
     n: int
 
+    def named(self, key: str) -> dict[str, float]:
+        """Return the estimate as a result's summary holds it: KEY, KEY_low, KEY_high and KEY_n."""
+        return {key: self.value, f"{key}_low": self.low, f"{key}_high": self.high, f"{key}_n": float(self.n)}
+
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
 

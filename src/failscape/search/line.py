@@ -17,13 +17,15 @@ class Crossing:
         outside: the last point found not valid, `(M, D)`; the origin itself is taken for one.
         inside: the first point found valid.
         score: the score of `inside`.
-        found: whether any point of the scan was valid; elsewhere the other fields mean nothing.
+        found: whether any point of the scan was valid; elsewhere the fields above mean nothing.
+        highest: the highest score of the scan, valid or not.
     """
 
     outside: Float[Tensor, "M D"]
     inside: Float[Tensor, "M D"]
     score: Float[Tensor, " M"]
     found: Bool[Tensor, " M"]
+    highest: Float[Tensor, " M"]
 
 
 @torch.no_grad()
@@ -63,4 +65,5 @@ def first_crossing(
         inside=high[:, None] * ends,
         score=score,
         found=is_valid(scores).any(dim=1),
+        highest=scores.amax(dim=1),
     )

@@ -1,0 +1,326 @@
+"""What corner cases show: a grid of single dimensions, joint cases, and a data set for a test bench."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure as Drawing
+from torch import Tensor
+
+from failscape.errors import StorageError
+from failscape.explain.method import EIGHT_BITS, SHARED, Result
+from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid, png_bytes
+from failscape.metrics import Estimate, rate
+from failscape.storage import atomic_path, write_bytes, write_tensors
+
+WITHIN, TRIPLE, BEYOND = range(3)
+_PLACES = ("within", "up to 3 times", "beyond")
+_EXACT = 0.005
+_SHOWN = 120
+
+_DEFINITIONS = {
+    "found": "Corner cases by single dimensions, over all classes.",
+    "within": "Share of them whose style lies within the values observed for it in the population. Wilson, 95 %.",
+    "triple": "Share of them beyond that, but within three times the range.",
+    "beyond": "Share of them still farther out: the generator draws there what it never learned from.",
+    "exact": "Share of all corner cases whose probability lies within 0.005 of 0.50, on the 8-bit picture; elsewhere "
+    "it "
+    "jumps. Wilson, 95 %.",
+    "max_error": "Largest distance of the probability from 0.50 among the cases by single dimensions.",
+    "without_effect": "Dimensions tried that nowhere change the true class's probability by 0.01.",
+    "not_reached": "Dimensions tried that change it, but never to 0.50.",
+    "joint": "Corner cases over all dimensions at once.",
+    "joint_norm": "Their mean norm, in deviations of each style.",
+    "joint_max_error": "Largest distance of the probability from 0.50 among them.",
+    "oracle_agrees": "Share of all corner cases that the oracle takes for the true class. Wilson, 95 %.",
+    "id": "Name of the case.",
+    "true_class": "The class of the start.",
+    "kind": "single: one style dimension was moved; joint: all at once.",
+    "dimension": "The style dimension; -1 for joint cases.",
+    "layer": "The layer that it scales the channels of, and the resolution of its output.",
+    "direction": "Which way it was moved.",
+    "shift": "How far, in the style's own units; for joint cases the norm of the perturbation in deviations.",
+    "deviations": "How far, in deviations of the style within its class.",
+    "place": "Whether the style lies within the values observed in the population, within three times their range, or "
+    "beyond; for joint cases that of the farthest style.",
+    "before": "Probability of the true class at the start.",
+    "probability": "Probability of the true class for the corner case.",
+    "prediction": "The class that the classifier holds most probable but the true one: what it would say next.",
+    "oracle_prediction": "What the oracle takes the corner case for.",
+    "description": "What moving the style that way changes in the picture, measured on samples of the class.",
+    "start": "The picture before.",
+    "corner case": "The picture after: the classifier gives the true class one half.",
+    "difference": "After minus before.",
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CornerCasesResult(Result):
+    """What `CornerCases` found.
+
+    Attributes:
+        images: the corner cases, 8-bit values in [0, 1].
+        originals: where each started.
+        ids: a name for each.
+        y: true class.
+        dimension: the style moved; -1 for joint cases.
+        move: shift in the style's own units; norm of a joint perturbation in deviations.
+        deviations: the same in deviations of the style.
+        place: `WITHIN`, `TRIPLE` or `BEYOND` the observed values.
+        before: probability of the true class at the start.
+        styles: of the corner cases.
+        starts: styles at the start.
+        layers: the layer of each dimension, in words.
+        descriptions: what the dimension changes; empty for joint cases.
+        classes: those that were looked at.
+        tried: for each of them: dimensions tried, without effect, and with too little, shape `(L, 3)`.
+        without: names of classes whose mean digit the classifier does not take for one.
+        class_names: K names.
+    """
+
+    originals: Float[Tensor, "N C H W"] = field(metadata=EIGHT_BITS)
+    ids: tuple[str, ...]
+    y: Int[Tensor, " N"]
+    dimension: Int[Tensor, " N"]
+    move: Float[Tensor, " N"]
+    deviations: Float[Tensor, " N"]
+    place: Int[Tensor, " N"]
+    before: Float[Tensor, " N"]
+    styles: Float[Tensor, "N S"]
+    starts: Float[Tensor, "N S"]
+    layers: tuple[str, ...]
+    descriptions: tuple[str, ...]
+    classes: Int[Tensor, " L"]
+    tried: Int[Tensor, "L 3"]
+    without: tuple[str, ...]
+    class_names: tuple[str, ...] = field(metadata=SHARED)
+
+    @property
+    def probability(self) -> Float[Tensor, " N"]:
+        """Probability of the true class for each 8-bit corner case."""
+        assert self.verification is not None
+        return self.verification.probs.gather(1, self.y[:, None])[:, 0]
+
+    @property
+    def single(self) -> Bool[Tensor, " N"]:
+        """Which cases move one dimension alone."""
+        return self.dimension >= 0
+
+    @property
+    def rival(self) -> Int[Tensor, " N"]:
+        """The most probable class but the true one."""
+        assert self.verification is not None
+        return self.verification.probs.scatter(1, self.y[:, None], -1.0).argmax(dim=1)
+
+    @property
+    def exact(self) -> Estimate:
+        """How often the probability lies within 0.005 of one half."""
+        return rate((self.probability - 0.5).abs() <= _EXACT)
+
+    @property
+    def oracle_agrees(self) -> Bool[Tensor, " N"] | None:
+        """Whether the oracle takes the corner case for the true class."""
+        assert self.verification is not None
+        prediction = self.verification.oracle_prediction
+        return None if prediction is None else prediction == self.y
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """How many were found, where they lie, and how exact they are."""
+        single = self.single
+        error = (self.probability - 0.5).abs()
+        summary: dict[str, float] = {"found": float(single.sum())}
+        if single.any():
+            places = self.place[single]
+            summary |= rate(places == WITHIN).named("within")
+            summary |= {
+                "triple": (places == TRIPLE).float().mean().item(),
+                "beyond": (places == BEYOND).float().mean().item(),
+                "max_error": error[single].max().item(),
+            }
+        summary |= {"without_effect": float(self.tried[:, 1].sum()), "not_reached": float(self.tried[:, 2].sum())}
+        summary["joint"] = float((~single).sum())
+        if not single.all():
+            summary["joint_norm"] = self.move[~single].mean().item()
+            summary["joint_max_error"] = error[~single].max().item()
+        if len(single):
+            summary |= self.exact.named("exact")
+        if self.oracle_agrees is not None and len(single):
+            summary |= rate(self.oracle_agrees).named("oracle_agrees")
+        return summary
+
+    @property
+    def table(self) -> pa.Table:
+        """One row a corner case."""
+        assert self.verification is not None
+        names = self.class_names
+        columns = {
+            "id": pa.array(self.ids, pa.string()),
+            "true_class": pa.array([names[k] for k in self.y.tolist()], pa.string()),
+            "kind": pa.array(["single" if single else "joint" for single in self.single.tolist()], pa.string()),
+            "dimension": self.dimension.numpy(),
+            "layer": pa.array(self.layers, pa.string()),
+            "direction": pa.array([self._direction(i) for i in range(len(self.ids))], pa.string()),
+            "shift": self.move.numpy(),
+            "deviations": self.deviations.numpy(),
+            "place": pa.array([_PLACES[place] for place in self.place.tolist()], pa.string()),
+            "before": self.before.numpy(),
+            "probability": self.probability.numpy(),
+            "prediction": pa.array([names[k] for k in self.rival.tolist()], pa.string()),
+            "description": pa.array(self.descriptions, pa.string()),
+        }
+        oracle = self.verification.oracle_prediction
+        if oracle is not None:
+            columns["oracle_prediction"] = pa.array([names[k] for k in oracle.tolist()], pa.string())
+        return pa.table(columns)
+
+    @property
+    def definitions(self) -> Mapping[str, str]:
+        """What each number means."""
+        return _DEFINITIONS
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """The nearest corner case of a single dimension, and what the cases turn into."""
+        single = self.single.nonzero()[:, 0]
+        if not len(single):
+            return ()
+        near = single[self.place[single].argsort(stable=True)]
+        chosen = near[self.deviations[near].abs().argsort(stable=True)][:1]
+        spread = list(dict.fromkeys(self.y[near].tolist()))
+        first = [int(near[(self.y[near] == k).nonzero()[0]]) for k in spread][:5]
+        row = int(chosen)
+        name, rival = self.class_names[int(self.y[row])], self.class_names[int(self.rival[row])]
+        what = self.descriptions[row]
+        cause = f" that {what.split(' (')[0]}" if what and not what.startswith("changes nothing") else ""
+        inside = int((self.place[single] == WITHIN).sum())
+        sentence = (
+            f"{len(single)} corner cases were found by moving one direction each, {inside} of them within what the "
+            f"images "
+            f"vary by; the shortest is a move{cause} and leaves it torn between {name} and {rival}."
+        )
+        return (
+            Finding(sentence=sentence, panels=[self._panel(i) for i in [row, *(i for i in first if i != row)][:6]]),
+        )
+
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """The grid of the paper's figure 7, and every case."""
+        figures: list[Figure] = []
+        if self.single.any():
+            figures.append(
+                Plot(
+                    name="grid",
+                    title="Corner cases of each class",
+                    caption="On the left the mean digit of the class; then one picture a dimension, in the order of "
+                    "its "
+                    "effect, moved by itself to where the classifier gives the true class 0.50. Above each: the "
+                    "dimension, the way it moves, and the class that is as probable. A star marks a style within the "
+                    "values observed, a circle one beyond three times their range.",
+                    draw=self._draw_grid,
+                )
+            )
+        rows = [*self.single.nonzero()[:, 0].tolist(), *(~self.single).nonzero()[:, 0].tolist()]
+        if rows:
+            # Some of each kind, if not all can be shown.
+            shown = rows if len(rows) <= _SHOWN else rows[:: -(-len(rows) // _SHOWN)]
+            figures.append(
+                Gallery(
+                    name="cases",
+                    title="Each of them",
+                    caption="A case succeeds if the 8-bit picture has a probability of the true class within 0.005 "
+                    "of 0.50.",
+                    class_names=self.class_names,
+                    cases=[self._case(i) for i in shown],
+                    definitions=_DEFINITIONS,
+                )
+            )
+        return figures
+
+    def export(self, folder: Path) -> Path:
+        """Write the corner cases as a data set that a test bench can use.
+
+        `images/CLASS/ID.png` is a class folder that `failscape.load_images` reads, `corner-cases.parquet` has a row an
+        image with its file, its true class and all columns of the table, `latents.safetensors` holds `styles` and
+        `starts` in the same order.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StorageError: if the folder holds something already, or cannot be written.
+        """
+        if folder.exists() and any(folder.iterdir()):
+            raise StorageError(
+                f"Expected an empty folder for the corner cases, but {folder} holds files. Choose another; nothing was "
+                "changed."
+            )
+        files = [f"images/{self.class_names[k]}/{name}.png" for k, name in zip(self.y.tolist(), self.ids, strict=True)]
+        for file, pixels in zip(files, self.images, strict=True):
+            write_bytes(folder / file, png_bytes(pixels))
+        write_tensors(folder / "latents.safetensors", {"styles": self.styles, "starts": self.starts})
+        with atomic_path(folder / "corner-cases.parquet") as temporary:
+            pq.write_table(self.table.append_column("file", pa.array(files, pa.string())), temporary)
+        return folder
+
+    def _direction(self, i: int) -> str:
+        return "all" if self.dimension[i] < 0 else "up" if self.move[i] > 0 else "down"
+
+    def _panel(self, i: int) -> Panel:
+        name, rival = self.class_names[int(self.y[i])], self.class_names[int(self.rival[i])]
+        return Panel(label=f"{name} or {rival}?", pixels=self.images[i])
+
+    def _draw_grid(self) -> Drawing:
+        classes = [k for k in self.classes.tolist() if (self.single & (self.y == k)).any()]
+        rows = [(self.single & (self.y == k)).nonzero()[:, 0].tolist() for k in classes]
+        width = max(map(len, rows))
+        pictures, labels = [], []
+        for k, cases in zip(classes, rows, strict=True):
+            blank = torch.ones_like(self.images[0])
+            pictures.append(
+                torch.stack([self.originals[cases[0]], *self.images[cases], *(blank,) * (width - len(cases))])
+            )
+            labels += [f"{self.class_names[k]}: {self.before[cases[0]]:.2f}", *map(self._label, cases)]
+            labels += [""] * (width - len(cases))
+        return image_grid(torch.stack(pictures), cell_labels=labels, cell=0.95)
+
+    def _label(self, i: int) -> str:
+        mark = {WITHIN: " ★", TRIPLE: "", BEYOND: " ○"}[int(self.place[i])]
+        return f"s{self.dimension[i]}{'↑' if self.move[i] > 0 else '↓'} {self.class_names[int(self.rival[i])]}{mark}"
+
+    def _case(self, i: int) -> Case:
+        assert self.verification is not None
+        name, rival = self.class_names[int(self.y[i])], self.class_names[int(self.rival[i])]
+        probability = float(self.probability[i])
+        exact = abs(probability - 0.5) <= _EXACT
+        how = "all dimensions together" if self.dimension[i] < 0 else f"s{self.dimension[i]}"
+        what = f" It {self.descriptions[i]}." if self.descriptions[i] else ""
+        place = {WITHIN: "within", TRIPLE: "outside, but within three times,", BEYOND: "far outside"}[
+            int(self.place[i])
+        ]
+        verdict = f"Moved by {self.deviations[i]:+.1f} deviations, {place} the values observed.{what}"
+        return Case(
+            id=self.ids[i],
+            heading=f"A {name} that is half a {rival}, by {how}",
+            verdict=verdict if exact else f"The probability jumps over 0.50, to {probability:.3f}. {verdict}",
+            good=exact,
+            panels=(
+                Panel(label="start", pixels=self.originals[i]),
+                Panel(label="corner case", pixels=self.images[i]),
+                Panel(label="difference", pixels=self.images[i] - self.originals[i], signed=True),
+            ),
+            probabilities={"corner case": self.verification.probs[i]},
+            numbers={
+                "place": _PLACES[int(self.place[i])],
+                "deviations": f"{self.deviations[i]:+.2f}",
+                "before": f"{self.before[i]:.3f}",
+                "probability": f"{probability:.4f}",
+                "layer": self.layers[i],
+            },
+        )

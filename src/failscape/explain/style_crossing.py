@@ -1,0 +1,96 @@
+"""How far a style must move, all others at rest, until the true class has lost its lead."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from failscape.classifiers import Classifier
+from failscape.classifiers.uncertainty import class_probability
+from failscape.explain.method import to_8_bits
+from failscape.explain.style_gradients import Influence
+from failscape.explain.style_population import images_of
+from failscape.generators import StyleGenerator
+from failscape.search import first_crossing
+
+HALF = 0.5
+
+# A style is followed to so many times half the range of its observed values, from the middle of that range.
+_REACH = 6.0
+_SCAN = 48
+# Halvings of the bracket that the scan leaves; after these its ends draw the same 8-bit image, or neighbours.
+_BISECTIONS = 20
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StyleCrossings:
+    """For each style the smallest shift, either way, at which the true class's probability falls to one half.
+
+    Attributes:
+        shift: in the style's own units; NaN where there is none.
+        found: whether there is one within reach.
+        lowest: the lowest probability of the true class that the scan met, either way.
+    """
+
+    shift: Float[Tensor, " T"]
+    found: Bool[Tensor, " T"]
+    lowest: Float[Tensor, " T"]
+
+
+@torch.no_grad()
+def cross_half(
+    classifier: Classifier,
+    generator: StyleGenerator,
+    s: Float[Tensor, " S"],
+    noise: Float[Tensor, "1 P"] | None,
+    y: int,
+    dimensions: Int[Tensor, " T"],
+    influence: Influence,
+) -> StyleCrossings:
+    """Move each style both ways until the 8-bit image has the probability 0.50, if it ever does.
+
+    A coarse scan comes first, since the probability is not monotone along a style, then bisection of the first
+    crossing.
+
+    Args:
+        classifier: what is explained.
+        generator: draws the images.
+        s: where to start.
+        noise: noise maps, one row; by default the shared ones.
+        y: the true class.
+        dimensions: which styles, each by itself.
+        influence: knows the observed range of each style.
+    """
+    count = len(dimensions)
+    low, high = influence.low[dimensions], influence.high[dimensions]
+    middle, half = (low + high) / 2, ((high - low) / 2).clamp_min(1e-6)
+    # Both ways of each style; the lines begin at the start, wherever that lies.
+    ends = torch.stack([middle - _REACH * half, middle + _REACH * half]) - s[dimensions]
+
+    def score(epsilon: Tensor, rows: Tensor) -> Tensor:
+        moved = s.repeat(len(rows), 1)
+        places = dimensions[rows % count]
+        moved[torch.arange(len(rows)), places] += epsilon[:, 0]
+        return HALF - true_probability(classifier, images_of(generator, moved, noise), y)
+
+    crossing = first_crossing(
+        score, ends.flatten()[:, None], torch.arange(2 * count), scan=_SCAN, bisections=_BISECTIONS
+    )
+    shifts = torch.where(crossing.found, crossing.inside[:, 0], torch.inf).unflatten(0, (2, count))
+    nearer = shifts.abs().argmin(dim=0)
+    shift = shifts.gather(0, nearer[None])[0]
+    return StyleCrossings(
+        shift=torch.where(shift.isfinite(), shift, torch.nan),
+        found=shift.isfinite(),
+        lowest=HALF - crossing.highest.unflatten(0, (2, count)).amax(dim=0),
+    )
+
+
+@torch.no_grad()
+def true_probability(classifier: Classifier, x: Float[Tensor, "N C H W"], y: int) -> Float[Tensor, " N"]:
+    """Return the probability of one class for the 8-bit form of each image."""
+    logits = classifier(to_8_bits(x)).cpu()
+    return class_probability(logits, torch.full((len(x),), y))
