@@ -20,6 +20,9 @@ ScoreName = Literal["logit-margin", "probability", "log-probability"]
 _KEPT = 5000
 # Of finite differences two images a style are drawn for each sample.
 DIFFERENCE_SAMPLES = 200
+# In deviations of each style. On digits the rank correlation with gradients was 0.80 at 0.05, 0.87 at 0.1, 0.92 at 0.2
+# and 0.95 here: smaller steps drown in the rounding to 8 bits.
+_STEP = 0.4
 # Images that go through generator and classifier at once where no gradients are taken.
 _CHUNK = 500
 
@@ -200,7 +203,7 @@ def measure_influence(
         n: samples, shared out evenly among the classes.
         rng: draws them.
         score: of the true class, a key of `STYLE_SCORES`.
-        gradients: take the classifier's; false takes finite differences, of a tenth of each style's deviation.
+        gradients: take the classifier's; false takes finite differences, see `difference_of`.
     """
     space = generator.condition_space
     assert space is not None, "checked at the border"
@@ -254,8 +257,8 @@ def influence_for(classifier: Classifier, generator: StyleGenerator, n: int, *, 
 
 
 def _steps(generator: StyleGenerator, rng: torch.Generator) -> Float[Tensor, " S"]:
-    """Return a tenth of the deviation of each style within its class."""
+    """Return the step of each style: a part of its deviation within its class."""
     samples = list(style_batches(generator, 1000, rng=rng))
     s, y = torch.cat([each.s for each in samples]), torch.cat([each.y for each in samples])
     centred = torch.cat([s[y == label] - s[y == label].mean(dim=0) for label in y.unique().tolist()])
-    return 0.1 * centred.square().mean(dim=0).sqrt()
+    return _STEP * centred.square().mean(dim=0).sqrt()

@@ -364,7 +364,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         score: of the true class: "logit-margin" ($z_y - \max_{k \neq y} z_k$, the default: where the classifier is
             sure the others are flat and their gradients mostly noise), "probability" (the paper's), or
             "log-probability".
-        gradients: "exact", or "finite-differences" (central, of a tenth of each style's deviation) for classifiers
+        gradients: "exact", or "finite-differences" (central) for classifiers
             without gradients; "auto" takes what the classifier has.
         difference_samples: samples in the population for finite differences, which draw two images a style of each.
         top: dimensions to show in pictures and to name.

@@ -1,0 +1,105 @@
+import pytest
+import torch
+
+from failscape.classifiers import Classifier, load_classifier
+from failscape.explain.style_gradients import (
+    STYLE_SCORES,
+    difference_of,
+    gradient_of,
+    influence_for,
+    measure_influence,
+)
+from failscape.explain.style_population import sample_styles
+from failscape.generators import StyleGenerator, load_generator, require_styles
+from failscape.metrics import rank_correlation
+
+from planted_styles import DEAD, HARM, HARMLESS, SCALE, PlantedStyles, always, misled_beyond
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Classifier, StyleGenerator]:
+    generator = require_styles(load_generator("embedded:mnist-stylegan2"), "tests")
+    return load_classifier("embedded:mnist-corrupted"), generator
+
+
+def test_scores_of_known_logits() -> None:
+    logits, y = torch.tensor([[2.0, 1.0, 0.0], [2.0, 1.0, 0.0]]), torch.tensor([0, 2])
+    assert STYLE_SCORES["logit-margin"](logits, y).tolist() == [1.0, -2.0]
+    total = torch.tensor([2.0, 1.0, 0.0]).exp().sum()
+    expected = torch.tensor([2.0, 0.0]).exp() / total
+    assert torch.allclose(STYLE_SCORES["probability"](logits, y), expected)
+    assert torch.allclose(STYLE_SCORES["log-probability"](logits, y), expected.log())
+
+
+class TestPlanted:
+    def test_the_harmful_style_has_its_known_gradient_and_the_others_have_none(self) -> None:
+        influence = measure_influence(misled_beyond(1.0), PlantedStyles(), 600, rng=rng())
+        # The margin falls by 50 · 0.04 a unit of harm, and the style is twice the harm.
+        assert float(influence.overall[HARM]) == pytest.approx(-1.0, abs=0.02)
+        assert float(influence.overall[HARMLESS]) == 0
+        assert float(influence.overall[DEAD]) == 0
+        assert influence.mean[:, HARM].tolist() == pytest.approx([-1.0] * 3, abs=0.02)
+        assert float(influence.effect()[HARM]) == pytest.approx(-2.0, rel=0.1)
+        assert int(influence.ranking()[0]) == HARM
+
+    def test_the_population_is_known(self) -> None:
+        influence = measure_influence(misled_beyond(1.0), PlantedStyles(), 3000, rng=rng())
+        assert influence.count.tolist() == [1000] * 3
+        # Harm is standard normal: 84.1 % lie below 1.
+        assert float(influence.right.sum() / 3000) == pytest.approx(0.841, abs=0.03)
+        assert influence.spread[HARM:DEAD].tolist() == pytest.approx(SCALE[HARM:DEAD].tolist(), rel=0.05)
+        assert influence.spread[:HARM].abs().max() < 1e-4
+        assert influence.centre[1, :3].tolist() == pytest.approx([-1.0, 1.0, -1.0], abs=1e-5)
+        assert bool((influence.low <= influence.kept.amin(dim=0)).all())
+        # A sample is misled just where its harm is beyond 1, up to the rounding of its pixel.
+        harm = influence.kept[:, HARM] / SCALE[HARM]
+        assert float((influence.kept_right == (harm < 1.0)).double().mean()) > 0.98
+
+    def test_standard_errors_are_those_of_the_mean(self) -> None:
+        means, errors = [], []
+        for seed in range(30):
+            found = measure_influence(misled_beyond(0.0), PlantedStyles(), 60, rng=rng(seed), score="probability")
+            means.append(found.mean[0, HARM])
+            errors.append(found.error[0, HARM])
+        assert float(torch.stack(means).std()) == pytest.approx(float(torch.stack(errors).mean()), rel=0.35)
+
+    def test_differences_agree_with_gradients(self) -> None:
+        generator, classifier = PlantedStyles(), misled_beyond(1.0)
+        samples = sample_styles(generator, 20, rng=rng())
+        gradient, logits = gradient_of(classifier, generator, samples, "logit-margin")
+        # Steps of ten grey values, which rounding cannot hide.
+        difference, again = difference_of(classifier, generator, samples, "logit-margin", 0.4 * SCALE)
+        assert torch.allclose(gradient[:, HARM:], difference[:, HARM:], atol=0.06)
+        assert torch.equal(logits, again)
+
+    def test_without_gradients_differences_are_taken(self) -> None:
+        known = misled_beyond(1.0)
+        blind = Classifier(lambda x: known(x.detach()), image_shape=known.image_shape, name="no gradients")
+        assert not blind.differentiable
+        influence = influence_for(blind, PlantedStyles(), 10_000, rng=rng())
+        assert int(influence.count.sum()) == 200
+        assert float(influence.overall[HARM]) == pytest.approx(-1.0, abs=0.1)
+
+    def test_a_constant_classifier_is_moved_by_nothing(self) -> None:
+        influence = measure_influence(always(1), PlantedStyles(), 90, rng=rng())
+        assert float(influence.overall.abs().max()) == 0
+        assert influence.right.tolist() == [0, 30, 0]
+
+
+def test_memory_does_not_grow_with_the_population() -> None:
+    influence = measure_influence(misled_beyond(0.0), PlantedStyles(), 15_000, rng=rng())
+    assert len(influence.kept) == 10_000
+    assert influence.kept_right.sum() == 5000
+
+
+def test_digits_are_ranked_alike_with_and_without_gradients(digits: tuple[Classifier, StyleGenerator]) -> None:
+    classifier, generator = digits
+    samples = sample_styles(generator, 4, rng=rng())
+    exact, _ = gradient_of(classifier, generator, samples, "logit-margin")
+    spread = sample_styles(generator, 500, rng=rng(1)).s.std(dim=0)
+    rough, _ = difference_of(classifier, generator, samples, "logit-margin", 0.4 * spread)
+    assert rank_correlation((exact * spread).flatten(), (rough * spread).flatten()) > 0.8
