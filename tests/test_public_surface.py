@@ -48,6 +48,8 @@ def test_names_of_explain() -> None:
         "BatchedMethod",
         "Calibration",
         "CalibrationResult",
+        "CorruptionTable",
+        "CorruptionTableResult",
         "EdgeCases",
         "EdgeCasesResult",
         "HeatmapResult",
@@ -68,6 +70,7 @@ def test_names_of_explain() -> None:
 def test_methods_by_name() -> None:
     assert {
         "calibration": explain.Calibration,
+        "corruption-table": explain.CorruptionTable,
         "edge-cases": explain.EdgeCases,
         "perturbation-heatmap": explain.PerturbationHeatmap,
         "sympathetic-examples": explain.SympatheticExamples,

@@ -1,3 +1,4 @@
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
@@ -134,6 +136,20 @@ def test_repeatable_in_range_and_without_traces(name: str) -> None:
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), global_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+@pytest.mark.parametrize(("channels", "count", "height", "width"), [(1, 2100, 28, 28), (1, 3, 17, 41), (3, 3, 17, 41)])
+@pytest.mark.parametrize("severity", [1, 5])
+def test_jpeg_of_many_is_that_of_each_alone(channels: int, count: int, height: int, width: int, severity: int) -> None:
+    noise = torch.rand(count, channels, height, width, generator=seeded())
+    images = 0.3 * noise + 0.7 * torch.linspace(0, 1, width)
+    compressed = corrupt(images, "jpeg_compression", severity=severity, rng=seeded())
+    for row in {0, 1, count // 2, count - 1}:
+        file = io.BytesIO()
+        pixels = (images[row] * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(2).numpy()
+        Image.fromarray(pixels).save(file, "JPEG", quality={1: 25, 5: 7}[severity])
+        alone = torch.from_numpy(np.array(Image.open(file))).view(height, width, channels).permute(2, 0, 1)
+        assert torch.equal(compressed[row], alone / 255)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

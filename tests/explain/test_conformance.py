@@ -8,6 +8,7 @@ import torch
 from failscape.explain import (
     METHODS,
     Calibration,
+    CorruptionTable,
     EdgeCases,
     Method,
     PerturbationHeatmap,
@@ -19,6 +20,7 @@ from failscape.testing import check_method
 
 TRIED: dict[str, list[tuple[Method[Any], str]]] = {
     "calibration": [(Calibration(), "ten"), (Calibration(bins=3, shown=1), "two")],
+    "corruption-table": [(CorruptionTable(), "ten"), (CorruptionTable(corruptions=("contrast",), samples=3), "two")],
     "sympathetic-examples": [
         (SympatheticExamples(), "ten"),
         (SympatheticExamples(mode="confident", batch_size=3), "ten"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from failscape.errors import WeightsError
 from failscape.explain.calibration import Calibration, CalibrationResult
+from failscape.explain.corruption_table import CorruptionTable, CorruptionTableResult
 from failscape.explain.edge_cases import EdgeCases, EdgeCasesResult
 from failscape.explain.method import BatchedMethod, Method, Result, Verification, to_8_bits
 from failscape.explain.perturbation_heatmap import HeatmapResult, PerturbationHeatmap
@@ -16,6 +17,7 @@ from failscape.storage import read_json
 
 METHODS: dict[str, type[Method[Any]]] = {
     "calibration": Calibration,
+    "corruption-table": CorruptionTable,
     "edge-cases": EdgeCases,
     "perturbation-heatmap": PerturbationHeatmap,
     "sympathetic-examples": SympatheticExamples,
@@ -41,6 +43,8 @@ __all__ = [
     "BatchedMethod",
     "Calibration",
     "CalibrationResult",
+    "CorruptionTable",
+    "CorruptionTableResult",
     "EdgeCases",
     "EdgeCasesResult",
     "HeatmapResult",

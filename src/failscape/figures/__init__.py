@@ -6,6 +6,8 @@ from failscape.figures.effects import effect_matrix, histogram_grid, signed_effe
 from failscape.figures.figure import Case, Figure, Finding, Gallery, LatentPlane, Line, Panel, Plot, percent
 from failscape.figures.files import png_bytes, save_plot
 from failscape.figures.grids import difference_map, image_grid
+from failscape.figures.heat_table import heat_tables
+from failscape.figures.maps import latent_maps
 from failscape.figures.multiples import small_multiples
 from failscape.figures.planes import latent_plane
 from failscape.figures.reliability import reliability_diagram
@@ -25,10 +27,12 @@ __all__ = [
     "difference_map",
     "diverging",
     "effect_matrix",
+    "heat_tables",
     "histogram_grid",
     "histogram_pair",
     "house_style",
     "image_grid",
+    "latent_maps",
     "latent_plane",
     "percent",
     "png_bytes",
