@@ -22,7 +22,7 @@ from failscape.explain.method import Method, to_8_bits
 from failscape.explain.style_gradients import Influence, measure_influence
 from failscape.explain.style_population import StyleSamples, images_of, require_class_styles, sample_styles
 from failscape.generators import Condition, Generator, StyleGenerator
-from failscape.metrics.accuracy_curves import bin_of, count_by_bin, equal_bins, summarize_curves
+from failscape.metrics import bin_of, count_by_bin, equal_bins, summarize_curves
 
 _BATCH = 250
 # Below this a style does not vary within a class, and no distance can be measured in its deviations.

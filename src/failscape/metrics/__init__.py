@@ -1,23 +1,34 @@
 """How good is it: estimates with intervals, calibration, and how sets of features cover each other."""
 
+from failscape.metrics.accuracy_curves import CurveSummary, bin_of, count_by_bin, equal_bins, summarize_curves
 from failscape.metrics.calibration import Reliability, expected_calibration_error, reliability
 from failscape.metrics.frechet import frechet_distance
 from failscape.metrics.intervals import Estimate, mean, rate, ratio_of_means
+from failscape.metrics.neighbours import NeighbourVote, nearest, neighbour_vote, standardized
 from failscape.metrics.recall import PrecisionAndRecall, precision_and_recall
 from failscape.metrics.requests import QuantileBands, quantile_bands, rank_correlation
 
 __all__ = [
+    "CurveSummary",
     "Estimate",
+    "NeighbourVote",
     "PrecisionAndRecall",
     "QuantileBands",
     "Reliability",
+    "bin_of",
+    "count_by_bin",
+    "equal_bins",
     "expected_calibration_error",
     "frechet_distance",
     "mean",
+    "nearest",
+    "neighbour_vote",
     "precision_and_recall",
     "quantile_bands",
     "rank_correlation",
     "rate",
     "ratio_of_means",
     "reliability",
+    "standardized",
+    "summarize_curves",
 ]
