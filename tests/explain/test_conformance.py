@@ -10,6 +10,8 @@ from failscape.explain import (
     Calibration,
     CorruptionTable,
     EdgeCases,
+    LatentAccuracy,
+    LatentMap,
     Method,
     PerturbationHeatmap,
     SympatheticExamples,
@@ -29,6 +31,17 @@ TRIED: dict[str, list[tuple[Method[Any], str]]] = {
     ],
     "perturbation-heatmap": [(PerturbationHeatmap(batch_size=3), "ten")],
     "edge-cases": [(EdgeCases(batch_size=3), "ten"), (EdgeCases(crossings=1), "two")],
+    "latent-accuracy": [
+        (
+            LatentAccuracy(samples=60, influence_samples=20, top=5, bins=3, smallest_bin=1, places=2, shown=3),
+            "on condition",
+        ),
+        (LatentAccuracy(samples=40, influence_samples=20, bins=2, smallest_bin=2, spread=0.5), "on condition"),
+    ],
+    "latent-map": [
+        (LatentMap(samples=40, misclassified=5, draws=60, mapped=20, pairs=3), "on condition"),
+        (LatentMap(samples=12, misclassified=0, draws=12, mapped=12, neighbours=50, pairs=1), "on condition"),
+    ],
     "uncertain-samples": [
         (UncertainSamples(per_class=2, steps=2, levels=(0.9, 0.6), rows=2), "on condition"),
         (UncertainSamples(per_class=3, steps=0, levels=(1.0, 0.8, 0.7), rows=1, classes=("7", "1")), "on condition"),

@@ -7,6 +7,9 @@ from failscape.errors import WeightsError
 from failscape.explain.calibration import Calibration, CalibrationResult
 from failscape.explain.corruption_table import CorruptionTable, CorruptionTableResult
 from failscape.explain.edge_cases import EdgeCases, EdgeCasesResult
+from failscape.explain.latent_accuracy import LatentAccuracy
+from failscape.explain.latent_accuracy_result import LatentAccuracyResult
+from failscape.explain.latent_map import LatentMap, LatentMapResult
 from failscape.explain.method import BatchedMethod, Method, Result, Verification, to_8_bits
 from failscape.explain.perturbation_heatmap import HeatmapResult, PerturbationHeatmap
 from failscape.explain.sympathetic import SympatheticExamples
@@ -19,6 +22,8 @@ METHODS: dict[str, type[Method[Any]]] = {
     "calibration": Calibration,
     "corruption-table": CorruptionTable,
     "edge-cases": EdgeCases,
+    "latent-accuracy": LatentAccuracy,
+    "latent-map": LatentMap,
     "perturbation-heatmap": PerturbationHeatmap,
     "sympathetic-examples": SympatheticExamples,
     "uncertain-samples": UncertainSamples,
@@ -48,6 +53,10 @@ __all__ = [
     "EdgeCases",
     "EdgeCasesResult",
     "HeatmapResult",
+    "LatentAccuracy",
+    "LatentAccuracyResult",
+    "LatentMap",
+    "LatentMapResult",
     "Method",
     "PerturbationHeatmap",
     "Result",

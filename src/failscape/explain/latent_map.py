@@ -401,7 +401,7 @@ class _Found:
 
     y: Int[Tensor, " N"]
     z: Float[Tensor, "N D"]
-    w: Float[Tensor, "N W"]
+    w: Float[Tensor, "N V"]
     s: Float[Tensor, "N S"]
     images: UInt8[Tensor, "N C H W"]
     right: Bool[Tensor, " N"]
