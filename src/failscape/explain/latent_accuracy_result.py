@@ -58,7 +58,7 @@ _DEFINITIONS = {
 class LatentAccuracyResult(Result):
     """What `LatentAccuracy` found.
 
-    Curves are those of the C classifiers, the explained one first, and then those of L classes by that one.
+    Curves are those of the J classifiers, the explained one first, and then those of L classes by that one.
 
     Attributes:
         images: samples at some distances, from near to far, 8-bit values in [0, 1].
@@ -81,7 +81,7 @@ class LatentAccuracyResult(Result):
         styles: indices of the styles that the distance of the classifiers' curves is taken over.
         influential: how many of these have an effect.
         spread: part of the samples whose scores were drawn evenly.
-        classifiers: C names.
+        classifiers: J names.
         class_names: K names.
         classes: names of the classes that have a curve.
         left_out: names of those that have none, with the reason in brackets.
@@ -98,7 +98,7 @@ class LatentAccuracyResult(Result):
     pairs: Int[Tensor, "P 2"]
     difference: Float[Tensor, "P 3"]
     p: Float[Tensor, " P"]
-    well: Int[Tensor, " C"]
+    well: Int[Tensor, " J"]
     samples: int
     smallest_bin: int
     styles: Int[Tensor, " k"]

@@ -410,9 +410,9 @@ class _Found:
 
 
 def _in_turns(labels: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
-    """Return an order in which the labels take turns."""
+    """Return an order in which the labels take turns, the smallest first."""
     turn = torch.empty_like(labels)
     for label in labels.unique().tolist():
         rows = (labels == label).nonzero()[:, 0]
         turn[rows] = torch.arange(len(rows))
-    return turn.argsort(stable=True)
+    return (turn * (1 + labels.max()) + labels).argsort() if len(labels) else turn

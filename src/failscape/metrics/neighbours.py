@@ -65,7 +65,9 @@ def neighbour_vote(
     """Let the nearest neighbours of each sample vote for its group, each group's votes divided by its size.
 
     Without that division a rare group would never win. The interval is that of the mean of the groups' rates with a
-    Jeffreys posterior of each, which is honest near 0 and 1.
+    Jeffreys posterior of each, which is honest near 0 and 1. It takes samples for independent, which those that share
+    voters are not quite: of 60 sets of pure noise it held one half in 56 (2000 samples of 64 features, a tenth of them
+    of one group), but only in 48 with 3 features, where few voters serve many.
 
     Args:
         features: compared by Euclidean distance as they are; `standardized` makes them comparable.
