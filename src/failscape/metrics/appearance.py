@@ -7,6 +7,7 @@ strokes, position and parts is measured on the shape that stands out from the ba
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import numpy as np
@@ -304,5 +305,14 @@ def _each(x: Tensor, measure: Callable[[Shapes], NDArray[np.float64]]) -> Tensor
     """Measure images in batches."""
     if x.numel() == 0:
         return torch.full((len(x),), torch.nan, dtype=torch.float64)
-    rows = max(1, _CHUNK // x[0, 0].numel())
-    return torch.cat([torch.from_numpy(measure(Shapes(luminance(part).cpu().numpy()))) for part in x.split(rows)])
+    values = []
+    for part in x.split(max(1, _CHUNK // x[0, 0].numel())):
+        lum = luminance(part).cpu().numpy()
+        values.append(torch.from_numpy(measure(_shapes(lum.tobytes(), lum.shape))))
+    return torch.cat(values)
+
+
+@lru_cache(maxsize=1)
+def _shapes(lum: bytes, shape: tuple[int, int, int]) -> Shapes:
+    """Find the shapes once for all measurements of the same images, which are usually made one after another."""
+    return Shapes(np.frombuffer(lum).reshape(shape))

@@ -102,11 +102,15 @@ class Shapes:
         fine = ndimage.zoom(self.amplitude, (1, factor, factor), order=1, mode="nearest", grid_mode=True)
         near = ndimage.binary_dilation(self.mask, np.ones((1, 3, 3), dtype=bool))
         shapes = (fine > self.threshold[:, None, None]) & near.repeat(factor, axis=1).repeat(factor, axis=2)
+        # Beyond the border of the image a shape goes on.
+        padded = np.pad(shapes, ((0, 0), (1, 1), (1, 1)), mode="edge")
         widths = np.full(len(shapes), np.nan)
         for row in np.flatnonzero(shapes.any(axis=(1, 2)) & ~shapes.all(axis=(1, 2))):
+            down, right = ndimage.find_objects(shapes[row].astype(np.int8))[0]
+            box = padded[row, down.start : down.stop + 2, right.start : right.stop + 2]
             # Half a pixel lies between the edge and the centre of the pixel before it.
-            distance = ndimage.distance_transform_edt(np.pad(shapes[row], 1, mode="edge"))[1:-1, 1:-1] - 0.5
-            widths[row] = 4 * distance[shapes[row]].mean() / factor
+            distance = ndimage.distance_transform_edt(box)[1:-1, 1:-1] - 0.5
+            widths[row] = 4 * distance[shapes[row, down, right]].mean() / factor
         return widths
 
     def _brightness(self, shape: NDArray[np.bool_]) -> NDArray[np.float64]:
