@@ -20,6 +20,7 @@ from failscape.report.wording import Glossary, interval, number, summary_rows
         (math.inf, "∞"),
         (True, "yes"),
         ("text", "text"),
+        (["a", 0.5], "a, 0.5"),
     ],
 )
 def test_numbers_read_as_a_person_would_write_them(value, text):

@@ -3,10 +3,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from failscape.classifiers import Classifier, load_classifier
 from failscape.data import ImageSet, load_images
-from failscape.errors import ConfigError, SpecError
-from failscape.explain import METHODS, SympatheticExamples
+from failscape.errors import ClassifierError, ConfigError, SpecError
+from failscape.explain import METHODS, CorruptionTable, SympatheticExamples
 from failscape.study.config import StepConfig
 from failscape.study.methods import prepare_method
 
@@ -43,6 +45,46 @@ def test_images_in_a_setting_are_named_by_their_spec(tmp_path: Path) -> None:
         prepare_method(step("sympathetic-examples", anchors="nowhere"))
 
 
+def test_classifiers_in_a_setting_are_named_by_their_specs() -> None:
+    specs = ["embedded:mnist-corrupted", "embedded:mnist-oracle-clean"]
+    prepared = prepare_method(step("corruption-table", others=specs, samples=3))
+    assert isinstance(prepared.method, CorruptionTable)
+    assert [each.name for each in prepared.method.others] == ["mnist-corrupted", "mnist-oracle-clean"]
+    assert [spec for spec, _ in prepared.classifiers["others"]] == specs
+    assert tuple(each for _, each in prepared.classifiers["others"]) == prepared.method.others
+    assert prepare_method(step("corruption-table", others=[])).classifiers == {"others": ()}
+    prepared.check_fit(load_classifier("embedded:mnist-clean"))
+    moons = Classifier(lambda x: torch.zeros(len(x), 2), image_shape=(1, 28, 28), name="moons")
+    with pytest.raises(ClassifierError, match="moons takes"):
+        prepared.check_fit(moons)
+
+
+def test_one_classifier_in_a_setting_is_named_by_its_spec(probe: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Judged(probe):  # type: ignore[misc]
+        def __init__(self, *, judge: Classifier | None = None) -> None:
+            super().__init__()
+            self.judge = judge
+
+    monkeypatch.setitem(METHODS, "judged", Judged)
+    assert prepare_method(step("judged")).method.judge is None  # type: ignore[attr-defined]
+    prepared = prepare_method(step("judged", judge="embedded:mnist-clean"))
+    assert isinstance(prepared.method, Judged)
+    assert prepared.classifiers == {"judge": (("embedded:mnist-clean", prepared.method.judge),)}
+
+
+def test_code_for_a_setting_runs_only_where_it_is_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch, failscape\n"
+        "def make():\n"
+        "    return failscape.Classifier(lambda x: torch.zeros(len(x), 3), image_shape=(1, 8, 8), name='mine')\n"
+    )
+    given = step("corruption-table", others=[f"python:{file}:make"])
+    with pytest.raises(SpecError, match="--allow-code"):
+        prepare_method(given)
+    assert prepare_method(given, allow_code=True).method.others[0].name == "mine"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "words"),
     [
@@ -53,6 +95,9 @@ def test_images_in_a_setting_are_named_by_their_spec(tmp_path: Path) -> None:
         ("sympathetic-examples", {"steps": "many"}, ["`steps`", "'many'"]),
         ("sympathetic-examples", {"steps": 2.5}, ["`steps`", "2.5"]),
         ("sympathetic-examples", {"anchors": 3}, ["`anchors`", "3"]),
+        ("corruption-table", {"others": "embedded:mnist-clean"}, ["`others`", "tuple", "'embedded:mnist-clean'"]),
+        ("corruption-table", {"others": ["embedded:mnist-clean", 3]}, ["`others[0]`", "Classifier"]),
+        ("corruption-table", {"other": ["embedded:mnist-clean"]}, ["'other'", "'others'"]),
     ],
 )
 def test_a_wrong_method_or_setting_is_one_line_that_names_it(

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import failscape
-from failscape.errors import ConfigError, FailscapeError, SpecError
-from failscape.explain import Result
+from failscape.classifiers import build_network, save_classifier
+from failscape.errors import ClassifierError, ConfigError, FailscapeError, SpecError
+from failscape.explain import CorruptionTableResult, Result, load_result
 from failscape.study import StudyConfig, run_study
 from failscape.study.run_folder import read_steps
 
@@ -125,6 +126,42 @@ def test_what_has_changed_is_run_again(
     # Only the third step uses the generator that was changed, and all but the fourth the classifier.
     assert probe.runs - 4 == {"generator": 1, "classifier": 3}.get(changed, 4)
     assert statuses(run) == ["done"] * 4
+
+
+def test_a_step_is_run_again_when_a_classifier_in_its_settings_has_changed(
+    tmp_path: Path, world: dict[str, Any], probe: Any
+) -> None:
+    network = build_network("plain-cnn", seed=2, image_shape=(1, 8, 8), num_classes=3, width=4)
+    other = tmp_path / "other.safetensors"
+
+    def save(scale: float, names: tuple[str, ...] = ("ant", "bee", "cat")) -> None:
+        save_classifier(
+            other,
+            architecture="plain-cnn",
+            sizes={"width": 4},
+            state={name: scale * tensor for name, tensor in network.state_dict().items()},
+            class_names=names,
+            image_shape=(1, 8, 8),
+        )
+
+    save(1.0)
+    table = {"method": "corruption-table", "settings": {"others": [str(other)], "corruptions": ["contrast"]}}
+    config = StudyConfig.from_mapping(world | {"steps": [table, *world["steps"]]})
+    run = run_study(config, out=tmp_path)
+    result = load_result(run / "steps" / "01-corruption-table")
+    assert isinstance(result, CorruptionTableResult)
+    assert result.classifiers == ("classifier", "other")
+    seconds = [step["seconds"] for step in read_steps(run)]
+    assert run_study(config, out=tmp_path) == run
+    assert [step["seconds"] for step in read_steps(run)] == seconds, "kept"
+    fingerprints = [step["fingerprint"] for step in read_steps(run)]
+    save(1.5)
+    assert run_study(config, out=tmp_path) == run
+    changed = [step["fingerprint"] != old for step, old in zip(read_steps(run), fingerprints, strict=True)]
+    assert changed == [True, False, False]
+    save(1.0, names=("ant", "bee", "dog"))
+    with pytest.raises(ClassifierError, match=r"other takes .* 'dog'"):
+        run_study(config, out=tmp_path)
 
 
 def test_the_same_seed_gives_the_same_draws_whatever_was_skipped(

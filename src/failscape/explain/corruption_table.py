@@ -112,13 +112,13 @@ class CorruptionTableResult(Result):
         accuracy, corrupted = self.accuracy, self.corrupted
         worst = 1 + int(accuracy[0, 1:].argmin())
         summary = {"images": float(self.right.shape[2])}
-        summary |= _scalars("clean", rate(self.right[0, 0]))
-        summary |= _scalars("corrupted", mean(corrupted[0]))
-        summary |= _scalars("worst", rate(self.right[0, worst]))
+        summary |= rate(self.right[0, 0]).named("clean")
+        summary |= mean(corrupted[0]).named("corrupted")
+        summary |= rate(self.right[0, worst]).named("worst")
         for i, name in enumerate(self.classifiers[1:], start=1):
-            summary |= _scalars(f"clean of {name}", rate(self.right[i, 0]))
-            summary |= _scalars(f"corrupted of {name}", mean(corrupted[i]))
-            summary |= _scalars(f"gain of {name}", self.gain(i))
+            summary |= rate(self.right[i, 0]).named(f"clean of {name}")
+            summary |= mean(corrupted[i]).named(f"corrupted of {name}")
+            summary |= self.gain(i).named(f"gain of {name}")
         return summary
 
     @property
@@ -398,15 +398,6 @@ def _typical(right: Bool[Tensor, "N J"]) -> int:
     if right[0].any():
         distance = distance.masked_fill(~right[0], torch.inf)
     return int(distance.argmin())
-
-
-def _scalars(name: str, estimate: Estimate) -> dict[str, float]:
-    return {
-        name: estimate.value,
-        f"{name}_low": estimate.low,
-        f"{name}_high": estimate.high,
-        f"{name}_n": float(estimate.n),
-    }
 
 
 def _words(corruption: str) -> str:

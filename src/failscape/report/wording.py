@@ -96,6 +96,8 @@ def number(value: Any, *, share: bool = False) -> str:
     """Return a value as text: three significant digits, percent if it is a share, a dash if there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return EN_DASH
+    if isinstance(value, list | tuple):
+        return ", ".join(number(item) for item in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, int | float):

@@ -4,13 +4,15 @@ import difflib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final, get_args
+from typing import Any, final, get_args, get_origin
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from failscape.classifiers import Classifier, load_classifier
 from failscape.data import ImageSet, load_images
 from failscape.errors import ConfigError
 from failscape.explain import METHODS, Method
+from failscape.explain.comparison import require_same_task
 from failscape.study.config import StepConfig, first_complaint
 
 
@@ -22,18 +24,36 @@ class PreparedMethod:
     Attributes:
         method: the method.
         image_sets: the settings that named images by a spec, and what was loaded for them.
+        classifiers: the settings that named classifiers by their specs, and what was loaded for each spec, in order.
     """
 
     method: Method[Any]
     image_sets: Mapping[str, ImageSet]
+    classifiers: Mapping[str, tuple[tuple[str, Classifier], ...]]
+
+    def check_fit(self, classifier: Classifier) -> None:
+        """Refuse classifiers in the settings that are of another task than the one that the step explains.
+
+        Raises:
+            ClassifierError: if one takes other images or knows other classes.
+        """
+        for loaded in self.classifiers.values():
+            require_same_task(classifier, [each for _, each in loaded])
 
 
-def prepare_method(step: StepConfig) -> PreparedMethod:
-    """Build the method of a step; a setting that takes an `ImageSet` may name it by its spec.
+def prepare_method(step: StepConfig, *, allow_code: bool = False) -> PreparedMethod:
+    """Build the method of a step.
+
+    A setting that takes an `ImageSet` may name it by its spec, one that takes a `Classifier` as well, and one that
+    takes several, `tuple[Classifier, ...]`, by a list of specs.
+
+    Args:
+        step: of a study.
+        allow_code: whether `python:` specs may run their file.
 
     Raises:
         ConfigError: if there is no such method or setting, or a setting has a wrong value.
-        FailscapeError: if images that a setting names cannot be loaded.
+        FailscapeError: if images or classifiers that a setting names cannot be loaded.
     """
     if step.method not in METHODS:
         near = difflib.get_close_matches(step.method, METHODS, n=1)
@@ -46,9 +66,18 @@ def prepare_method(step: StepConfig) -> PreparedMethod:
     image_sets = {
         key: load_images(value)
         for key, value in step.settings.items()
-        if isinstance(value, str) and key in declared and _takes_images(declared[key].annotation)
+        if isinstance(value, str) and key in declared and _takes(declared[key].annotation, ImageSet)
     }
+    classifiers: dict[str, tuple[tuple[str, Classifier], ...]] = {}
     settings = {**step.settings, **image_sets}
+    for key, value in step.settings.items():
+        annotation = declared[key].annotation if key in declared else None
+        if isinstance(value, str) and _takes(annotation, Classifier):
+            settings[key] = load_classifier(value, allow_code=allow_code)
+            classifiers[key] = ((value, settings[key]),)
+        elif _is_list_of_specs(value) and _takes_classifiers(annotation):
+            settings[key] = tuple(load_classifier(spec, allow_code=allow_code) for spec in value)
+            classifiers[key] = tuple(zip(value, settings[key], strict=True))
     fields: dict[str, Any] = {
         name: (entry.annotation, ... if entry.default is entry.empty else entry.default)
         for name, entry in declared.items()
@@ -57,7 +86,8 @@ def prepare_method(step: StepConfig) -> PreparedMethod:
     checker = create_model("Settings", __config__=strictness, **fields)
     try:
         checked = checker.model_validate(settings)
-        return PreparedMethod(method=build(**{key: getattr(checked, key) for key in settings}), image_sets=image_sets)
+        method = build(**{key: getattr(checked, key) for key in settings})
+        return PreparedMethod(method=method, image_sets=image_sets, classifiers=classifiers)
     except ValidationError as error:
         complaint = first_complaint(error, checker, f"the settings of {step.method}")
         raise ConfigError(complaint) from error
@@ -65,5 +95,14 @@ def prepare_method(step: StepConfig) -> PreparedMethod:
         raise ConfigError(f"Step {step.name!r}: {' '.join(str(error).split())}") from error
 
 
-def _takes_images(annotation: Any) -> bool:
-    return annotation is ImageSet or ImageSet in get_args(annotation)
+def _takes(annotation: Any, kind: type) -> bool:
+    """Whether a setting takes one of that kind, or none."""
+    return annotation is kind or (get_origin(annotation) is not tuple and kind in get_args(annotation))
+
+
+def _takes_classifiers(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple and get_args(annotation) == (Classifier, ...)
+
+
+def _is_list_of_specs(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(spec, str) for spec in value)

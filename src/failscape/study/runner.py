@@ -41,10 +41,12 @@ def run_study(
     Raises:
         FailscapeError: if the study cannot start, or its folder cannot be written.
     """
-    methods = [prepare_method(step) for step in config.steps]
+    methods = [prepare_method(step, allow_code=allow_code) for step in config.steps]
     inputs = [StepInputs.of(step, config) for step in config.steps]
     progress("loading models")
     models = load_models(inputs, allow_code=allow_code)
+    for method, given in zip(methods, inputs, strict=True):
+        method.check_fit(models.classifiers[given.classifier])
     progress("classifying images")
     selections = select_for_steps(inputs, models)
 
@@ -130,6 +132,10 @@ def _fingerprints(
             generator=generators[given.generator],
             seed=step_seed(config.seed, index),
             image_sets={key: images.fingerprint() for key, images in method.image_sets.items()},
+            classifiers={
+                key: [classifier_digest(classifier, spec) for spec, classifier in loaded]
+                for key, loaded in method.classifiers.items()
+            },
         )
         for index, (step, method, given) in enumerate(zip(config.steps, methods, inputs, strict=True), start=1)
     ]
