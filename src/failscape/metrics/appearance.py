@@ -72,8 +72,14 @@ class Measurement:
 
         Raises:
             ImageError: if a value is NaN or outside [0, 1].
-            MetricError: if `measure` does not return one floating-point number an image.
+            MetricError: if `x` is not a batch of images, or `measure` does not return one floating-point number an
+                image.
         """
+        if x.ndim != 4:
+            raise MetricError(
+                f"Expected images of shape (N, C, H, W), but got {tuple(x.shape)}. Add a dimension to a single image: "
+                "`x[None]`."
+            )
         check_values(x, NumberedIds("images", len(x)))
         values = self.measure(x)
         if not isinstance(values, Tensor) or values.shape != (len(x),) or not values.is_floating_point():

@@ -175,5 +175,5 @@ def _masked_mean(values: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArra
 def _masked_median(values: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the median of each image's values within its mask, NaN where that is empty."""
     masked = torch.from_numpy(np.where(mask, values, np.nan)).flatten(1)
-    median: NDArray[np.float64] = masked.nanmedian(dim=1).values.numpy()
+    median: NDArray[np.float64] = masked.nanquantile(0.5, dim=1).numpy()
     return median
