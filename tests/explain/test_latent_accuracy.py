@@ -116,7 +116,9 @@ def test_of_two_classifiers_the_one_that_is_misled_sooner_has_the_smaller_area()
     (value, low, high) = result.difference[0].tolist()
     assert 0 < low < value < high
     assert result.p[0] < 0.01
-    assert result.summary["difference.later - sooner"] == pytest.approx(float(result.area[0, 0] - result.area[1, 0]))
+    assert result.summary["difference of later and sooner"] == pytest.approx(
+        float(result.area[0, 0] - result.area[1, 0])
+    )
     assert any("later is right about" in finding.sentence for finding in result.findings)
     swapped = explain(sooner, others=(misled_beyond(BEYOND, name="later"),))
     assert float(swapped.difference[0, 2]) < 0
@@ -145,7 +147,7 @@ def test_a_comparison_is_the_same_after_saving_and_loading_and_defines_its_numbe
     assert loaded.table.equals(result.table)
     plain = {re.sub("_(low|high|n)$", "", key) for key in result.summary}
     assert plain <= set(result.definitions)
-    assert {"area.sooner", "difference.planted - sooner", "p.planted - sooner", "area.class 2"} <= plain
+    assert {"area of sooner", "difference of planted and sooner", "p of planted and sooner", "area of class 2"} <= plain
 
 
 def test_a_class_has_its_own_middle_deviations_and_curve() -> None:
@@ -220,11 +222,10 @@ def test_evenly_spread_scores_are_harder_as_planted() -> None:
     assert half.summary["spread"] == 0.5
 
 
-def test_a_classifier_without_gradients_needs_differences_which_find_the_same_style() -> None:
+def test_without_gradients_differences_find_the_same_style() -> None:
     classifier = without_gradients(misled_beyond(BEYOND))
-    with pytest.raises(UnsupportedClassifier, match="Set `gradients` to false"):
-        explain(classifier)
-    assert explain(classifier, gradients=False, influence_samples=30, samples=600).styles.tolist()[0] == HARM
+    assert not classifier.differentiable
+    assert explain(classifier, influence_samples=30, samples=600).styles.tolist()[0] == HARM
 
 
 def test_images_are_drawn_in_batches_once_and_only_those_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:

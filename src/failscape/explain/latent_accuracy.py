@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from failscape.classifiers import Classifier
-from failscape.errors import ClassifierError, UnsupportedClassifier
+from failscape.errors import UnsupportedClassifier
+from failscape.explain.comparison import require_same_task, told_apart
 from failscape.explain.latent_accuracy_result import (
     EXAMPLES,
     FAR,
@@ -19,7 +20,7 @@ from failscape.explain.latent_accuracy_result import (
     nearest_and_farthest,
 )
 from failscape.explain.method import Method, to_8_bits
-from failscape.explain.style_gradients import Influence, measure_influence
+from failscape.explain.style_gradients import Influence, influence_for
 from failscape.explain.style_population import StyleSamples, images_of, require_class_styles, sample_styles
 from failscape.generators import Condition, Generator, StyleGenerator
 from failscape.metrics import bin_of, count_by_bin, equal_bins, summarize_curves
@@ -50,7 +51,8 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
 
     Args:
         samples: drawn for the curves.
-        influence_samples: drawn before them, for the ranking of the styles.
+        influence_samples: drawn before them, for the ranking of the styles; at most `DIFFERENCE_SAMPLES` for a
+            classifier without gradients, where finite differences rank.
         top: styles that the distance is taken over, k.
         bins: of equal width, that samples are put together by.
         smallest_bin: a bin with fewer samples is left out.
@@ -59,21 +61,19 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
             that are natural. Measured on digits: such samples reach no farther, but are harder at every distance,
             most of all near the middle, where the curve should start; with all of them so drawn the classifier that
             the generator was trained with no longer falls (trend 0.57 in place of −0.87). Hence none by default.
-        gradients: take the classifier's for the ranking; false takes finite differences, which any classifier allows.
         places: distances at which samples are shown.
         shown: samples shown at each.
 
     Raises:
         ValueError: if a setting is out of its range.
         UnsupportedGenerator: if the generator has no styles or no condition on the classes.
-        UnsupportedClassifier: if the classifier has no gradients and `gradients` is true, or no sample is classified
-            rightly by all.
+        UnsupportedClassifier: if no sample is classified rightly by all.
         ClassifierError: if another classifier takes other images or has other classes.
 
     Example:
         >>> method = LatentAccuracy(samples=5000, others=(trained_on_clean,))
         >>> result = method(classifier, stylegan2, x, y, rng=torch.Generator().manual_seed(0))
-        >>> result.summary["area"], result.summary["difference"]
+        >>> result.summary["area"], result.summary["far"]
 
     References:
         Le Coz et al., "Leveraging generative models to characterize the failure conditions of image classifiers",
@@ -92,7 +92,6 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
         smallest_bin: int = 50,
         others: tuple[Classifier, ...] = (),
         spread: float = 0.0,
-        gradients: bool = True,
         places: int = 6,
         shown: int = 10,
     ) -> None:
@@ -118,7 +117,6 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
         self.smallest_bin = smallest_bin
         self.others = others
         self.spread = spread
-        self.gradients = gradients
         self.places = places
         self.shown = shown
 
@@ -134,12 +132,9 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
     ) -> LatentAccuracyResult:
         """Rank the styles, draw the samples, and put them together by their distance."""
         styled = require_class_styles(generator, classifier, "latent accuracy")
-        if self.gradients:
-            classifier.require_gradients("the ranking of styles", "Set `gradients` to false: differences then rank.")
+        require_same_task(classifier, self.others)
         classifiers = (classifier, *self.others)
-        for other in self.others:
-            _require_same_task(classifier, other)
-        influence = measure_influence(classifier, styled, self.influence_samples, rng=rng, gradients=self.gradients)
+        influence = influence_for(classifier, styled, self.influence_samples, rng=rng)
         population = _Population(styled, self.samples, self.spread, rng)
         moments, right = _judge(population, classifiers)
         if not right.all(dim=0).any():
@@ -182,7 +177,7 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
             styles=frame.index,
             influential=int((influence.effect()[frame.index] != 0).sum()),
             spread=self.spread,
-            classifiers=_told_apart([each.name for each in classifiers]),
+            classifiers=told_apart([each.name for each in classifiers]),
             class_names=classifier.class_names,
             classes=classes.names,
             left_out=classes.left_out,
@@ -392,19 +387,3 @@ def _measure(
                 rows = (samples.y == label).nonzero()[:, 0]
                 own_distance[part.start + rows] = own[label].distance(samples.s[rows])
     return distance, own_distance
-
-
-def _require_same_task(classifier: Classifier, other: Classifier) -> None:
-    if other.image_shape != classifier.image_shape or other.class_names != classifier.class_names:
-        raise ClassifierError(
-            f"Expected classifiers of the same images and classes, to compare them, but {classifier.name} takes "
-            f"{classifier.image_shape} and has {classifier.class_names}, and {other.name} takes {other.image_shape} "
-            f"and has {other.class_names}. Compare classifiers of one task, with the same class names."
-        )
-
-
-def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names, with a number after each one that has occurred before."""
-    return tuple(
-        name if name not in names[:i] else f"{name} ({names[:i].count(name) + 1})" for i, name in enumerate(names)
-    )

@@ -133,19 +133,19 @@ class LatentAccuracyResult(Result):
             "influential": float(self.influential),
             "smallest_bin": float(self.smallest_bin),
             "spread": self.spread,
-            **_estimate("accuracy", overall),
+            **overall.named("accuracy"),
         }
         near, far = (self.accuracy(0, bins) for bins in nearest_and_farthest(self._bins(0)))
-        summary |= _estimate("near", near) | _estimate("far", far)
+        summary |= near.named("near") | far.named("far")
         summary |= _triple("area", self.area[0]) | _triple("trend", self.trend[0])
         for other in range(1, len(self.classifiers)):
             name = self.classifiers[other]
-            summary |= _triple(f"area.{name}", self.area[other]) | _triple(f"trend.{name}", self.trend[other])
+            summary |= _triple(f"area of {name}", self.area[other]) | _triple(f"trend of {name}", self.trend[other])
         for pair, (first, second) in enumerate(self.pairs.tolist()):
-            key = f"{self.classifiers[first]} - {self.classifiers[second]}"
-            summary |= _triple(f"difference.{key}", self.difference[pair]) | {f"p.{key}": self.p[pair].item()}
+            key = f"{self.classifiers[first]} and {self.classifiers[second]}"
+            summary |= _triple(f"difference of {key}", self.difference[pair]) | {f"p of {key}": self.p[pair].item()}
         for name, area in zip(self.classes, self.area[len(self.classifiers) :], strict=True):
-            summary |= _triple(f"area.class {name}", area)
+            summary |= _triple(f"area of class {name}", area)
         return summary
 
     @property
@@ -172,16 +172,18 @@ class LatentAccuracyResult(Result):
         """What each number means."""
         named = {}
         for name in self.classifiers[1:]:
-            named[f"area.{name}"] = f"Accuracy of {name}, averaged over the same distances. {_INTERVAL}"
-            named[f"trend.{name}"] = f"Spearman's rank correlation of the accuracy of {name} and distance. {_INTERVAL}"
+            named[f"area of {name}"] = f"Accuracy of {name}, averaged over the same distances. {_INTERVAL}"
+            named[f"trend of {name}"] = (
+                f"Spearman's rank correlation of the accuracy of {name} and distance. {_INTERVAL}"
+            )
         for first, second in self.pairs.tolist():
             one, two = self.classifiers[first], self.classifiers[second]
-            named[f"difference.{one} - {two}"] = (
+            named[f"difference of {one} and {two}"] = (
                 f"Accuracy of {one} averaged over the distances, less that of {two}, on the same samples. {_INTERVAL}"
             )
-            named[f"p.{one} - {two}"] = "Two-sided p-value of that difference, by the same bootstrap."
+            named[f"p of {one} and {two}"] = "Two-sided p-value of that difference, by the same bootstrap."
         for name in self.classes:
-            named[f"area.class {name}"] = (
+            named[f"area of class {name}"] = (
                 f"Accuracy for class {name}, averaged over the distances from the middle of that class at which all "
                 f"classes have samples. {_INTERVAL}"
             )
@@ -362,10 +364,6 @@ def nearest_and_farthest(bins: Int[Tensor, " M"]) -> tuple[Int[Tensor, " E"], In
     """Return the nearest and the farthest fifth of some bins, at least one of each where there are any."""
     size = max(1, round(len(bins) / 5))
     return bins[:size], bins[len(bins) - min(size, len(bins)) :]
-
-
-def _estimate(key: str, value: Estimate) -> dict[str, float]:
-    return {key: value.value, f"{key}_low": value.low, f"{key}_high": value.high, f"{key}_n": float(value.n)}
 
 
 def _triple(key: str, row: Float[Tensor, " 3"]) -> dict[str, float]:
