@@ -238,3 +238,17 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder to write into that holds something already.
+
+    Raises:
+        StorageError: if it does, or is no folder.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        raise StorageError(
+            f"Expected a new or empty folder, but {folder} holds files. Choose another; nothing was changed."
+        )

@@ -5,24 +5,39 @@ from typing import Any
 import pytest
 import torch
 
+from failscape import load_classifier
 from failscape.explain import (
     METHODS,
     Calibration,
+    CornerCases,
     CorruptionTable,
+    Degradation,
     EdgeCases,
     LatentAccuracy,
     LatentMap,
     Method,
     PerturbationHeatmap,
+    StyleDifference,
+    StyleInfluence,
     SympatheticExamples,
     UncertainSamples,
 )
-from failscape.generators import ConditionSpace, Generator, StyleGAN2
+from failscape.generators import ConditionSpace, Generator, StyleGAN2, load_generator
 from failscape.testing import check_method
 
+CORRUPTED = load_classifier("embedded:mnist-corrupted")
 TRIED: dict[str, list[tuple[Method[Any], str]]] = {
     "calibration": [(Calibration(), "ten"), (Calibration(bins=3, shown=1), "two")],
+    "corner-cases": [
+        (CornerCases(per_class=1, joint=1, samples=40, steps=2, most=2), "on condition"),
+        (CornerCases(per_class=0, joint=1, samples=40, steps=2), "on condition"),
+    ],
     "corruption-table": [(CorruptionTable(), "ten"), (CorruptionTable(corruptions=("contrast",), samples=3), "two")],
+    "style-difference": [(StyleDifference(others=(CORRUPTED,), samples=40, top=2), "on condition")],
+    "style-influence": [
+        (StyleInfluence(samples=40, top=1), "on condition"),
+        (StyleInfluence(gradients="finite-differences", difference_samples=20, top=1), "on condition"),
+    ],
     "sympathetic-examples": [
         (SympatheticExamples(), "ten"),
         (SympatheticExamples(mode="confident", batch_size=3), "ten"),
@@ -30,6 +45,7 @@ TRIED: dict[str, list[tuple[Method[Any], str]]] = {
         (SympatheticExamples(mode="fixed-step", max_steps=2, plane=8, grid=20), "two"),
     ],
     "perturbation-heatmap": [(PerturbationHeatmap(batch_size=3), "ten")],
+    "degradation": [(Degradation(samples=40, dimensions=1, most=1, progress=(0.0, 1.0)), "digits")],
     "edge-cases": [(EdgeCases(batch_size=3), "ten"), (EdgeCases(crossings=1), "two")],
     "latent-accuracy": [
         (
@@ -69,5 +85,6 @@ def test_every_method_is_tried() -> None:
 )
 def test_keeps_the_contract(method: Method[Any], generator: str, world: Any) -> None:
     x, y = world.mistakes.x[:5], world.mistakes.y[:5]
-    draws = on_condition() if generator == "on condition" else getattr(world, generator)
+    drawn = {"on condition": on_condition, "digits": lambda: load_generator("embedded:mnist-stylegan2")}
+    draws = drawn[generator]() if generator in drawn else getattr(world, generator)
     check_method(method, world.classifier, draws, x, y)

@@ -1,6 +1,7 @@
 """Commands that end with a report: demo, study, explain, reproduce, report."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ def demo(*, out: Path = Path("runs")) -> int:
     Args:
         out: where numbered run folders are made.
     """
-    return _run(demo_study(), out=out, allow_code=False)
+    return run(demo_study(), out=out, allow_code=False)
 
 
 def study(config: Path, /, *, out: Path = Path("runs"), allow_code: bool = False) -> int:
@@ -32,7 +33,7 @@ def study(config: Path, /, *, out: Path = Path("runs"), allow_code: bool = False
         out: where numbered run folders are made.
         allow_code: let python:FILE.py:FUNCTION specs run their file.
     """
-    return _run(StudyConfig.from_toml(config), out=out, allow_code=allow_code)
+    return run(StudyConfig.from_toml(config), out=out, allow_code=allow_code)
 
 
 def explain(
@@ -91,7 +92,7 @@ def explain(
     }
     if oracle is not None:
         config["oracle"] = {"spec": oracle}
-    return _run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
+    return run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
 
 
 def uncertain(
@@ -132,7 +133,7 @@ def uncertain(
     }
     if oracle is not None:
         config["oracle"] = {"spec": oracle}
-    return _run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
+    return run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
 
 
 def reproduce(name: str, /, *, out: Path, retrain: bool = False) -> int:
@@ -146,8 +147,8 @@ def reproduce(name: str, /, *, out: Path, retrain: bool = False) -> int:
     from failscape.study.reproduce import reproduce as run_reproduction
 
     with progress() as show:
-        run = run_reproduction(name, out, retrain=retrain, progress=show)
-    return _finish(run)
+        folder = run_reproduction(name, out, retrain=retrain, progress=show)
+    return _finish(folder)
 
 
 def report(run: str, /, *, out: Path = Path("runs")) -> int:
@@ -165,14 +166,20 @@ def report(run: str, /, *, out: Path = Path("runs")) -> int:
     return _finish(folder)
 
 
-def _run(config: StudyConfig, *, out: Path, allow_code: bool) -> int:
+def run(
+    config: StudyConfig, *, out: Path, allow_code: bool, afterwards: Callable[[Path], None] = lambda folder: None
+) -> int:
+    """Run a study, write its report, and do with the run folder what is to be done if every step ended well."""
     with progress() as show:
         show("importing")
         from failscape.study.runner import run_study
 
-        run = run_study(config, out=out, allow_code=allow_code, progress=show)
+        folder = run_study(config, out=out, allow_code=allow_code, progress=show)
         show("writing the report")
-    return _finish(run)
+    code = _finish(folder)
+    if code == 0:
+        afterwards(folder)
+    return code
 
 
 def _finish(run: Path) -> int:

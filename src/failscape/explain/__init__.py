@@ -5,13 +5,18 @@ from typing import Any
 
 from failscape.errors import WeightsError
 from failscape.explain.calibration import Calibration, CalibrationResult
+from failscape.explain.corner_cases import CornerCases
+from failscape.explain.corner_result import CornerCasesResult
 from failscape.explain.corruption_table import CorruptionTable, CorruptionTableResult
+from failscape.explain.degradation import Degradation, DegradationResult
 from failscape.explain.edge_cases import EdgeCases, EdgeCasesResult
 from failscape.explain.latent_accuracy import LatentAccuracy
 from failscape.explain.latent_accuracy_result import LatentAccuracyResult
 from failscape.explain.latent_map import LatentMap, LatentMapResult
 from failscape.explain.method import BatchedMethod, Method, Result, Verification, to_8_bits
 from failscape.explain.perturbation_heatmap import HeatmapResult, PerturbationHeatmap
+from failscape.explain.style_difference import StyleDifference, StyleDifferenceResult
+from failscape.explain.style_influence import StyleInfluence, StyleInfluenceResult
 from failscape.explain.sympathetic import SympatheticExamples
 from failscape.explain.sympathetic_result import SympatheticResult
 from failscape.explain.uncertain_result import UncertainResult
@@ -20,11 +25,15 @@ from failscape.storage import read_json
 
 METHODS: dict[str, type[Method[Any]]] = {
     "calibration": Calibration,
+    "corner-cases": CornerCases,
     "corruption-table": CorruptionTable,
+    "degradation": Degradation,
     "edge-cases": EdgeCases,
     "latent-accuracy": LatentAccuracy,
     "latent-map": LatentMap,
     "perturbation-heatmap": PerturbationHeatmap,
+    "style-difference": StyleDifference,
+    "style-influence": StyleInfluence,
     "sympathetic-examples": SympatheticExamples,
     "uncertain-samples": UncertainSamples,
 }
@@ -48,8 +57,12 @@ __all__ = [
     "BatchedMethod",
     "Calibration",
     "CalibrationResult",
+    "CornerCases",
+    "CornerCasesResult",
     "CorruptionTable",
     "CorruptionTableResult",
+    "Degradation",
+    "DegradationResult",
     "EdgeCases",
     "EdgeCasesResult",
     "HeatmapResult",
@@ -60,6 +73,10 @@ __all__ = [
     "Method",
     "PerturbationHeatmap",
     "Result",
+    "StyleDifference",
+    "StyleDifferenceResult",
+    "StyleInfluence",
+    "StyleInfluenceResult",
     "SympatheticExamples",
     "SympatheticResult",
     "UncertainResult",

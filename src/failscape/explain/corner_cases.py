@@ -21,7 +21,7 @@ from failscape.search import first_crossing, minimal_norm
 # A dimension that changes the probability by less, wherever it is moved, has no effect.
 _NO_EFFECT = 0.01
 # Dimensions tried at once, down the ranking.
-_CHUNK = 32
+_CHUNK = 16
 _NAMED = 48
 _BISECTIONS = 20
 
@@ -248,7 +248,7 @@ class _Cases:
             places.amax(dim=1).tolist(),
             strict=True,
         ):
-            self._rows.append((label, -1, norm, _place_of(farthest)))
+            self._rows.append((label, -1, norm, place_of(farthest)))
 
     def result(self) -> CornerCasesResult:
         """Put all together."""
@@ -302,9 +302,9 @@ class _Cases:
         return ((self._influence.high - self._influence.low) / 2).clamp_min(1e-6)
 
     def _place(self, d: int, value: float) -> int:
-        return _place_of(abs(value - float(self._middle[d])) / float(self._half[d]))
+        return place_of(abs(value - float(self._middle[d])) / float(self._half[d]))
 
 
-def _place_of(half_ranges: float) -> int:
+def place_of(half_ranges: float) -> int:
     """Return where a value lies that is so many half ranges from the middle of the observed ones."""
     return WITHIN if half_ranges <= 1 else TRIPLE if half_ranges <= 3 else BEYOND

@@ -12,11 +12,10 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
-from failscape.errors import StorageError
 from failscape.explain.method import EIGHT_BITS, SHARED, Result
 from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid, png_bytes
 from failscape.metrics import Estimate, rate
-from failscape.storage import atomic_path, write_bytes, write_tensors
+from failscape.storage import atomic_path, require_empty, write_bytes, write_tensors
 
 WITHIN, TRIPLE, BEYOND = range(3)
 _PLACES = ("within", "up to 3 times", "beyond")
@@ -256,11 +255,7 @@ class CornerCasesResult(Result):
         Raises:
             StorageError: if the folder holds something already, or cannot be written.
         """
-        if folder.exists() and any(folder.iterdir()):
-            raise StorageError(
-                f"Expected an empty folder for the corner cases, but {folder} holds files. Choose another; nothing was "
-                "changed."
-            )
+        require_empty(folder)
         files = [f"images/{self.class_names[k]}/{name}.png" for k, name in zip(self.y.tolist(), self.ids, strict=True)]
         for file, pixels in zip(files, self.images, strict=True):
             write_bytes(folder / file, png_bytes(pixels))

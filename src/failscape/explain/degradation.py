@@ -21,7 +21,7 @@ from failscape.figures import Figure, Finding, Panel, Plot, image_grid
 from failscape.generators import Condition, Generator, StyleGenerator
 from failscape.metrics import Estimate, mean
 
-_FROM = {"sample": "a sample", "class-mean": "the mean styles of the class", "real": "a real image"}
+_FROM = {"sample": "a sample", "class-mean": "the mean styles", "real": "a real image"}
 # A start is one that the classifier gives the true class at least this probability.
 _SURE = 0.9
 _TRIES = 200
@@ -349,11 +349,7 @@ class Degradation(Method[DegradationResult]):
             name = classifier.class_names[label]
             if found is not None:
                 s, noise, row = found
-                source = (
-                    f"{_FROM[self.start]} {name}"
-                    if self.start == "class-mean"
-                    else f"{_FROM[self.start]} of class {name}"
-                )
+                source = f"{_FROM[self.start]} of class {name}"
                 starts.append((label, s, noise, source if row is None else f"{source}, {ids[row]}"))
                 if any_one:
                     break

@@ -13,7 +13,7 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.explain.direction_names import name_directions
 from failscape.explain.method import SHARED, Method, Result
-from failscape.explain.style_crossing import cross_half
+from failscape.explain.style_crossing import HALF, cross_half, true_probability
 from failscape.explain.style_gradients import DIFFERENCE_SAMPLES, STYLE_SCORES, Influence, ScoreName, measure_influence
 from failscape.explain.style_population import (
     images_of,
@@ -120,8 +120,8 @@ class StyleInfluenceResult(Result):
     ks: Float[Tensor, " S"]
     ks_p: Float[Tensor, " S"]
     random: Int[Tensor, " R"]
-    right_styles: Float[Tensor, "N H"]
-    wrong_styles: Float[Tensor, "M H"]
+    right_styles: Float[Tensor, "A J"]
+    wrong_styles: Float[Tensor, "B J"]
     shown: Int[Tensor, " T"]
     start: Int[Tensor, " T"]
     shift: Float[Tensor, " T"]
@@ -470,18 +470,29 @@ class StyleInfluence(Method[StyleInfluenceResult]):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return of each dimension the class to start from, the shift, whether it crosses, and the pictures."""
         weights = (influence.mean * influence.spread)[:, shown].nan_to_num().abs()
-        start = weights.argmax(dim=0)
+        # Of a class whose mean digit the classifier does not take for one there is nothing to lose.
+        known = torch.tensor([_is_known(classifier, generator, influence, k) for k in range(len(weights))])
+        start = torch.where(known[:, None], weights, -1.0).argmax(dim=0)
         shift, reached, moved = [], [], []
         for d, label in zip(shown.tolist(), start.tolist(), strict=True):
             centre = influence.centre[label]
             found = cross_half(classifier, generator, centre, None, label, torch.tensor([d]), influence)
+            crosses = bool(found.found) and bool(known[label])
             lowering = -float(influence.mean[label, d].sign()) * _DEVIATIONS * influence.spread[d]
-            shift.append(float(found.shift) if found.found else float(lowering))
-            reached.append(int(found.found))
+            shift.append(float(found.shift) if crosses else float(lowering))
+            reached.append(int(crosses))
             strip = centre.repeat(len(_FRACTIONS), 1)
             strip[:, d] += shift[-1] * torch.tensor(_FRACTIONS)
             moved.append(images_of(generator, strip))
         return start, torch.tensor(shift), torch.tensor(reached), torch.cat(moved)
+
+
+def _is_known(classifier: Classifier, generator: StyleGenerator, influence: Influence, label: int) -> bool:
+    """Tell whether the classifier takes the mean digit of a class for one of that class."""
+    centre = influence.centre[label][None]
+    if not centre.isfinite().all():
+        return False
+    return float(true_probability(classifier, images_of(generator, centre), label)) > HALF
 
 
 def _compared(influence: Influence) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:

@@ -304,9 +304,9 @@ class _StyledConv(nn.Module):
         # broadcasting takes ten times as long on a CPU.
         given = torch.stack([noise, torch.ones_like(noise)], dim=2)
         added = torch.stack([self.noise_strength.expand_as(self.bias), self.bias]) / d[:, None]
-        n, _, height, width = y.shape
+        n, channels, height, width = y.shape
         pixels = torch.baddbmm(y.permute(0, 2, 3, 1).flatten(1, 2), given, added.to(y.dtype))
-        return activate(pixels).view(n, height, width, -1).permute(0, 3, 1, 2), ACTIVATION_GAIN * d
+        return activate(pixels).view(n, height, width, channels).permute(0, 3, 1, 2), ACTIVATION_GAIN * d
 
 
 class _Block(nn.Module):

@@ -30,9 +30,11 @@ def scores_of(
 ) -> Float[Tensor, "M C"]:
     """Return the score of each of C candidates for each row, without gradients and with bounded memory."""
     count = candidates.shape[1]
+    if not len(rows):
+        return candidates.new_empty(0, count)
     flat, owners = candidates.flatten(0, 1), rows.repeat_interleave(count)
     parts = [objective(e, r) for e, r in zip(flat.split(_CHUNK), owners.split(_CHUNK), strict=True)]
-    return torch.cat(parts).unflatten(0, (len(rows), count)) if parts else flat.new_empty(len(rows), count)
+    return torch.cat(parts).unflatten(0, (len(rows), count))
 
 
 def is_valid(scores: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:

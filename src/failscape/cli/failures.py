@@ -1,0 +1,99 @@
+"""Commands that find failure conditions: failures, corner-cases."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from cyclopts.types import NonNegativeInt, PositiveInt
+
+from failscape.cli.studies import run
+from failscape.storage import require_empty
+from failscape.study.config import StudyConfig
+from failscape.study.failure_conditions import failure_steps
+
+
+def failures(
+    images: str,
+    /,
+    *,
+    classifier: str,
+    generator: str,
+    oracle: str | None = None,
+    against: tuple[str, ...] = (),
+    limit: PositiveInt | None = 1000,
+    out: Path = Path("runs"),
+    allow_code: bool = False,
+) -> int:
+    """Find what makes a classifier fail: directions, corner cases, real images, robustness, in one report.
+
+    Args:
+        images: labelled images, on which the findings are checked, as for `explain`.
+        classifier: embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION.
+        generator: embedded:NAME, or what `failscape train gan` saved; it must have styles and classes.
+        oracle: another classifier, which judges what is found.
+        against: a classifier to compare with, and more by giving it again.
+        limit: take at most so many images.
+        out: where numbered run folders are made.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    config = _config("failures", images, classifier, generator, oracle, limit)
+    return run(
+        StudyConfig.from_mapping(config | {"steps": failure_steps(others=against)}), out=out, allow_code=allow_code
+    )
+
+
+def corner_cases(
+    images: str,
+    /,
+    *,
+    classifier: str,
+    generator: str,
+    oracle: str | None = None,
+    per_class: NonNegativeInt = 10,
+    joint: NonNegativeInt = 5,
+    export: Path | None = None,
+    out: Path = Path("runs"),
+    allow_code: bool = False,
+) -> int:
+    """Find the smallest moves that make a classifier lose each class, and write them as a data set.
+
+    Args:
+        images: labelled images, as for `explain`; they say which classes there are.
+        classifier: embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION.
+        generator: embedded:NAME, or what `failscape train gan` saved; it must have styles and classes.
+        oracle: another classifier, which judges what is found.
+        per_class: cases by single dimensions for each class.
+        joint: cases over all dimensions for each class, any number.
+        export: an empty or new folder for the cases as images, labels, latents and Parquet.
+        out: where numbered run folders are made.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    steps = [{"method": "corner-cases", "settings": {"per_class": per_class, "joint": joint}}]
+    config = _config("corner-cases", images, classifier, generator, oracle, 100) | {"steps": steps}
+
+    def write(folder: Path) -> None:
+        from failscape.explain import CornerCasesResult, load_result
+
+        result = load_result(next(folder.glob("steps/*-corner-cases")))
+        assert isinstance(result, CornerCasesResult)
+        assert export is not None, "else there is nothing to write"
+        sys.stdout.write(f"{result.export(export)}\n")
+
+    study = StudyConfig.from_mapping(config)
+    if export is None:
+        return run(study, out=out, allow_code=allow_code)
+    # Before the work, not after it.
+    require_empty(export)
+    return run(study, out=out, allow_code=allow_code, afterwards=write)
+
+
+def _config(
+    name: str, images: str, classifier: str, generator: str, oracle: str | None, limit: int | None
+) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "name": name,
+        "images": {"spec": images, "only": "all"} | ({} if limit is None else {"limit": limit}),
+        "classifier": {"spec": classifier},
+        "generator": {"spec": generator},
+    }
+    return config if oracle is None else config | {"oracle": {"spec": oracle}}

@@ -1,0 +1,37 @@
+"""The steps that find the failure conditions of a classifier, shared by reproduction, demo and a user's run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def failure_steps(
+    *,
+    others: Sequence[str] = (),
+    clean: str | None = None,
+    settings: dict[str, dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the `[[steps]]` of a study of failure conditions, in the order in which their findings are to be read.
+
+    Args:
+        others: specs of classifiers to compare with, where a step can.
+        clean: spec of images as they are, for the corruption table; by default the study's own images.
+        settings: method to settings that differ from the defaults.
+    """
+    compared = {"others": list(others)} if others else {}
+    steps: list[dict[str, Any]] = [
+        {"method": "style-influence", "title": "What lowers its score"},
+        {"method": "corner-cases", "title": "Corner cases"},
+        {"method": "real-directions", "title": "Does it hold on real images?"},
+        {"method": "latent-accuracy", "title": "Accuracy far from what it gets right", "settings": compared},
+        {
+            "method": "corruption-table",
+            "title": "Accuracy under corruptions",
+            "settings": compared,
+            **({} if clean is None else {"images": {"spec": clean, "only": "all"}}),
+        },
+        {"method": "degradation", "title": "What a picture becomes along each direction"},
+        {"method": "latent-map", "title": "How well- and misclassified samples lie"},
+    ]
+    for step in steps:
+        step["settings"] = step.get("settings", {}) | (settings or {}).get(step["method"], {})
+    return steps

@@ -1,0 +1,133 @@
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from planted_styles import HARM, SCALE, PlantedStyles, always, blind_to, misled_beyond
+from safetensors.torch import load_file
+
+from failscape.classifiers import load_classifier
+from failscape.data import load_images
+from failscape.errors import StorageError, UnsupportedClassifier, UnsupportedGenerator
+from failscape.explain import CornerCases, CornerCasesResult
+from failscape.explain.corner_cases import place_of
+from failscape.explain.corner_result import BEYOND, TRIPLE, WITHIN
+from failscape.generators import load_generator
+
+
+def find(classifier: Any, generator: Any, **settings: Any) -> CornerCasesResult:
+    x, y = torch.full((3, *classifier.image_shape), 0.5), torch.tensor([0, 1, 2])
+    method = CornerCases(**({"samples": 300, "joint": 0, "per_class": 1} | settings))
+    return method(classifier, generator, x, y, rng=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def planted() -> CornerCasesResult:
+    return find(misled_beyond(1.5), PlantedStyles(), per_class=7, joint=4)
+
+
+@pytest.fixture(scope="module")
+def digits() -> CornerCasesResult:
+    images = load_images("embedded:mnist-test").select(torch.arange(3))
+    classifier, generator = load_classifier("embedded:mnist-corrupted"), load_generator("embedded:mnist-stylegan2")
+    method = CornerCases(samples=300, per_class=2, joint=2, most=16, steps=8)
+    return method(classifier, generator, images.x, images.y, rng=torch.Generator().manual_seed(0))
+
+
+class TestPlanted:
+    def test_the_harmful_style_is_the_first_case_of_each_class(self, planted: CornerCasesResult) -> None:
+        first = [int((planted.single & (planted.y == k)).nonzero()[0]) for k in range(3)]
+        assert planted.dimension[first].tolist() == [HARM] * 3
+        # From the mean of about 0 to a little before 1.5 units of harm.
+        assert (planted.move[first] / SCALE[HARM]).tolist() == pytest.approx([1.3] * 3, abs=0.4)
+        assert planted.deviations[first].tolist() == pytest.approx([1.3] * 3, abs=0.4)
+        assert planted.place[first].tolist() == [WITHIN] * 3
+
+    def test_styles_without_effect_are_counted(self, planted: CornerCasesResult) -> None:
+        # Harmless, dead and score; of the styles of the classes some have an effect too small.
+        assert planted.tried[:, 0].tolist() == [7] * 3
+        assert int(planted.tried[:, 1].min()) >= 3
+        assert planted.summary["without_effect"] == float(planted.tried[:, 1].sum())
+
+    def test_joint_cases_move_no_farther_than_the_single_ones(self, planted: CornerCasesResult) -> None:
+        joint = ~planted.single
+        assert int(joint.sum()) == 3 * 4
+        means = joint & (planted.before > 0.9)
+        shortest = min(planted.deviations[planted.single].abs().tolist())
+        assert float(planted.move[means].min()) <= shortest + 0.1
+        # Nothing but harm is lost by: the smallest perturbation moves that alone.
+        moved = ((planted.styles - planted.starts) / SCALE)[joint]
+        assert float(moved[:, HARM].abs().mean()) > 5 * float(moved[:, HARM + 1].abs().mean())
+
+    def test_probabilities_are_one_half_up_to_a_grey_value(self, planted: CornerCasesResult) -> None:
+        # One grey value of the harmful pixel changes the margin by 50 / 255 · 0.4.
+        assert float((planted.probability - 0.5).abs().max()) < 0.03
+
+    def test_the_data_set_holds_what_the_result_does(self, planted: CornerCasesResult, tmp_path: Path) -> None:
+        folder = planted.export(tmp_path / "cases")
+        table = pq.read_table(folder / "corner-cases.parquet")
+        assert table.num_rows == len(planted.ids)
+        latents = load_file(folder / "latents.safetensors")
+        assert torch.equal(latents["styles"], planted.styles)
+        images = load_images(str(folder / "images"), image_shape=(1, 4, 4))
+        assert len(images) == len(planted.ids)
+        by_name = dict(zip(planted.ids, planted.images, strict=True))
+        for name, x in zip(images.ids, images.x, strict=True):
+            assert torch.allclose(x, by_name[Path(name).stem])
+        assert set(table.column("file").to_pylist()) == {f"images/{name}" for name in images.ids}
+        with pytest.raises(StorageError, match="a new or empty folder"):
+            planted.export(folder)
+
+
+class TestBadInput:
+    def test_a_class_that_is_never_said_is_named_and_the_others_go_on(self) -> None:
+        result = find(blind_to(1, harm=1.5), PlantedStyles())
+        assert result.without == ("1",)
+        assert result.classes.tolist() == [0, 2]
+        assert set(result.y.tolist()) == {0, 2}
+
+    def test_a_constant_classifier_has_no_corner_case(self) -> None:
+        result = find(always(1), PlantedStyles(), per_class=2, joint=2)
+        assert len(result.images) == 0
+        assert result.without == ("0", "2")
+        assert result.tried.tolist() == [[7, 7, 0]]
+        assert result.summary["found"] == 0
+        assert result.findings == ()
+        assert result.figures == []
+
+    def test_without_gradients_only_single_cases_are_found(self) -> None:
+        known = misled_beyond(1.5)
+        plain = type(known)(lambda x: known(x.detach()), image_shape=known.image_shape, name="plain")
+        assert find(plain, PlantedStyles()).dimension.tolist() == [HARM] * 3
+        with pytest.raises(UnsupportedClassifier, match="Set `joint` to 0"):
+            find(plain, PlantedStyles(), joint=1)
+
+    def test_a_generator_without_condition_is_refused(self) -> None:
+        with pytest.raises(UnsupportedGenerator, match="has no condition"):
+            find(misled_beyond(1.5), PlantedStyles(condition=False))
+
+    @pytest.mark.parametrize(
+        "settings", [{"per_class": -1}, {"per_class": 0, "joint": 0}, {"samples": 1}, {"steps": 0}, {"most": -1}]
+    )
+    def test_settings_out_of_range_are_refused(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="Expected `per_class` and `joint`"):
+            CornerCases(**settings)
+
+
+@pytest.mark.parametrize(("half_ranges", "place"), [(0.0, WITHIN), (1.0, WITHIN), (2.9, TRIPLE), (3.1, BEYOND)])
+def test_places(half_ranges: float, place: int) -> None:
+    assert place_of(half_ranges) == place
+
+
+class TestDigits:
+    def test_probabilities_are_one_half_on_8_bit_pictures(self, digits: CornerCasesResult) -> None:
+        assert int(digits.single.sum()) >= 15
+        assert float((digits.probability - 0.5).abs().median()) < 0.005
+        assert float(digits.before[digits.single].min()) > 0.5
+
+    def test_figures_show_every_class(self, digits: CornerCasesResult) -> None:
+        grid, gallery = digits.figures
+        titles = [ax.get_title() for ax in grid.draw().axes]  # type: ignore[attr-defined]
+        assert sum(title.startswith(tuple(f"{k}: " for k in range(10))) for title in titles) >= 8
+        assert len(gallery.cases) == len(digits.ids)  # type: ignore[attr-defined]

@@ -1,0 +1,93 @@
+from typing import Any
+
+import pytest
+import torch
+from planted_styles import HARM, PlantedStyles, always, misled_beyond
+
+from failscape.classifiers import load_classifier
+from failscape.data import load_images
+from failscape.errors import LabelError, UnsupportedClassifier, UnsupportedGenerator
+from failscape.explain import Degradation, DegradationResult
+from failscape.generators import load_generator
+
+
+def degrade(classifier: Any, generator: Any, **settings: Any) -> DegradationResult:
+    x, y = torch.full((3, *classifier.image_shape), 0.5), torch.tensor([0, 1, 2])
+    rng = torch.Generator().manual_seed(0)
+    return Degradation(**({"samples": 300} | settings))(classifier, generator, x, y, rng=rng)
+
+
+@pytest.fixture(scope="module")
+def digits() -> DegradationResult:
+    images = load_images("embedded:mnist-test").select(torch.arange(400))
+    classifier, generator = load_classifier("embedded:mnist-corrupted"), load_generator("embedded:mnist-stylegan2")
+    method = Degradation(samples=500, dimensions=3, classes=("8",), start="real")
+    return method(classifier, generator, images.x, images.y, rng=torch.Generator().manual_seed(0), ids=images.ids)
+
+
+class TestPlanted:
+    @pytest.mark.parametrize("start", ["class-mean", "sample"])
+    def test_only_the_harmful_style_is_shown_and_all_others_are_counted(self, start: str) -> None:
+        result = degrade(misled_beyond(1.5, slope=400), PlantedStyles(), start=start)
+        # Styles of the class in the image lose it as well, once they are far enough from what they are.
+        assert int(result.dimension[0]) == HARM
+        assert HARM in result.dimension.tolist()
+        assert float(result.shift[-1].abs()) > 0
+
+    def test_whole_shifts_reach_one_half_and_parts_do_not(self) -> None:
+        result = degrade(misled_beyond(1.5), PlantedStyles(), dimensions=1)
+        whole, part = result.progress == 1, result.progress < 0.9
+        assert float((result.probability[whole] - 0.5).abs().max()) < 0.03
+        assert float(result.probability[part].min()) > 0.5
+        assert result.summary["monotone"] == 1
+
+    def test_a_class_mean_and_the_pictures_belong_together(self) -> None:
+        result = degrade(misled_beyond(1.5, slope=100), PlantedStyles(), classes=("1", "2"), dimensions=1)
+        assert result.sources == ("the mean styles of class 1", "the mean styles of class 2")
+        assert result.y.unique().tolist() == [1, 2]
+        starts = result.progress == 0
+        # Nothing has moved yet: the quadrant of the class is the brightest.
+        bright = result.images[starts].flatten(1).argmax(dim=1)
+        assert set(bright.tolist()) <= {2, 3, 6, 7, 8, 9, 12, 13}
+
+    def test_nothing_to_start_from_is_said(self) -> None:
+        with pytest.raises(UnsupportedClassifier, match=r"mean styles of class 0 that constant is sure"):
+            degrade(always(1), PlantedStyles(), classes=("0",))
+        with pytest.raises(UnsupportedClassifier, match="found none of any class"):
+            degrade(misled_beyond(-9.0), PlantedStyles())
+
+    def test_other_generators_and_classes_are_refused(self) -> None:
+        with pytest.raises(UnsupportedGenerator, match=r"asked for each of the 3 classes .* has no condition"):
+            degrade(misled_beyond(1.0), PlantedStyles(condition=False))
+        with pytest.raises(LabelError, match="Expected `classes` among 0, 1, 2, but got seven"):
+            degrade(misled_beyond(1.0), PlantedStyles(), classes=("seven",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start": "nowhere"}, "`start` to be one of sample, class-mean, real"),
+        ({"progress": (0.0, 0.5)}, "1 among it"),
+        ({"progress": (0.0, 1.0, 0.5)}, "rising `progress`"),
+        ({"dimensions": 0}, "`dimensions` of at least 1"),
+        ({"classes": ()}, "at least one class"),
+    ],
+)
+@pytest.mark.usefixtures("as_installed")
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Degradation(**settings)
+
+
+class TestDigits:
+    def test_a_real_digit_is_brought_to_one_half_along_each_dimension(self, digits: DegradationResult) -> None:
+        assert digits.sources[0].startswith("a real image of class 8, ")
+        assert digits.summary["dimensions"] == 3
+        assert float((digits.probability[digits.progress == 1] - 0.5).abs().max()) < 0.02
+        assert float(digits.probability[digits.progress == 0].min()) > 0.9
+
+    def test_the_grid_has_a_column_a_dimension(self, digits: DegradationResult) -> None:
+        (plot,) = digits.figures
+        drawing = plot.draw()  # type: ignore[attr-defined]
+        assert len(drawing.axes) == 3 * 9
+        assert "↑" in drawing.axes[0].get_title() or "↓" in drawing.axes[0].get_title()

@@ -1,0 +1,106 @@
+from typing import Any
+
+import pytest
+import torch
+from planted_styles import HARM, HARMLESS, PlantedStyles, always, misled_beyond
+from scipy.stats import norm
+
+from failscape.classifiers import Classifier, load_classifier
+from failscape.data import load_images
+from failscape.errors import UnsupportedClassifier, UnsupportedGenerator
+from failscape.explain import StyleInfluence, StyleInfluenceResult
+from failscape.generators import load_generator
+
+
+def measure(classifier: Any, generator: Any, **settings: Any) -> StyleInfluenceResult:
+    x, y = torch.full((3, *classifier.image_shape), 0.5), torch.tensor([0, 1, 2])
+    method = StyleInfluence(**({"samples": 3000, "top": 2} | settings))
+    return method(classifier, generator, x, y, rng=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def planted() -> StyleInfluenceResult:
+    return measure(misled_beyond(1.0), PlantedStyles())
+
+
+class TestPlanted:
+    def test_the_harmful_style_leads_the_table(self, planted: StyleInfluenceResult) -> None:
+        row = planted.table.to_pylist()[HARM]
+        assert row["rank"] == 1
+        assert row["lowered_by"] == "up"
+        assert row["layer"] == "layer 2, convolution, 4 × 4"
+        assert row["gradient"] == pytest.approx(-1.0, abs=0.02)
+        assert row["effect"] == pytest.approx(-2.0, rel=0.05)
+        assert row["shift"] == pytest.approx(0.9, abs=0.3)
+
+    def test_the_statistic_of_the_harmful_style_is_one_and_of_others_small(self, planted: StyleInfluenceResult) -> None:
+        # What is misclassified lies beyond 1, what is not below: the two do not overlap, but for rounding.
+        assert float(planted.ks[HARM]) > 0.97
+        assert float(planted.ks[HARMLESS]) < 0.08
+        assert float(planted.ks_p[HARM]) < 1e-6
+        assert float(planted.ks_p[HARMLESS]) > 0.05
+        assert planted.summary["misclassified"] / 3000 == pytest.approx(norm.sf(1.0), abs=0.03)
+
+    def test_histograms_show_both_kinds(self, planted: StyleInfluenceResult) -> None:
+        plots = {figure.name: figure for figure in planted.figures}
+        assert list(plots) == ["effects", "by-class", "histograms", "dimensions"]
+        axes = plots["histograms"].draw().axes  # type: ignore[attr-defined]
+        assert axes[0].get_title(loc="left").startswith(f"s{HARM}: D = ")
+
+    def test_pictures_end_where_the_class_is_lost(self, planted: StyleInfluenceResult) -> None:
+        assert int(planted.shown[0]) == HARM
+        assert int(planted.reached[0]) == 1
+        assert float(planted.probability[0, -1]) == pytest.approx(0.5, abs=0.03)
+        assert float(planted.probability[0, 1]) > 0.7
+
+    def test_halves_agree(self, planted: StyleInfluenceResult) -> None:
+        assert planted.split_half > 0.5
+
+
+class TestBadInput:
+    def test_no_misclassified_sample_leaves_the_comparison_out(self) -> None:
+        result = measure(misled_beyond(50.0), PlantedStyles(), samples=300)
+        assert result.summary["misclassified"] == 0
+        assert result.ks.isnan().all()
+        assert "histograms" not in [figure.name for figure in result.figures]
+
+    def test_a_constant_classifier_is_moved_by_nothing(self) -> None:
+        result = measure(always(1), PlantedStyles(), samples=300)
+        assert result.summary["significant"] == 0
+        assert result.reached.tolist() == [0, 0]
+
+    def test_exact_gradients_must_exist(self) -> None:
+        known = misled_beyond(1.0)
+        plain = Classifier(lambda x: known(x.detach()), image_shape=known.image_shape, name="plain")
+        with pytest.raises(UnsupportedClassifier, match='Set `gradients` to "finite-differences"'):
+            measure(plain, PlantedStyles(), gradients="exact")
+        result = measure(plain, PlantedStyles(), difference_samples=60)
+        assert float(result.gradient[HARM]) == pytest.approx(-1.0, abs=0.1)
+
+    def test_a_generator_without_styles_or_condition_is_refused(self) -> None:
+        with pytest.raises(UnsupportedGenerator, match="has no condition"):
+            measure(misled_beyond(1.0), PlantedStyles(condition=False))
+        vae = load_generator("embedded:mnist-vae-2d")
+        x, y = torch.zeros(1, 1, 28, 28), torch.tensor([0])
+        with pytest.raises(UnsupportedGenerator, match="a generator with styles for style influence"):
+            StyleInfluence()(load_classifier("embedded:mnist-clean"), vae, x, y, rng=torch.Generator())
+
+    @pytest.mark.usefixtures("as_installed")
+    @pytest.mark.parametrize(
+        "settings", [{"score": "luck"}, {"gradients": "maybe"}, {"samples": 1}, {"top": 0}, {"difference_samples": 2}]
+    )
+    def test_settings_out_of_range_are_refused(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="Expected `"):
+            StyleInfluence(**settings)
+
+
+def test_digits_say_in_words_what_weighs_most() -> None:
+    images = load_images("embedded:mnist-test").select(torch.arange(3))
+    classifier, generator = load_classifier("embedded:mnist-corrupted"), load_generator("embedded:mnist-stylegan2")
+    method = StyleInfluence(samples=600, top=3)
+    result = method(classifier, generator, images.x, images.y, rng=torch.Generator().manual_seed(0))
+    assert result.summary["significant"] > 10
+    assert len(result.descriptions) == 3
+    assert all(result.descriptions)
+    drawing = next(figure for figure in result.figures if figure.name == "effects").draw()  # type: ignore[attr-defined]
+    assert len(drawing.axes[0].get_yticklabels()) == 25
