@@ -165,10 +165,10 @@ def test_any_image_is_measured_without_a_warning() -> None:
 def test_each_image_is_measured_for_itself(digits: Tensor) -> None:
     # More pixels than are measured at a time.
     many = digits.repeat(5, 1, 1, 1)
-    for each in MEASUREMENTS.values():
-        together, alone = each(many), torch.cat([each(image[None]) for image in digits[:2]])
-        torch.testing.assert_close(together[320:322], alone, equal_nan=True)
-        torch.testing.assert_close(together[:80], together[320:], equal_nan=True)
+    for name in ("noise", "stroke width"):
+        together, alone = MEASUREMENTS[name](many), torch.cat([MEASUREMENTS[name](image[None]) for image in digits[:2]])
+        torch.testing.assert_close(together[320:322], alone)
+        torch.testing.assert_close(together[:80], together[320:])
 
 
 def test_an_image_changed_in_place_is_measured_anew() -> None:
