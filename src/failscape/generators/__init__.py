@@ -9,6 +9,7 @@ from failscape.generators.generator import (
     require_autoencoder,
     require_styles,
 )
+from failscape.generators.inversion import Inversion, invert
 from failscape.generators.loading import EMBEDDED, FAMILIES, load_generator, save_generator
 from failscape.generators.mlp import MLP
 from failscape.generators.stylegan2 import StyleGAN2
@@ -23,9 +24,11 @@ __all__ = [
     "Condition",
     "ConditionSpace",
     "Generator",
+    "Inversion",
     "StyleGAN2",
     "StyleGenerator",
     "StyleLayer",
+    "invert",
     "load_generator",
     "require_autoencoder",
     "require_styles",
