@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failscape.metrics import mean, rate, ratio_of_means
+from failscape.metrics import difference_of_rates, mean, rate, ratio_of_means
 
 
 def outcomes(successes: int, n: int) -> torch.Tensor:
@@ -30,6 +30,13 @@ class TestRate:
         estimate = rate(outcomes(round(share * n), n))
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
+    @pytest.mark.parametrize("level", [0.8, 0.95, 0.995])
+    def test_its_ends_are_where_a_score_test_of_that_level_turns(self, level: float) -> None:
+        estimate = rate(outcomes(30, 40), level=level)
+        for end in (estimate.low, estimate.high):
+            z = abs(0.75 - end) / math.sqrt(end * (1 - end) / 40)
+            assert math.erf(z / math.sqrt(2)) == pytest.approx(level, abs=1e-6)
+
     def test_nothing_observed(self) -> None:
         estimate = rate(outcomes(0, 0))
         assert estimate.n == 0
@@ -37,6 +44,37 @@ class TestRate:
 
     def test_reads_as_text(self) -> None:
         assert str(rate(outcomes(0, 20))) == "0.000 [0.000, 0.161] (n = 20)"
+
+
+class TestDifferenceOfRates:
+    @pytest.mark.parametrize(
+        ("a", "m", "b", "n", "low", "high"),
+        [
+            (56, 70, 48, 80, 0.0524, 0.3339),
+            (9, 10, 3, 10, 0.1705, 0.8090),
+            (5, 56, 0, 29, -0.0381, 0.1926),
+            (0, 10, 0, 20, -0.1611, 0.2775),
+            (10, 10, 0, 10, 0.6075, 1.0),
+        ],
+    )
+    def test_interval_is_the_published_one(self, a: int, m: int, b: int, n: int, low: float, high: float) -> None:
+        # Newcombe, "Interval Estimation for the Difference between Independent Proportions", 1998, table II, method 10.
+        estimate = difference_of_rates(outcomes(a, m), outcomes(b, n))
+        assert estimate.value == a / m - b / n
+        assert estimate.low == pytest.approx(low, abs=5e-5)
+        assert estimate.high == pytest.approx(high, abs=5e-5)
+        assert estimate.n == m + n
+
+    def test_a_higher_level_is_wider_and_the_other_way_round_is_the_mirror(self) -> None:
+        first, second = outcomes(20, 50), outcomes(45, 60)
+        one, wide = difference_of_rates(first, second), difference_of_rates(first, second, level=0.995)
+        back = difference_of_rates(second, first)
+        assert wide.low < one.low < one.value < one.high < wide.high
+        assert (back.low, back.high) == pytest.approx((-one.high, -one.low))
+
+    def test_nothing_observed(self) -> None:
+        estimate = difference_of_rates(outcomes(1, 2), outcomes(0, 0))
+        assert all(math.isnan(value) for value in (estimate.value, estimate.low, estimate.high))
 
 
 class TestMean:

@@ -1,18 +1,17 @@
-"""Rates and means with their 95 % intervals."""
+"""Rates, their differences, and means, with their intervals: of 95 % where nothing else is asked for."""
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-_Z95 = 1.959963984540054
-
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A rate or a mean with its 95 % interval.
+    """A rate, a difference or a mean with its interval, of 95 % unless another was asked for.
 
     Attributes:
         value: the estimate, NaN if `n` is 0.
@@ -34,8 +33,12 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
 
 
-def rate(successes: Bool[Tensor, " N"]) -> Estimate:
+def rate(successes: Bool[Tensor, " N"], *, level: float = 0.95) -> Estimate:
     """Return a rate with its Wilson score interval, which stays within [0, 1] and is honest near the ends.
+
+    Args:
+        successes: observations.
+        level: the share of such intervals that hold the true rate.
 
     References:
         Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
@@ -44,10 +47,32 @@ def rate(successes: Bool[Tensor, " N"]) -> Estimate:
     if n == 0:
         return Estimate(value=math.nan, low=math.nan, high=math.nan, n=0)
     p = successes.double().mean().item()
-    centre = (p + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
-    half = _Z95 / (1 + _Z95**2 / n) * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n * n))
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n * n))
     # At p = 0 or 1 the ends are exact; rounding must not push them past the rate itself.
     return Estimate(value=p, low=min(p, max(0.0, centre - half)), high=max(p, min(1.0, centre + half)), n=n)
+
+
+def difference_of_rates(first: Bool[Tensor, " N"], second: Bool[Tensor, " M"], *, level: float = 0.95) -> Estimate:
+    """Return the first rate less the second, of independent observations, with Newcombe's interval.
+
+    It is made of the Wilson intervals of both, stays within [-1, 1], and is honest where a rate is near 0 or 1. The
+    difference is NaN where either has no observations.
+
+    Args:
+        first: observations.
+        second: others.
+        level: the share of such intervals that hold the true difference; for T differences looked at together,
+            1 - 0.05 / T.
+
+    References:
+        Newcombe, "Interval Estimation for the Difference between Independent Proportions", 1998, method 10.
+    """
+    a, b = rate(first, level=level), rate(second, level=level)
+    difference = a.value - b.value
+    below, above = math.hypot(a.value - a.low, b.high - b.value), math.hypot(a.high - a.value, b.value - b.low)
+    return Estimate(value=difference, low=difference - below, high=difference + above, n=a.n + b.n)
 
 
 def mean(values: Float[Tensor, " N"], *, resamples: int = 2000, seed: int = 0) -> Estimate:
