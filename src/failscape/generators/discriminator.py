@@ -84,6 +84,7 @@ class ProjectionDiscriminator(nn.Module):
         space: of the conditions, if any.
         concatenate: give the condition to the head beside the features in place of the projection, as the paper's
             baseline does.
+        seen: width of what else is known of each image, such as a classifier's features; 0 if nothing is.
 
     References:
         Miyato and Koyama, "cGANs with Projection Discriminator", ICLR 2018.
@@ -96,14 +97,33 @@ class ProjectionDiscriminator(nn.Module):
         space: ConditionSpace | None,
         *,
         concatenate: bool = False,
+        seen: int = 0,
     ) -> None:
         super().__init__()
         self.trunk = ResidualTrunk(image_shape, channels, deviation=True)
-        self.head = ConditionalHead(self.trunk.width, space, concatenate=concatenate)
+        width = self.trunk.width
+        self.head = ConditionalHead(width, space, concatenate=concatenate)
+        if seen:
+            self.perceive = nn.ModuleList(EqualizedLinear(n, width, gain=ACTIVATION_GAIN) for n in (seen, width))
+            self.mix = EqualizedLinear(2 * width, width, gain=ACTIVATION_GAIN)
 
-    def forward(self, x: Float[Tensor, "N C H W"], condition: Condition | None) -> Float[Tensor, " N"]:
-        """Return one score an image."""
-        score: Tensor = self.head(self.trunk(x), condition)
+    def forward(
+        self, x: Float[Tensor, "N C H W"], condition: Condition | None, seen: Float[Tensor, "N F"] | None = None
+    ) -> Float[Tensor, " N"]:
+        """Return one score an image.
+
+        Args:
+            x: images.
+            condition: what was asked for, if the discriminator has conditions.
+            seen: what else is known of each, if the discriminator was made for that.
+        """
+        features = self.trunk(x)
+        if seen is not None:
+            seen = seen.to(features.dtype)
+            for layer in self.perceive:
+                seen = activate(layer(seen))
+            features = activate(self.mix(torch.cat([features, seen.to(features.dtype)], dim=1)))
+        score: Tensor = self.head(features, condition)
         return score
 
 

@@ -52,8 +52,8 @@ def kernel_distance(
         )
     values = []
     for _ in range(subsets):
-        parts = [x[torch.randperm(len(x), generator=rng)[:subset_size]].double() for x in (first, second)]
-        values.append(float(poly_mmd(*parts, degree=_DEGREE)))
+        a, b = (x[torch.randperm(len(x), generator=rng)[:subset_size]].double() for x in (first, second))
+        values.append(float(poly_mmd(a, b, degree=_DEGREE)))
     distances = torch.tensor(values, dtype=torch.float64)
     half = _Z95 * float(distances.std()) / subsets**0.5
     value = float(distances.mean())

@@ -34,7 +34,8 @@ def scores_of(
         return candidates.new_empty(0, count)
     flat, owners = candidates.flatten(0, 1), rows.repeat_interleave(count)
     parts = [objective(e, r) for e, r in zip(flat.split(_CHUNK), owners.split(_CHUNK), strict=True)]
-    return torch.cat(parts).unflatten(0, (len(rows), count))
+    scores: Tensor = torch.cat(parts).unflatten(0, (len(rows), count))
+    return scores
 
 
 def is_valid(scores: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:

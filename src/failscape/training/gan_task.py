@@ -33,6 +33,7 @@ from failscape.training.conditions import ConditionPool, StratifiedSampler
 from failscape.training.distributed import find_device, workers
 from failscape.training.gan_evaluation import GeneratorEvaluation, draw_images
 from failscape.training.guidance import condition_loss, guarded
+from failscape.training.perception import Perception
 from failscape.training.sampler import Order
 from failscape.training.schedule import constant_cosine, ramp, set_learning_rate
 from failscape.training.settings import GANSettings
@@ -70,7 +71,7 @@ class GANTask(Task):
     Raises:
         DataError: if there are fewer images than a batch, or a class that no image is taken for.
         ClassifierError: if classifier or oracle take images of another shape, or know other classes.
-        UnsupportedClassifier: if guidance is asked for and the classifier has no gradients.
+        UnsupportedClassifier: if guidance or perception is asked for and the classifier has no gradients.
         GeneratorError: if the images have a size that `channels` cannot draw.
         TrainingError: if there is no such device.
     """
@@ -88,13 +89,17 @@ class GANTask(Task):
         self._oracle = oracle
         if classifier is not None and settings.guidance > 0:
             classifier.require_gradients("guidance", "Train with --guidance 0: the discriminator alone then binds.")
+        self._perception: Perception | None = None
+        if classifier is not None and settings.perceive:
+            classifier.require_gradients("perception", "Train with --perceive false: it then judges images alone.")
+            self._perception = Perception(classifier, images)
         if oracle is not None:
             _check_oracle(oracle, images, classifier)
         self._device = find_device(settings.device)
         self.pool = ConditionPool(images, classifier, settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            generator, discriminator = _networks(settings, images.image_shape, self.pool)
+            generator, discriminator = _networks(settings, images.image_shape, self.pool, self._perception)
         self._generator = generator.to(self._device)
         self._discriminator = discriminator.to(self._device)
         self._averaged_generator = deepcopy(self._generator).requires_grad_(False).eval()
@@ -160,9 +165,13 @@ class GANTask(Task):
         optimizer, parameters = self.optimizers["discriminator"], list(self._discriminator.parameters())
         penalties = self._step_penalties(x, fake, condition, rng)
         # Real and generated in one pass; the groups of the minibatch deviation never mix them.
-        both = torch.cat([self._augmented(x, rng), self._augmented(fake, rng)])
+        parts = [self._augmented(x, rng), self._augmented(fake, rng)]
+        with torch.no_grad():
+            seen = [self._seen(part, rng) for part in parts]
         with self._autocast():
-            scores: Tensor = self._discriminator(both, None if condition is None else condition.twice())
+            scores: Tensor = self._discriminator(
+                torch.cat(parts), None if condition is None else condition.twice(), *map(torch.cat, zip(*seen, strict=True))
+            )
         real, generated = scores.chunk(2)
         loss = discriminator_loss(real, generated, relativistic=self._settings.loss == "relativistic")
         _update(optimizer, loss.backward, parameters)
@@ -177,8 +186,10 @@ class GANTask(Task):
     ) -> tuple[Tensor, Tensor]:
         """Return the generator's part of the game, and its gradient in the fakes."""
         fake.requires_grad_()
+        shown = self._augmented(fake, rng)
+        seen = self._seen(shown, rng)
         with self._autocast():
-            scores: Tensor = self._discriminator(self._augmented(fake, rng), condition)
+            scores: Tensor = self._discriminator(shown, condition, *seen)
         loss = generator_loss(scores, real, relativistic=self._settings.loss == "relativistic")
         (gradient,) = torch.autograd.grad(loss, fake)
         return loss, gradient
@@ -195,7 +206,9 @@ class GANTask(Task):
         for name, weight, images in (("r1", settings.r1, x), ("r2", settings.r2, fake)):
             if weight:
                 seen = self._augmented(images, rng)
-                penalties[name] = gradient_penalty(lambda each: self._discriminator(each, condition), seen)
+                penalties[name] = gradient_penalty(
+                    lambda each: self._discriminator(each, condition, *self._seen(each, rng)), seen
+                )
                 total = total + weight * settings.penalty_every * penalties[name]
         _update(self.optimizers["discriminator"], total.backward, self._discriminator.parameters())
         return penalties
@@ -249,6 +262,10 @@ class GANTask(Task):
 
     def _augmented(self, x: Tensor, rng: torch.Generator) -> Tensor:
         return self._augmentation(x, rng=rng) if self._settings.augment == "adaptive" else x
+
+    def _seen(self, x: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Return what the discriminator is told of images beside them: nothing, or what the classifier sees."""
+        return () if self._perception is None else (self._perception(x, rng=rng),)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.bf16)
@@ -341,7 +358,7 @@ def write_sample_grid(task: Task, images: int, folder: Path) -> dict[str, float]
 
 
 def _networks(
-    settings: GANSettings, image_shape: tuple[int, int, int], pool: ConditionPool
+    settings: GANSettings, image_shape: tuple[int, int, int], pool: ConditionPool, perception: Perception | None
 ) -> tuple[StyleGAN2 | MLP, ProjectionDiscriminator | MLPDiscriminator]:
     space = pool.space
     condition = None if space is None else space.config
@@ -356,7 +373,8 @@ def _networks(
         style_dim=settings.style_dim,
         condition=condition,
     )
-    return style, ProjectionDiscriminator(style.image_shape, settings.channels, space, concatenate=baseline)
+    seen = 0 if perception is None else perception.width
+    return style, ProjectionDiscriminator(style.image_shape, settings.channels, space, concatenate=baseline, seen=seen)
 
 
 def _check_oracle(oracle: Classifier, images: ImageSet, classifier: Classifier | None) -> None:

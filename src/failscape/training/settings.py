@@ -194,6 +194,9 @@ class GANSettings(TrainingSettings):
     r1: float = Field(default=0.02, ge=0, description="weight of the gradient penalty on real images")
     r2: float = Field(default=0.0, ge=0, description="weight of the gradient penalty on generated images")
     penalty_every: PositiveInt = Field(default=16, description="steps between two penalties, which are scaled up by it")
+    perceive: bool = Field(
+        default=False, description="stylegan2: show the discriminator what the classifier sees in an image"
+    )
     guidance: float = Field(default=0.5, ge=0, description="weight of the frozen classifier's say on the condition")
     # Late, so that digits take shape before they are bound; see `r1`.
     guidance_from: float = Field(default=0.4, ge=0, le=1, description="part of the training at which guidance begins")
@@ -204,6 +207,16 @@ class GANSettings(TrainingSettings):
     encoder_from: float = Field(
         default=0.87, ge=0, le=1, description="part of the training after which the encoder is trained beside it"
     )
+
+    @field_validator("perceive")
+    @classmethod
+    def _check_perceive(cls, value: bool, info: Any) -> bool:
+        if value and (info.data.get("family") != "stylegan2" or info.data.get("classifier") == "none"):
+            raise ValueError(
+                "Expected a stylegan2 and a classifier beside `perceive`, which shows its discriminator what the "
+                "classifier sees, but got another family, or none. Leave perceive out."
+            )
+        return value
 
 
 AnySettings = ClassifierSettings | GANSettings | VAESettings
