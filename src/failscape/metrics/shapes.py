@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 # Standard deviation in px of the smoothing before a shape is sought. It halves the deviation of pixel noise, and
-# widens a stroke of 2 px by a twentieth; with twice as much, gaps of one pixel close.
+# widens a stroke of 2 px by a fifteenth; with twice as much, gaps of one pixel close.
 _SMOOTHING = 0.6
 _BINS = 128
 # The strongest part of a shape, half of whose height is the shape's edge. A larger part makes blurred strokes wider,
