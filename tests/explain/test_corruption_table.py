@@ -116,7 +116,7 @@ def test_a_better_classifier_gains_what_it_gets_right() -> None:
     assert result.summary["gain of keen"] == pytest.approx(2 / 5)
     worst, compared = result.findings
     assert worst.sentence == (
-        "Loss of contrast hurts it: it is right in 100 % of 40 images as they are, in 100 % at severity 1 and in "
+        "Loss of contrast hurts above 0.35: it is right in 100 % of 40 images as they are, in 100 % at severity 1 and in "
         "0 % at severity 5."
     ).replace(" %", "\N{NO-BREAK SPACE}%")
     assert "keen is better by 40.0 to 40.0 percentage points." in compared.sentence
@@ -128,7 +128,7 @@ def test_a_better_classifier_gains_what_it_gets_right() -> None:
 def test_findings_claim_no_more_than_the_images_show() -> None:
     keen = contrast_above(0.01)
     unharmed, alike = tabulate(keen, checkers(), others=(keen,), corruptions=("contrast", "shot_noise")).findings
-    assert unharmed.sentence.startswith("No corruption was seen to make it fail more often; with ")
+    assert unharmed.sentence.startswith("No corruption was seen to make above 0.01 fail more often; with ")
     assert alike.sentence.endswith("which is better 4 images do not tell.")
     assert len(alike.panels) == 0
     # Both leave nothing: which one is worse cannot be told.

@@ -201,13 +201,14 @@ class CorruptionTableResult(Result):
             f"right in {clean} of {right.shape[1]:,} images as they are, in {slight} at severity 1 and in {severe}"
         )
         ending = f"it is {numbers} at severity 5"
+        whom = self.classifiers[0] if len(self.classifiers) > 1 else "it"
         if mean(self.right[0, 0].double() - right[first]).low <= 0:
-            sentence = f"No corruption was seen to make it fail more often; with {name}, the worst, {ending}."
+            sentence = f"No corruption was seen to make {whom} fail more often; with {name}, the worst, {ending}."
         elif len(order) > 1 and mean(right[order[1]] - right[first]).low <= 0:
             second = _words(self.corruptions[order[1]])
-            sentence = f"{_capital(name)} and {second} hurt it most; with {name} {ending}."
+            sentence = f"{_capital(name)} and {second} hurt {whom} most; with {name} {ending}."
         else:
-            sentence = f"{_capital(name)} hurts it{' most' * (len(order) > 1)}: {ending}."
+            sentence = f"{_capital(name)} hurts {whom}{' most' * (len(order) > 1)}: {ending}."
         labels = ["uncorrupted", *(f"severity {severity}" for severity in _SHOWN_SEVERITIES)]
         panels = [
             Panel(label=f"{label}: {self._says(way)}", pixels=self.images[way])
