@@ -318,11 +318,8 @@ class TestCheckMethod:
         classifier = wrap(network)
         return classifier, build_vae(latent_dim=2), x, (classifier.predict(x) + 1) % 3
 
-    # Calibration wants more images, uncertain samples a condition, and differences something to compare with:
-    # tests/explain/test_conformance.py has them all.
-    @pytest.mark.parametrize(
-        "name", [n for n in METHODS if n not in ("calibration", "style-difference", "uncertain-samples")]
-    )
+    # The others want more images, or a generator with styles: tests/explain/test_conformance.py has them all.
+    @pytest.mark.parametrize("name", ["corruption-table", "edge-cases", "perturbation-heatmap", "sympathetic-examples"])
     def test_every_method_passes(self, name: str, world: Any) -> None:
         check_method(METHODS[name](), *world)
 

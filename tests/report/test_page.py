@@ -291,3 +291,22 @@ def test_findings_that_cannot_be_shown_do_not_cost_the_details(make_run, monkeyp
         page.text.split()
     )
     assert len([d for d in Page(html).all("details") if (d.get("class") or "").startswith("case")]) == 6
+
+
+def test_a_comparison_is_named_by_all_that_is_compared(make_run):
+    run = make_run(toy_result(3, sentences=("A1.",)), toy_result(3))
+
+    def compare(*others):
+        for i, names in enumerate(others, start=1):
+            path = run / f"steps/0{i}-step-{i}/step.json"
+            write_json(path, read_json(path) | {"compared_with": names})
+        return " ".join(read(run).text.split())
+
+    text = compare(["embedded:b", "c"], ["embedded:b", "c"])
+    assert "toy-net, b and c, compared" in text
+    assert "How they fail" in text
+    assert "Compared withembedded:b, c" in text
+    assert "compared with embedded:b, c generator" in text
+    text = compare(["embedded:b"], [])
+    assert "6 mistakes of toy-net, explained" in text
+    assert "What makes it fail" in text

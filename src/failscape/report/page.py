@@ -107,6 +107,7 @@ def write_report(run: Path) -> Path:
     page = environment.get_template("report.html").render(
         run=content,
         title=_title(content),
+        compared=bool(_compared(content)),
         facts=_facts(content),
         findings=findings,
         summaries=told[:_MOST_SUMMARIES],
@@ -128,8 +129,8 @@ def write_report(run: Path) -> Path:
 
 def _view_step(step: Step, prefix: str) -> StepView:
     facts = [
-        (readable(key), str(step.record[key]))
-        for key in ("method", "images", "classifier", "oracle", "generator")
+        (readable(key), number(step.record[key]))
+        for key in ("method", "images", "classifier", "compared_with", "oracle", "generator")
         if step.record.get(key)
     ]
     settings = step.record.get("settings")
@@ -235,6 +236,9 @@ def _cells(table: pa.Table) -> list[list[str]]:
 
 def _title(run: Run) -> str:
     classifier = _classifier(run)
+    if others := _compared(run):
+        names = [classifier, *others]
+        return f"{', '.join(names[:-1])} and {names[-1]}, compared"
     selected, only = run.selection.get("selected"), run.selection.get("only")
     if isinstance(selected, int) and only == "mistakes":
         return f"{number(selected)} mistake{'s' * (selected != 1)} of {classifier}, explained"
@@ -246,17 +250,26 @@ def _classifier(run: Run) -> str:
     return str(spec).removeprefix("embedded:")
 
 
+def _compared(run: Run) -> list[str]:
+    """Return the classifiers that every step compares the first with; none if steps differ in that."""
+    compared = [step.record.get("compared_with") for step in run.steps]
+    if not compared or not isinstance(compared[0], list) or any(others != compared[0] for others in compared):
+        return []
+    return [str(spec).removeprefix("embedded:") for spec in compared[0]]
+
+
 def _facts(run: Run) -> list[tuple[str, str]]:
     """Return what was explained, with what, on which images."""
     records = [step.record for step in run.steps]
     facts = []
     for key, label in (
         ("classifier", "Classifier"),
+        ("compared_with", "Compared with"),
         ("generator", "Generator"),
         ("oracle", "Oracle"),
         ("images", "Images"),
     ):
-        named = dict.fromkeys(str(record[key]) for record in records if record.get(key))
+        named = dict.fromkeys(number(record[key]) for record in records if record.get(key))
         if named:
             facts.append((label, ", ".join(named)))
     # What was selected is told of the first step alone.

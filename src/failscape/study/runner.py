@@ -68,7 +68,7 @@ def run_study(
                 progress(f"{place}: done before, inputs unchanged")
                 continue
             progress(place)
-            record = _step_record(step, given, fingerprint)
+            record = _step_record(step, method, given, fingerprint)
             with run.new_step(index, step) as step_folder:
                 started = time.perf_counter()
                 rng = torch.Generator().manual_seed(step_seed(config.seed, index))
@@ -141,7 +141,7 @@ def _fingerprints(
     ]
 
 
-def _step_record(step: StepConfig, inputs: StepInputs, fingerprint: str) -> dict[str, Any]:
+def _step_record(step: StepConfig, method: PreparedMethod, inputs: StepInputs, fingerprint: str) -> dict[str, Any]:
     return {
         "name": step.name,
         "method": step.method,
@@ -149,6 +149,7 @@ def _step_record(step: StepConfig, inputs: StepInputs, fingerprint: str) -> dict
         "settings": step.settings,
         "fingerprint": fingerprint,
         "classifier": inputs.classifier,
+        "compared_with": [spec for loaded in method.classifiers.values() for spec, _ in loaded],
         "generator": inputs.generator,
         "oracle": inputs.oracle,
         "images": inputs.images.spec or f"{len(inputs.images.files)} files",
