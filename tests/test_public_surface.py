@@ -82,12 +82,15 @@ def test_names_of_explain() -> None:
 def test_methods_by_name() -> None:
     assert {
         "calibration": explain.Calibration,
+        "corner-cases": explain.CornerCases,
         "corruption-table": explain.CorruptionTable,
+        "degradation": explain.Degradation,
         "edge-cases": explain.EdgeCases,
         "latent-accuracy": explain.LatentAccuracy,
         "latent-map": explain.LatentMap,
         "perturbation-heatmap": explain.PerturbationHeatmap,
         "style-difference": explain.StyleDifference,
+        "style-influence": explain.StyleInfluence,
         "sympathetic-examples": explain.SympatheticExamples,
         "uncertain-samples": explain.UncertainSamples,
     } == explain.METHODS
