@@ -52,6 +52,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/sympathetic.py
 	$(BIN)/python benchmarks/stylegan2.py
+	$(BIN)/python benchmarks/influence.py
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict

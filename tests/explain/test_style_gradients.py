@@ -1,5 +1,6 @@
 import pytest
 import torch
+from planted_styles import DEAD, HARM, HARMLESS, SCALE, PlantedStyles, always, misled_beyond
 
 from failscape.classifiers import Classifier, load_classifier
 from failscape.explain.style_gradients import (
@@ -12,8 +13,6 @@ from failscape.explain.style_gradients import (
 from failscape.explain.style_population import sample_styles
 from failscape.generators import StyleGenerator, load_generator, require_styles
 from failscape.metrics import rank_correlation
-
-from planted_styles import DEAD, HARM, HARMLESS, SCALE, PlantedStyles, always, misled_beyond
 
 
 def rng(seed: int = 0) -> torch.Generator:

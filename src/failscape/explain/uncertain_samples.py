@@ -13,7 +13,7 @@ from failscape.errors import LabelError, UnsupportedGenerator
 from failscape.explain.method import Method, to_8_bits
 from failscape.explain.uncertain_result import ALONE, GRID, REAL, REAL_SWEEP, REFINED, SWEEP, UncertainResult
 from failscape.generators import Autoencoder, Condition, ConditionSpace, Generator, StyleGenerator
-from failscape.generators.condition import VECTOR
+from failscape.generators.condition import SUREST, VECTOR
 from failscape.search import reach_level
 
 _BATCH = 250
@@ -21,8 +21,6 @@ _BATCH = 250
 _TOLERANCE = 0.02
 # A real image stands for a request if its own score is as near as this.
 _SAME_SCORE = 0.01
-# The largest score that is asked for: 1 itself has no logit.
-_SUREST = 0.999
 
 
 @final
@@ -131,7 +129,7 @@ class UncertainSamples(Method[UncertainResult]):
         parts.append((REAL, x[chosen], asked[same], none[same]))
 
         # The global view: fresh samples at each level.
-        levels = torch.tensor(self.levels).clamp_max(_SUREST)
+        levels = torch.tensor(self.levels).clamp_max(SUREST)
         grid = drawer.requests(labels.repeat(len(levels)), levels.repeat_interleave(len(labels)), probs, rng)
         parts.append((GRID, drawer.refined(drawer.draw(grid, rng)), grid, torch.arange(len(grid)) // len(labels)))
 
@@ -204,11 +202,7 @@ class _Drawer:
         A generator of whole distributions is asked for those of real images: of each class, the ones whose
         confidences are nearest.
         """
-        if score is None:
-            low, high = torch.tensor(self._space.supported)[y].unbind(dim=1)
-            low = low.clamp_min(0.5 if self._space.score in ("confidence", VECTOR) else 0.0)
-            score = low + (high - low) * torch.rand(len(y), generator=rng)
-        score = score.clamp(1 - _SUREST, _SUREST)
+        score = self._space.even_scores(y, rng=rng) if score is None else score.clamp(1 - SUREST, SUREST)
         if self._space.score != VECTOR:
             return Condition(y=y, score=score)
         confidence, prediction = probs.max(dim=1)

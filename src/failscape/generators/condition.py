@@ -18,6 +18,8 @@ VECTOR = "vector"
 # Logits beyond this are told apart neither by an 8-bit image nor by a person: 0.99988.
 _LARGEST_LOGIT = 9.0
 _OCTAVES = 4
+SUREST = 0.999
+"""The largest score that is asked for: 1 itself has no logit."""
 # The nearest that a drawn score comes to 0 and 1.
 _NEAREST = 1e-6
 
@@ -187,6 +189,13 @@ class ConditionSpace:
             below = place.long().clamp_max(len(marks) - 2)
             score[y == label] = torch.lerp(marks[below], marks[below + 1], place - below).sigmoid()
         return Condition(y=y, score=score)
+
+    def even_scores(self, y: Int[Tensor, " N"], *, rng: torch.Generator) -> Float[Tensor, " N"]:
+        """Draw scores evenly over what each class supports; a confidence from 0.5, and none that has no logit."""
+        low, high = torch.tensor(self.supported)[y].unbind(dim=1)
+        if self.score in ("confidence", VECTOR):
+            low = low.clamp_min(0.5)
+        return (low + (high - low) * torch.rand(len(y), generator=rng)).clamp(1 - SUREST, SUREST)
 
     def check(self, condition: Condition, n: int) -> None:
         """Refuse conditions that these cannot be.

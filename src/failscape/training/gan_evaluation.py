@@ -14,8 +14,6 @@ from failscape.training.conditions import conditions_of
 _BATCH = 500
 _MOST = 10_000
 _EVEN = 2000
-# The largest score that is asked for: 1 itself has no logit.
-_SUREST = 0.999
 
 
 class GeneratorEvaluation:
@@ -127,10 +125,7 @@ def even_requests(generator: Generator, n: int, *, like: Condition, rng: torch.G
     space = generator.condition_space
     assert space is not None
     y = torch.arange(n) % space.num_classes
-    low, high = torch.tensor(space.supported)[y].unbind(dim=1)
-    if space.score in ("confidence", VECTOR):
-        low = low.clamp_min(0.5)
-    score = (low + (high - low) * torch.rand(n, generator=rng)).clamp(1 - _SUREST, _SUREST)
+    score = space.even_scores(y, rng=rng)
     if space.score != VECTOR:
         return Condition(y=y, score=score)
     nearest = torch.empty_like(y)
