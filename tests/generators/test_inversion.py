@@ -50,7 +50,7 @@ def unconditional(**sizes: Any) -> StyleGAN2:
 @pytest.mark.parametrize("space", SPACES)
 def test_an_image_of_the_generator_is_found_again(space: Any, digits: StyleGenerator, drawn: Any) -> None:
     x, condition = drawn
-    found = invert(digits, x, condition, space=space, steps=80, pull=0.0, low_pass=1)
+    found = invert(digits, x, condition, space=space, steps=80, pull=0.0, grain_weight=0.0, low_pass=1)
     assert found.loss.mean() < 0.1 * found.start_loss.mean()
     with torch.no_grad():
         encoded = digits(digits.encode(x), condition)
@@ -92,19 +92,26 @@ def test_the_loss_is_the_one_that_is_written_down() -> None:
     features = torch.randn(64, 4, generator=torch.Generator().manual_seed(2))
     found = invert(
         generator, x, space="w", steps=3, features=lambda x: x.flatten(1) @ features,
-        pixel_weight=2.0, feature_weight=3.0, pull=5.0, low_pass=3,
+        pixel_weight=2.0, grain_weight=7.0, feature_weight=3.0, pull=5.0, low_pass=3,
     )  # fmt: skip
     with torch.no_grad():
         start = generator.mapping(generator.encode(x))
+
+    def around(image: Tensor, reach: int) -> Tensor:
+        low, high = [max(0, i - reach) for i in range(8)], [i + reach + 1 for i in range(8)]
+        means = [image[low[i] : high[i], low[j] : high[j]].mean() for i in range(8) for j in range(8)]
+        return torch.stack(means).view(8, 8)
+
+    def grain(image: Tensor) -> Tensor:
+        return (around((image - around(image, 2)) ** 2, 2) + 1 / 255**2).sqrt()
+
     for row in range(3):
-        errors = (found.x[row, 0] - x[row, 0]).double()
-        smooth = [
-            float(errors[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].mean()) for i in range(8) for j in range(8)
-        ]
-        pixels = sum(each**2 for each in smooth) / 64
+        one, other = found.x[row, 0].double(), x[row, 0].double()
+        pixels = (around(one, 1) - around(other, 1)).square().mean()
+        grains = (grain(one) - grain(other)).square().mean()
         wanted, got = x[row].flatten() @ features, found.x[row].flatten() @ features
         moved = (found.w[row] - start[row]).square().sum() / start[row].square().sum()
-        expected = 2 * pixels + 3 * (got - wanted).square().sum() / wanted.square().sum() + 5 * moved
+        expected = 2 * pixels + 7 * grains + 3 * (got - wanted).square().sum() / wanted.square().sum() + 5 * moved
         assert float(found.loss[row]) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -185,7 +192,8 @@ def test_images_and_conditions_that_do_not_fit_are_refused(digits: StyleGenerato
         ({"steps": -1}, "Expected `steps` of at least 0"),
         ({"low_pass": 4}, "an odd `low_pass`, but got 25, 100, 4"),
         ({"batch_size": 0}, "`batch_size` of at least 1"),
-        ({"pull": -1.0}, "Expected weights that are not negative"),
+        ({"pull": -1.0}, "Expected weights and a pull that are not negative"),
+        ({"grain_weight": -1.0}, "Expected weights and a pull that are not negative"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
