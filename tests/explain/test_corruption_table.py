@@ -116,8 +116,8 @@ def test_a_better_classifier_gains_what_it_gets_right() -> None:
     assert result.summary["gain of keen"] == pytest.approx(2 / 5)
     worst, compared = result.findings
     assert worst.sentence == (
-        "Loss of contrast hurts above 0.35: it is right in 100 % of 40 images as they are, in 100 % at severity 1 and in "
-        "0 % at severity 5."
+        "Loss of contrast hurts above 0.35: it is right in 100 % of 40 images as they are, in 100 % at severity 1 and "
+        "in 0 % at severity 5."
     ).replace(" %", "\N{NO-BREAK SPACE}%")
     assert "keen is better by 40.0 to 40.0 percentage points." in compared.sentence
     assert [panel.label for panel in compared.panels] == [

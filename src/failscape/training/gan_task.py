@@ -170,7 +170,9 @@ class GANTask(Task):
             seen = [self._seen(part, rng) for part in parts]
         with self._autocast():
             scores: Tensor = self._discriminator(
-                torch.cat(parts), None if condition is None else condition.twice(), *map(torch.cat, zip(*seen, strict=True))
+                torch.cat(parts),
+                None if condition is None else condition.twice(),
+                *(torch.cat(both) for both in zip(*seen, strict=True)),
             )
         real, generated = scores.chunk(2)
         loss = discriminator_loss(real, generated, relativistic=self._settings.loss == "relativistic")
