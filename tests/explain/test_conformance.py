@@ -17,6 +17,7 @@ from failscape.explain import (
     LatentMap,
     Method,
     PerturbationHeatmap,
+    RealDirections,
     StyleDifference,
     StyleInfluence,
     SympatheticExamples,
@@ -57,6 +58,10 @@ TRIED: dict[str, list[tuple[Method[Any], str]]] = {
     "latent-map": [
         (LatentMap(samples=40, misclassified=5, draws=60, mapped=20, pairs=3), "on condition"),
         (LatentMap(samples=12, misclassified=0, draws=12, mapped=12, neighbours=50, pairs=1), "on condition"),
+    ],
+    "real-directions": [
+        (RealDirections(samples=40, top=2, bins=2, steps=2, shown=1), "on condition"),
+        (RealDirections(samples=40, top=1, space="s", steps=1), "on condition"),
     ],
     "uncertain-samples": [
         (UncertainSamples(per_class=2, steps=2, levels=(0.9, 0.6), rows=2), "on condition"),

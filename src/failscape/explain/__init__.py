@@ -15,6 +15,8 @@ from failscape.explain.latent_accuracy_result import LatentAccuracyResult
 from failscape.explain.latent_map import LatentMap, LatentMapResult
 from failscape.explain.method import BatchedMethod, Method, Result, Verification, to_8_bits
 from failscape.explain.perturbation_heatmap import HeatmapResult, PerturbationHeatmap
+from failscape.explain.real_directions import RealDirections
+from failscape.explain.real_directions_result import RealDirectionsResult
 from failscape.explain.style_difference import StyleDifference, StyleDifferenceResult
 from failscape.explain.style_influence import StyleInfluence, StyleInfluenceResult
 from failscape.explain.sympathetic import SympatheticExamples
@@ -32,6 +34,7 @@ METHODS: dict[str, type[Method[Any]]] = {
     "latent-accuracy": LatentAccuracy,
     "latent-map": LatentMap,
     "perturbation-heatmap": PerturbationHeatmap,
+    "real-directions": RealDirections,
     "style-difference": StyleDifference,
     "style-influence": StyleInfluence,
     "sympathetic-examples": SympatheticExamples,
@@ -72,6 +75,8 @@ __all__ = [
     "LatentMapResult",
     "Method",
     "PerturbationHeatmap",
+    "RealDirections",
+    "RealDirectionsResult",
     "Result",
     "StyleDifference",
     "StyleDifferenceResult",

@@ -1,0 +1,177 @@
+"""Real directions: do real images fail along the directions in which generated ones do?"""
+
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from failscape.classifiers import Classifier, classifier_features
+from failscape.explain.direction_names import name_directions
+from failscape.explain.method import Method, to_8_bits
+from failscape.explain.real_directions_result import RealDirectionsResult
+from failscape.explain.style_gradients import Influence, influence_for
+from failscape.explain.style_population import layer_name, require_class_styles, sample_styles
+from failscape.generators import Generator, Inversion, StyleGenerator, invert
+from failscape.generators.inversion import Space
+from failscape.training.conditions import conditions_of
+
+_BATCH = 100
+# Samples that are moved along each direction to name it, and how far, in deviations within their class.
+_NAMED, _MOVED = 64, 3.0
+
+
+@final
+class RealDirections(Method[RealDirectionsResult]):
+    r"""Do real images fail along the directions in which generated ones do?
+
+    The styles that change the score of generated images most are found as `StyleInfluence` finds them. Then each real
+    image is inverted: the generator is asked for what the classifier says of the image, and its latent is moved until
+    the generator draws the image, in smoothed pixels and in the classifier's features (`failscape.generators.invert`).
+    Whether the classifier gives the 8-bit reconstruction the class of the 8-bit image is said of each.
+
+    The place of an image on a style $j$ is $\mp (s_j - c_{kj}) / \sigma_j$, where $c_k$ is the mean of generated images
+    of the class $k$ that the image is taken for, $\sigma_j$ the deviation within a class, and the sign such that the
+    score of generated images falls. Along it the real images are parted in `bins` of as many each. A direction is
+    confirmed where the accuracy on the last part is lower than on the rest, with an interval that excludes zero at 95 %
+    over all directions together.
+
+    Accuracy is that of the classifier on the real images against `y`, which must be their labels; the images should be
+    those that the classifier meets, right and wrong ones alike. Labels enter nothing else: an image's place is
+    found from what the classifier says of it, so that it does not give away whether that is right.
+
+    Args:
+        samples: generated images over which the influence of styles is measured; at most 200 without gradients.
+        top: directions.
+        bins: parts of the real images along each.
+        space: in which images are inverted, "w" or "s"; see `invert`.
+        steps: of the inversion; the default is the one whose coordinates were measured, see `invert`. 1,000 digits take
+            30 seconds on one core with it.
+        shown: images to show from either end of each direction.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+        UnsupportedGenerator: if the generator has no styles, or cannot be asked for the classifier's classes.
+        GeneratorError: if the generator is conditioned on whole distributions.
+
+    Example:
+        >>> result = RealDirections()(classifier, stylegan2, x, y, rng=torch.Generator().manual_seed(0))
+        >>> result.summary["agreement"], result.summary["confirmed"]
+
+    References:
+        Le Coz et al., "Leveraging generative models to characterize the failure conditions of image classifiers",
+        AISafety 2022, section 5: named there as what remains to be done.
+        Newcombe, "Interval Estimation for the Difference between Independent Proportions", 1998: the interval.
+    """
+
+    result_type: ClassVar[type[RealDirectionsResult]] = RealDirectionsResult
+
+    def __init__(
+        self,
+        *,
+        samples: int = 2000,
+        top: int = 10,
+        bins: int = 5,
+        space: Space = "w",
+        steps: int = 25,
+        shown: int = 6,
+    ) -> None:
+        if samples < 20 or top < 1 or shown < 1 or steps < 0:
+            raise ValueError(
+                "Expected `samples` of at least 20, `top` and `shown` of at least 1 and `steps` of at least 0, but got "
+                f"{samples}, {top}, {shown}, {steps}."
+            )
+        if bins < 2:
+            raise ValueError(f"Expected at least 2 `bins`, the last and the rest, but got {bins}.")
+        if space not in ("w", "s"):
+            raise ValueError(f"Expected `space` to be 'w' or 's', but got {space!r}.")
+        self.samples = samples
+        self.top = top
+        self.bins = bins
+        self.space: Space = space
+        self.steps = steps
+        self.shown = shown
+
+    def run(
+        self,
+        classifier: Classifier,
+        generator: Generator,
+        x: Float[Tensor, "N C H W"],
+        y: Int[Tensor, " N"],
+        *,
+        ids: tuple[str, ...],
+        rng: torch.Generator,
+    ) -> RealDirectionsResult:
+        """Rank the styles on generated images, invert the real ones, and place them along the first."""
+        styled = require_class_styles(generator, classifier, "real directions")
+        influence = influence_for(classifier, styled, self.samples, rng=rng)
+        effect = influence.effect()
+        dimensions = influence.ranking()[: self.top]
+        dimensions = dimensions[effect[dimensions] != 0]
+
+        originals = to_8_bits(x)
+        probs = classifier.probs(originals)
+        images, errors, encoder_errors, losses, coordinates = [], [], [], [], []
+        for start in range(0, len(x), _BATCH):
+            rows = slice(start, start + _BATCH)
+            found, drawn = self._invert(classifier, styled, originals[rows], probs[rows].argmax(dim=1))
+            images.append(to_8_bits(found.x))
+            errors.append(_distance(images[-1], originals[rows]))
+            encoder_errors.append(_distance(to_8_bits(drawn), originals[rows]))
+            losses.append(found.loss)
+            coordinates.append(_places(influence, found.s, probs[rows].argmax(dim=1), dimensions))
+        return RealDirectionsResult(
+            images=torch.cat(images),
+            originals=originals,
+            ids=ids,
+            labels=y,
+            probs=probs,
+            error=torch.cat(errors),
+            encoder_error=torch.cat(encoder_errors),
+            loss=torch.cat(losses),
+            coordinates=torch.cat(coordinates),
+            dimensions=dimensions,
+            layers=tuple(layer_name(styled, d) for d in dimensions.tolist()),
+            descriptions=self._describe(styled, influence, dimensions, rng),
+            effect=-effect[dimensions].abs(),
+            bins=self.bins,
+            shown=self.shown,
+            class_names=classifier.class_names,
+        )
+
+    def _describe(
+        self, generator: StyleGenerator, influence: Influence, dimensions: Int[Tensor, " T"], rng: torch.Generator
+    ) -> tuple[str, ...]:
+        """Return what changes in generated pictures as each style moves to where the score falls."""
+        if not len(dimensions):
+            return ()
+        shifts = -influence.effect()[dimensions].sign() * _MOVED * influence.spread[dimensions]
+        names = name_directions(generator, sample_styles(generator, _NAMED, rng=rng), dimensions, shifts)
+        return tuple(name.text for name in names)
+
+    def _invert(
+        self, classifier: Classifier, generator: StyleGenerator, x: Float[Tensor, "N C H W"], said: Int[Tensor, " N"]
+    ) -> tuple[Inversion, Float[Tensor, "N C H W"]]:
+        """Return what was found for images, and what the encoder alone draws."""
+        space = generator.condition_space
+        assert space is not None, "checked at the border"
+        # A score of the true class is taken of the class that the classifier says: a label would give mistakes away.
+        condition = conditions_of(classifier, x, said, score=space.score)
+        # Without gradients features could steer nothing.
+        features = (lambda images: classifier_features(classifier, images)[0]) if classifier.differentiable else None
+        found = invert(generator, x, condition, space=self.space, steps=self.steps, features=features)
+        with torch.no_grad():
+            return found, generator(generator.encode(x), condition)
+
+
+def _places(
+    influence: Influence, s: Float[Tensor, "N S"], said: Int[Tensor, " N"], dimensions: Int[Tensor, " T"]
+) -> Float[Tensor, "N T"]:
+    """Return the place of each image on each style, in deviations from its class, toward where the score falls."""
+    deviations = (s - influence.centre[said])[:, dimensions] / influence.spread[dimensions]
+    return -influence.effect()[dimensions].sign() * deviations
+
+
+def _distance(one: Float[Tensor, "N C H W"], other: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
+    """Return the root mean square difference of the pixels of each image."""
+    return (one - other).square().flatten(1).mean(dim=1).sqrt()

@@ -1,0 +1,341 @@
+"""What `RealDirections` found: which directions of failure are seen on real images, and reconstructions to check it."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, final
+
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure as Drawing
+from torch import Tensor
+
+from failscape.explain.method import EIGHT_BITS, SHARED, Result
+from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid, percent, small_multiples
+from failscape.figures.style import MINUS
+from failscape.metrics import Estimate, difference_of_rates, rate
+
+Verdict = Literal["confirmed on real images", "rises on real images", "seen only in generated images", "not testable"]
+
+_MOST_PANELS = 6
+_NOTES: Mapping[Verdict, str] = {
+    "confirmed on real images": "falls",
+    "rises on real images": "rises",
+    "seen only in generated images": "does not fall",
+    "not testable": "not testable",
+}
+
+_DEFINITIONS = {
+    "images": "Real images that were inverted.",
+    "agreement": "Share of images whose 8-bit reconstruction the classifier gives the same class as the 8-bit image. "
+    "Interval: Wilson, 95 %.",
+    "error": "Root mean square difference of the pixels of reconstruction and image, in [0, 1]; in the summary its "
+    "mean over images. Pixel noise, which is not reconstructed, counts.",
+    "encoder_error": "The same of what the encoder alone gives.",
+    "accuracy": "Share of the real images that are classified as labelled. Interval: Wilson, 95 %.",
+    "directions": "Influential styles along which the real images were sorted.",
+    "confirmed": "Directions along which real accuracy falls: lower in the last part of the images than in the rest, "
+    "with an interval that excludes zero, corrected for the number of directions (Bonferroni).",
+    "rising": "Directions along which real accuracy rises, likewise: what lowers the score of generated images helps.",
+    "generated_only": "Directions whose difference of accuracy on real images includes zero.",
+    "untestable": "Directions that these images cannot test: too few images, or all of them right, or all wrong.",
+    "largest_fall": "Accuracy on the last part of the images less that on the rest, along the direction where it is "
+    "lowest. Interval: Newcombe, 95 % over all directions together (Bonferroni).",
+    "id": "The image's name in its set.",
+    "label": "What the image is labelled.",
+    "prediction": "What the classifier says of the image.",
+    "reconstructed_as": "What it says of the reconstruction.",
+    "agrees": "Whether the two are the same.",
+    "right": "Whether the classifier is right about the image.",
+    "loss": "What the inversion made small: differences of smoothed pixels and of the classifier's features, and the "
+    "distance from the encoder's latent.",
+    "image": "The real image.",
+    "reconstruction": "What the generator draws with the styles that were found for it.",
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RealDirectionsResult(Result):
+    """What `RealDirections` found of N images along T directions.
+
+    Attributes:
+        images: the reconstructions, 8-bit values in [0, 1].
+        originals: the real images, likewise.
+        ids: their names.
+        labels: what they are labelled.
+        probs: the classifier's probabilities of the originals.
+        error: root mean square difference of each reconstruction and its image.
+        encoder_error: the same of what the encoder alone gives.
+        loss: of each inversion.
+        coordinates: place of each image along each direction, in deviations within its class, larger where the score
+            of generated images is lower; NaN for images of a class that the generator never draws.
+        dimensions: the style that each direction is, the most influential first.
+        layers: the layer that each belongs to.
+        descriptions: what moving a generated image along each changes in the picture.
+        effect: change of the score of generated images per deviation along the direction, negative.
+        bins: parts of as many images each, in the order of their coordinates.
+        shown: images to show from either end.
+        class_names: K names.
+    """
+
+    originals: Float[Tensor, "N C H W"] = field(metadata=EIGHT_BITS)
+    ids: tuple[str, ...]
+    labels: Int[Tensor, " N"]
+    probs: Float[Tensor, "N K"]
+    error: Float[Tensor, " N"]
+    encoder_error: Float[Tensor, " N"]
+    loss: Float[Tensor, " N"]
+    coordinates: Float[Tensor, "N T"]
+    dimensions: Int[Tensor, " T"] = field(metadata=SHARED)
+    layers: tuple[str, ...] = field(metadata=SHARED)
+    descriptions: tuple[str, ...] = field(metadata=SHARED)
+    effect: Float[Tensor, " T"] = field(metadata=SHARED)
+    bins: int = field(metadata=SHARED)
+    shown: int = field(metadata=SHARED)
+    class_names: tuple[str, ...] = field(metadata=SHARED)
+
+    @property
+    def prediction(self) -> Int[Tensor, " N"]:
+        """What the classifier says of the real images."""
+        return self.probs.argmax(dim=1)
+
+    @property
+    def right(self) -> Bool[Tensor, " N"]:
+        """Whether it is right about them."""
+        return self.prediction == self.labels
+
+    @property
+    def agrees(self) -> Bool[Tensor, " N"]:
+        """Whether it says the same of the 8-bit reconstruction."""
+        assert self.verification is not None
+        return self.verification.prediction == self.prediction
+
+    def along(self, direction: int) -> Int[Tensor, " M"]:
+        """Return the images that have a place on a direction, the one farthest toward failure last."""
+        place = self.coordinates[:, direction]
+        order = place.argsort(stable=True)
+        return order[place[order].isfinite()]
+
+    def accuracy(self, direction: int) -> list[Estimate]:
+        """Return real accuracy in each part of the images along a direction, with 95 % Wilson intervals."""
+        return [rate(self.right[part]) for part in self.along(direction).tensor_split(self.bins)]
+
+    def difference(self, direction: int) -> Estimate:
+        """Return real accuracy in the last part less that in the rest, at 95 % over all directions together."""
+        *rest, last = self.along(direction).tensor_split(self.bins)
+        level = 1 - 0.05 / max(1, len(self.dimensions))
+        return difference_of_rates(self.right[last], self.right[torch.cat(rest)], level=level)
+
+    def verdict(self, direction: int) -> Verdict:
+        """Say whether real images confirm a direction."""
+        order = self.along(direction)
+        right = self.right[order]
+        if len(order) < self.bins or right.all() or not right.any():
+            return "not testable"
+        difference = self.difference(direction)
+        if difference.high < 0:
+            return "confirmed on real images"
+        return "rises on real images" if difference.low > 0 else "seen only in generated images"
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Agreement, real accuracy, and how many directions are confirmed."""
+        agreement, accuracy = rate(self.agrees), rate(self.right)
+        verdicts = [self.verdict(t) for t in range(len(self.dimensions))]
+        summary = {
+            "images": float(len(self.ids)),
+            "agreement": agreement.value,
+            "agreement_low": agreement.low,
+            "agreement_high": agreement.high,
+            "agreement_n": float(agreement.n),
+            "error": self.error.mean().item(),
+            "encoder_error": self.encoder_error.mean().item(),
+            "accuracy": accuracy.value,
+            "accuracy_low": accuracy.low,
+            "accuracy_high": accuracy.high,
+            "accuracy_n": float(accuracy.n),
+            "directions": float(len(verdicts)),
+            "confirmed": float(verdicts.count("confirmed on real images")),
+            "rising": float(verdicts.count("rises on real images")),
+            "generated_only": float(verdicts.count("seen only in generated images")),
+            "untestable": float(verdicts.count("not testable")),
+        }
+        testable = [t for t, verdict in enumerate(verdicts) if verdict != "not testable"]
+        if testable:
+            lowest = min((self.difference(t) for t in testable), key=lambda each: each.value)
+            summary |= {
+                "largest_fall": lowest.value,
+                "largest_fall_low": lowest.low,
+                "largest_fall_high": lowest.high,
+                "largest_fall_n": float(lowest.n),
+            }
+        return summary
+
+    @property
+    def table(self) -> pa.Table:
+        """One row an image."""
+        assert self.verification is not None
+
+        def names(classes: Tensor) -> pa.Array:
+            return pa.array([self.class_names[k] for k in classes.tolist()], pa.string())
+
+        return pa.table(
+            {
+                "id": pa.array(self.ids, pa.string()),
+                "label": names(self.labels),
+                "prediction": names(self.prediction),
+                "right": self.right.numpy(),
+                "reconstructed_as": names(self.verification.prediction),
+                "agrees": self.agrees.numpy(),
+                "error": self.error.numpy(),
+                "encoder_error": self.encoder_error.numpy(),
+                "loss": self.loss.numpy(),
+            }
+        )
+
+    @property
+    def definitions(self) -> Mapping[str, str]:
+        """What each number means."""
+        return _DEFINITIONS
+
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """Real accuracy along each direction, the images at either end, and the reconstructions."""
+        gallery = Gallery(
+            name="reconstructions",
+            title="Real images and their reconstructions",
+            caption="Each real image beside what the generator draws with the styles that were found for it. It has "
+            "failed where the classifier gives the reconstruction another class than the image: of such an image the "
+            "styles say little.",
+            class_names=self.class_names,
+            cases=[self._case(row) for row in range(len(self.ids))],
+            definitions=_DEFINITIONS,
+        )
+        if not self.layers or len(self.along(0)) < self.bins:
+            return [gallery]
+        last = f"last of {self.bins} parts"
+        accuracy = Plot(
+            name="real-accuracy",
+            title="Does real accuracy fall where generated images fail?",
+            caption=f"Accuracy on the real images, sorted along each influential style and parted in {self.bins} of as "
+            "many images each; to the right the score of generated images of that class falls. Bands: 95 % Wilson "
+            f"intervals. It “falls” or “rises” where the {last} differs from the rest by more than chance, corrected "
+            f"for {len(self.layers)} directions (Newcombe, Bonferroni). The place of an image is measured within the "
+            "class that it is taken for. Grey: the other directions.",
+            draw=self._draw_accuracy,
+        )
+        ends = Plot(
+            name="ends",
+            title="The real images at either end of each direction",
+            caption="On the left those farthest from failure, on the right those farthest toward it, the farthest at "
+            "the edge; above each what it is labelled, and after an arrow what it is taken for where that is something "
+            "else. Beside each row what moving a generated image that way changes, then the accuracy on the "
+            f"{last} less that on the rest, in percentage points, with its corrected interval.",
+            draw=self._draw_ends,
+        )
+        return [accuracy, ends, gallery]
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What was confirmed on real images, with mistakes at the far end of the direction where most was."""
+        return (self._finding(),)
+
+    def _finding(self) -> Finding:
+        if not self.layers:
+            return Finding(
+                sentence="No style of the generator changes this classifier's score, so there is no direction along "
+                "which to look for failures of real images."
+            )
+        verdicts = [self.verdict(t) for t in range(len(self.layers))]
+        n = len(self.ids)
+        if set(verdicts) == {"not testable"}:
+            why = f"none of the {n:,} real images is misclassified" if bool(self.right.all()) else "none is right"
+            if len(self.along(0)) < self.bins:
+                why = f"they are fewer than {self.bins}"
+            return Finding(sentence=f"Whether real images fail where generated ones do cannot be said: {why}.")
+        found = [t for t, verdict in enumerate(verdicts) if verdict == "confirmed on real images"]
+        directions = f"{len(verdicts)} direction{'s' * (len(verdicts) > 1)} along which generated images fail"
+        if not found:
+            return Finding(
+                sentence=f"None of the {directions} is confirmed on real images: on the {n:,} given, accuracy does not "
+                "fall along any of them by more than chance."
+            )
+        most = min(found, key=lambda t: self.difference(t).value)
+        *rest, last = self.along(most).tensor_split(self.bins)
+        far, near = rate(self.right[last]), rate(self.right[torch.cat(rest)])
+        mistakes = last[~self.right[last]].flip(0)[:_MOST_PANELS]
+        here = "this is a mistake among them" if len(mistakes) == 1 else "these are mistakes among them"
+        return Finding(
+            sentence=f"Real images fail along {len(found)} of the {directions}: farthest along {self._name(most)}, "
+            f"which in generated images {self.descriptions[most]}, the classifier is right about {percent(far.value)} "
+            f"of {far.n:,} real images, and about {percent(near.value)} of the others; {here}.",
+            panels=[Panel(label=self._told(row), pixels=self.originals[row]) for row in mistakes.tolist()],
+        )
+
+    def _told(self, row: int) -> str:
+        probs, label = self.probs[row], self.class_names[int(self.labels[row])]
+        return f"{label}, taken for {self.class_names[int(probs.argmax())]} ({percent(float(probs.max()))})"
+
+    def _name(self, direction: int) -> str:
+        return f"s{int(self.dimensions[direction])}"
+
+    def _draw_accuracy(self) -> Drawing:
+        names = [self._name(t) for t in range(len(self.layers))]
+        parts = [self.accuracy(t) for t in range(len(names))]
+
+        def values(of: Literal["value", "low", "high"]) -> list[Tensor]:
+            return [torch.tensor([getattr(each, of) for each in row]) for row in parts]
+
+        return small_multiples(
+            torch.arange(1, self.bins + 1, dtype=torch.float32),
+            dict(zip(names, values("value"), strict=True)),
+            bands=dict(zip(names, zip(values("low"), values("high"), strict=True), strict=True)),
+            notes=[_NOTES[self.verdict(t)] for t in range(len(names))],
+            x_label=f"part of the real images, of {self.bins}; the last lies farthest toward failure",
+            y_label="accuracy on real images",
+        )
+
+    def _draw_ends(self) -> Drawing:
+        rows, cells, names = [], [], []
+        shown = min(self.shown, len(self.along(0)) // 2)
+        for t in range(len(self.layers)):
+            order = self.along(t)
+            chosen = torch.cat([order[:shown], order[-shown:]])
+            rows.append(self.originals[chosen])
+            cells += [self._short(row) for row in chosen.tolist()]
+            each = self.difference(t)
+            low, high = (f"{100 * end:+.1f}".replace("-", MINUS) for end in (each.low, each.high))
+            value = f"{100 * each.value:+.1f}".replace("-", MINUS)
+            changes = textwrap.fill(self.descriptions[t], 44, max_lines=2, placeholder=" …")
+            names.append(f"{self._name(t)}: {changes}\n{value} ({low} to {high})\n{self.verdict(t)}")
+        return image_grid(torch.stack(rows), row_labels=names, cell_labels=cells, cell=0.8)
+
+    def _short(self, row: int) -> str:
+        label, said = (self.class_names[int(k[row])] for k in (self.labels, self.prediction))
+        return label if label == said else f"{label} → {said}"
+
+    def _case(self, row: int) -> Case:
+        assert self.verification is not None
+        agrees, again = bool(self.agrees[row]), self.verification.probs[row]
+        label, said = (self.class_names[int(k[row])] for k in (self.labels, self.prediction))
+        seen = self.class_names[int(again.argmax())]
+        return Case(
+            id=self.ids[row],
+            heading=f"A {label}" if label == said else f"A {label} taken for a {said}",
+            verdict=f"The reconstruction is taken for a {seen}, as the image is."
+            if agrees
+            else f"The image is taken for a {said}, the reconstruction for a {seen}.",
+            good=agrees,
+            panels=(
+                Panel(label="image", pixels=self.originals[row]),
+                Panel(label="reconstruction", pixels=self.images[row]),
+            ),
+            probabilities={"image": self.probs[row], "reconstruction": again},
+            numbers={
+                "error": f"{float(self.error[row]):.3f}",
+                "encoder_error": f"{float(self.encoder_error[row]):.3f}",
+                "loss": f"{float(self.loss[row]):.3f}",
+            },
+        )
