@@ -190,23 +190,23 @@ class CornerCasesResult(Result):
         single = self.single.nonzero()[:, 0]
         if not len(single):
             return ()
-        near = single[self.place[single].argsort(stable=True)]
-        chosen = near[self.deviations[near].abs().argsort(stable=True)][:1]
-        spread = list(dict.fromkeys(self.y[near].tolist()))
-        first = [int(near[(self.y[near] == k).nonzero()[0]]) for k in spread][:5]
-        row = int(chosen)
+        order = single[self.deviations[single].abs().argsort(stable=True)]
+        order = order[self.place[order].argsort(stable=True)]
+        row = int(order[0])
+        # Of other classes and by other dimensions, as far as there are such.
+        shown = [row]
+        for i in order[1:].tolist():
+            if self.y[i] not in self.y[shown] and self.dimension[i] not in self.dimension[shown]:
+                shown.append(i)
         name, rival = self.class_names[int(self.y[row])], self.class_names[int(self.rival[row])]
         what = self.descriptions[row]
         cause = f" that {what.split(' (')[0]}" if what and not what.startswith("changes nothing") else ""
         inside = int((self.place[single] == WITHIN).sum())
         sentence = (
             f"{len(single)} corner cases were found by moving one direction each, {inside} of them within what the "
-            f"images "
-            f"vary by; the shortest is a move{cause} and leaves it torn between {name} and {rival}."
+            f"images vary by; the shortest is a move{cause} and leaves it torn between {name} and {rival}."
         )
-        return (
-            Finding(sentence=sentence, panels=[self._panel(i) for i in [row, *(i for i in first if i != row)][:6]]),
-        )
+        return (Finding(sentence=sentence, panels=[self._panel(i) for i in shown[:6]]),)
 
     @property
     def figures(self) -> Sequence[Figure]:

@@ -228,10 +228,10 @@ class StyleInfluenceResult(Result):
         others = dict.fromkeys(self.descriptions[i].split(",")[0].split(" (")[0] for i in told[1:])
         lead = self.descriptions[first].split(" (")[0].split(",")[0]
         also = [text for text in others if text != lead][:2]
-        more = f"; the next ones: {' and '.join(also)}" if also else ""
+        more = f" Others that cost it much: one {' and one '.join(also)}." if also else ""
         sentence = (
-            f"Of {len(self.ids)} directions in which the images vary, the one that lowers its score most "
-            f"{self.descriptions[first]}{more}."
+            f"Of {len(self.ids)} directions in which the images vary, this one costs it most: "
+            f"it {self.descriptions[first]}.{more}"
         )
         return (Finding(sentence=sentence, panels=self._panels(first)),)
 

@@ -9,7 +9,11 @@ from failscape.explain import load_result
 from failscape.figures import Plot, save_plot
 from failscape.metrics import Estimate
 from failscape.study.config import StudyConfig
-from failscape.study.reproduce import latent_sympathetic_examples, uncertainty_conditioned_gan
+from failscape.study.reproduce import (
+    failure_conditions,
+    latent_sympathetic_examples,
+    uncertainty_conditioned_gan,
+)
 from failscape.study.reproduce.claims import Claim, write_json_list, write_metrics
 from failscape.study.reproduce.weights import train_embedded
 from failscape.study.run_folder import read_steps
@@ -43,6 +47,7 @@ class Reproduction(Protocol):
 
 
 REPRODUCTIONS: dict[str, Reproduction] = {
+    "failure-conditions": failure_conditions,
     "latent-sympathetic-examples": latent_sympathetic_examples,
     "uncertainty-conditioned-gan": uncertainty_conditioned_gan,
 }

@@ -1,0 +1,112 @@
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from planted_styles import PlantedStyles, misled_beyond
+
+from failscape.explain import (
+    METHODS,
+    CornerCases,
+    CorruptionTable,
+    LatentAccuracy,
+    LatentMap,
+    RealDirections,
+    StyleInfluence,
+)
+from failscape.metrics import Estimate, rate
+from failscape.study import StudyConfig
+from failscape.study.failure_conditions import failure_steps
+from failscape.study.methods import prepare_method
+from failscape.study.reproduce import reproduce
+from failscape.study.reproduce.claims import write_metrics
+from failscape.study.reproduce.failure_conditions import CLAIMS, WEIGHTS, metrics, study
+
+EMBEDDED = {name: f"embedded:{name}" for name in WEIGHTS}
+# Claims that the embedded weights do not reach, each with the reason.
+NOT_REACHED: dict[str, str] = {}
+CLAIMED = [claim for claim in CLAIMS if claim.target != "–"]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    """Return the results of all steps on a planted generator, and what is measured beside them."""
+    generator = PlantedStyles()
+    # The second one is misled earlier, so it is worse far from the centre.
+    first, second = misled_beyond(1.0, name="first"), misled_beyond(0.2, name="second")
+    rng = torch.Generator().manual_seed(0)
+    condition_y = torch.arange(90) % 3
+    assert generator.condition_space is not None
+    x = generator.sample(90, rng=rng, condition=generator.condition_space.sample(90, rng=rng, y=condition_y))
+    methods = {
+        "latent-map": LatentMap(samples=120, misclassified=20, draws=200, mapped=60, pairs=2),
+        "style-influence": StyleInfluence(samples=600, top=1),
+        "corner-cases": CornerCases(per_class=1, joint=1, samples=150),
+        "latent-accuracy": LatentAccuracy(
+            samples=900, influence_samples=90, top=1, bins=6, smallest_bin=10, others=(second,)
+        ),
+        "real-directions": RealDirections(samples=90, top=2, steps=2, bins=3),
+        "corruption-table": CorruptionTable(corruptions=("contrast",), samples=30, others=(second,)),
+    }
+    found: dict[str, Any] = {
+        name: method(first, generator, x, condition_y, rng=torch.Generator().manual_seed(1))
+        for name, method in methods.items()
+    }
+    quality = {"frechet": 0.2, "floor": 0.1, "frechet_ratio": 2.0, "kid": Estimate(value=0.0, low=0.0, high=0.1, n=3)}
+    return found | {"accuracy": rate(torch.tensor([True, False])), "quality": quality}
+
+
+def test_the_study_is_valid_and_survives_being_written_down() -> None:
+    config = study(EMBEDDED)
+    assert StudyConfig.from_mapping(tomllib.loads(config.to_toml())) == config
+    assert [type(prepare_method(step).method) for step in config.steps] == [METHODS[s.method] for s in config.steps]
+
+
+def test_the_steps_lead_with_what_lowers_the_score_and_compare_where_they_can() -> None:
+    listed = failure_steps(others=["a"], clean="b", settings={"degradation": {"most": 9}})
+    steps = {step["method"]: step for step in listed}
+    assert next(iter(steps)) == "style-influence"
+    assert steps["latent-accuracy"]["settings"] == {"others": ["a"]}
+    assert steps["corruption-table"]["images"] == {"spec": "b", "only": "all"}
+    assert steps["degradation"]["settings"] == {"most": 9}
+    assert "images" not in steps["style-influence"]
+
+
+def test_every_claim_has_its_number(results: dict[str, Any], tmp_path: Path) -> None:
+    write_metrics(tmp_path, metrics(results), CLAIMS)
+    rows = json.loads((tmp_path / "claims.json").read_text())
+    assert [row["key"] for row in rows] == [claim.key for claim in CLAIMS]
+    assert all(row["value"] is not None for row in rows)
+
+
+def test_the_numbers_are_those_of_the_results(results: dict[str, Any]) -> None:
+    numbers = metrics(results)
+    ratio = results["style-influence"].summary["ks_top"] / results["style-influence"].summary["ks_random"]
+    assert numbers["influence.ks_ratio"] == ratio
+    assert numbers["corner_cases.found"] == 3
+    difference = numbers["latent_accuracy.difference"]
+    assert isinstance(difference, Estimate)
+    # The first is right farther out than the second, by construction.
+    assert difference.low > 0
+    assert numbers["latent_accuracy.difference_low"] == difference.low
+    table = numbers["corruption_table.second.contrast.1"]
+    assert isinstance(table, Estimate)
+    assert table.n == 30
+    curve = [numbers[f"real.accuracy_curve.s3.part{part}"] for part in (1, 2, 3)]
+    assert all(isinstance(each, Estimate) for each in curve)
+    assert curve[0].value > curve[2].value  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+class TestWhole:
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return reproduce("failure-conditions", tmp_path_factory.mktemp("whole") / "out")
+
+    @pytest.mark.parametrize("claim", CLAIMED, ids=lambda claim: claim.key)
+    def test_claims_are_reached(self, claim: Any, run: Path) -> None:
+        rows = {row["key"]: row for row in json.loads((run / "claims.json").read_text())}
+        assert rows[claim.key]["reached"] is (claim.key not in NOT_REACHED)
