@@ -90,7 +90,7 @@ def interrupt(*arguments: object, **settings: object) -> None:
 
 
 def test_an_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("failscape.cli.studies._run", interrupt)
+    monkeypatch.setattr("failscape.cli.studies.run", interrupt)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -99,7 +99,7 @@ def test_the_traceback_is_shown_when_asked_for(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*arguments: object, **settings: object) -> None:
         raise DataError("Expected x,\nbut got y.")
 
-    monkeypatch.setattr("failscape.cli.studies._run", refuse)
+    monkeypatch.setattr("failscape.cli.studies.run", refuse)
     assert main(["demo"]) == 2
     monkeypatch.setenv("FAILSCAPE_TRACEBACK", "1")
     with pytest.raises(DataError):

@@ -31,7 +31,7 @@ def planted() -> CornerCasesResult:
 def digits() -> CornerCasesResult:
     images = load_images("embedded:mnist-test").select(torch.arange(3))
     classifier, generator = load_classifier("embedded:mnist-corrupted"), load_generator("embedded:mnist-stylegan2")
-    method = CornerCases(samples=300, per_class=2, joint=2, most=16, steps=8)
+    method = CornerCases(samples=200, per_class=2, joint=1, most=8, steps=4)
     return method(classifier, generator, images.x, images.y, rng=torch.Generator().manual_seed(0))
 
 
