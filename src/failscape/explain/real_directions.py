@@ -1,5 +1,6 @@
 """Real directions: do real images fail along the directions in which generated ones do?"""
 
+import math
 from typing import ClassVar, final
 
 import torch
@@ -7,18 +8,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from failscape.classifiers import Classifier, classifier_features
-from failscape.explain.direction_names import name_directions
+from failscape.explain.direction_names import Effect
 from failscape.explain.method import Method, to_8_bits
-from failscape.explain.real_directions_result import RealDirectionsResult
+from failscape.explain.real_directions_result import RealDirectionsResult, in_order
 from failscape.explain.style_gradients import Influence, influence_for
-from failscape.explain.style_population import layer_name, require_class_styles, sample_styles
+from failscape.explain.style_population import layer_name, require_class_styles
 from failscape.generators import Generator, Inversion, StyleGenerator, invert
 from failscape.generators.inversion import Space
+from failscape.metrics import MEASUREMENTS, Estimate
 from failscape.training.conditions import conditions_of
 
 _BATCH = 100
-# Samples that are moved along each direction to name it, and how far, in deviations within their class.
-_NAMED, _MOVED = 64, 3.0
+# Differences of the real images at the far end that are told at most.
+_TOLD = 3
 
 
 @final
@@ -34,7 +36,8 @@ class RealDirections(Method[RealDirectionsResult]):
     of the class $k$ that the image is taken for, $\sigma_j$ the deviation within a class, and the sign such that the
     score of generated images falls. Along it the real images are parted in `bins` of as many each. A direction is
     confirmed where the accuracy on the last part is lower than on the rest, with an interval that excludes zero at 95 %
-    over all directions together.
+    over all directions together. How the real images of the last part look other than the rest is measured, too: noise,
+    sharpness, contrast and whatever else `failscape.metrics.MEASUREMENTS` holds.
 
     Accuracy is that of the classifier on the real images against `y`, which must be their labels; the images should be
     those that the classifier meets, right and wrong ones alike. Labels enter nothing else: an image's place is
@@ -60,7 +63,7 @@ class RealDirections(Method[RealDirectionsResult]):
 
     References:
         Le Coz et al., "Leveraging generative models to characterize the failure conditions of image classifiers",
-        AISafety 2022, section 5: named there as what remains to be done.
+        AISafety 2022, section 4: named there as what remains to be done.
         Newcombe, "Interval Estimation for the Difference between Independent Proportions", 1998: the interval.
     """
 
@@ -120,6 +123,7 @@ class RealDirections(Method[RealDirectionsResult]):
             encoder_errors.append(_distance(to_8_bits(drawn), originals[rows]))
             losses.append(found.loss)
             coordinates.append(_places(influence, found.s, probs[rows].argmax(dim=1), dimensions))
+        places = torch.cat(coordinates)
         return RealDirectionsResult(
             images=torch.cat(images),
             originals=originals,
@@ -129,25 +133,15 @@ class RealDirections(Method[RealDirectionsResult]):
             error=torch.cat(errors),
             encoder_error=torch.cat(encoder_errors),
             loss=torch.cat(losses),
-            coordinates=torch.cat(coordinates),
+            coordinates=places,
             dimensions=dimensions,
             layers=tuple(layer_name(styled, d) for d in dimensions.tolist()),
-            descriptions=self._describe(styled, influence, dimensions, rng),
+            descriptions=_described(originals, places, self.bins),
             effect=-effect[dimensions].abs(),
             bins=self.bins,
             shown=self.shown,
             class_names=classifier.class_names,
         )
-
-    def _describe(
-        self, generator: StyleGenerator, influence: Influence, dimensions: Int[Tensor, " T"], rng: torch.Generator
-    ) -> tuple[str, ...]:
-        """Return what changes in generated pictures as each style moves to where the score falls."""
-        if not len(dimensions):
-            return ()
-        shifts = -influence.effect()[dimensions].sign() * _MOVED * influence.spread[dimensions]
-        names = name_directions(generator, sample_styles(generator, _NAMED, rng=rng), dimensions, shifts)
-        return tuple(name.text for name in names)
 
     def _invert(
         self, classifier: Classifier, generator: StyleGenerator, x: Float[Tensor, "N C H W"], said: Int[Tensor, " N"]
@@ -170,6 +164,38 @@ def _places(
     """Return the place of each image on each style, in deviations from its class, toward where the score falls."""
     deviations = (s - influence.centre[said])[:, dimensions] / influence.spread[dimensions]
     return -influence.effect()[dimensions].sign() * deviations
+
+
+def _described(x: Float[Tensor, "N C H W"], places: Float[Tensor, "N T"], bins: int) -> tuple[str, ...]:
+    """Say of each direction how the images of its last part look other than the rest; empty where they do not."""
+    measured = {each: each(x).double() for each in MEASUREMENTS.values()} if places.shape[1] else {}
+    comparisons = max(1, len(measured) * places.shape[1])
+    texts = []
+    for place in places.T:
+        *rest, last = in_order(place).tensor_split(bins)
+        others = torch.cat(rest)
+        effects = [
+            Effect(measurement=each, change=_unlike(values[last], values[others], comparisons), samples=len(place))
+            for each, values in measured.items()
+        ]
+        told = sorted((each for each in effects if each.told), key=lambda each: each.weight, reverse=True)
+        texts.append(", ".join(map(str, told[:_TOLD])))
+    return tuple(texts)
+
+
+def _unlike(one: Float[Tensor, " N"], other: Float[Tensor, " M"], comparisons: int) -> Estimate:
+    """Return the mean of one less that of the other where both are defined, with Welch's interval, corrected."""
+    from scipy.special import stdtrit
+
+    one, other = one[one.isfinite()], other[other.isfinite()]
+    n = len(one) + len(other)
+    if min(len(one), len(other)) < 2:
+        return Estimate(value=math.nan, low=math.nan, high=math.nan, n=n)
+    a, b = float(one.var()) / len(one), float(other.var()) / len(other)
+    freedom = (a + b) ** 2 / max(a**2 / (len(one) - 1) + b**2 / (len(other) - 1), 1e-300)
+    value = float(one.mean() - other.mean())
+    half = float(stdtrit(max(1.0, freedom), 1 - 0.05 / (2 * comparisons))) * math.sqrt(a + b)
+    return Estimate(value=value, low=value - half, high=value + half, n=n)
 
 
 def _distance(one: Float[Tensor, "N C H W"], other: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:

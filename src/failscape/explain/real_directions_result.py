@@ -55,6 +55,12 @@ _DEFINITIONS = {
 }
 
 
+def in_order(place: Float[Tensor, " N"]) -> Int[Tensor, " M"]:
+    """Return the images that have a place, in its order."""
+    order = place.argsort(stable=True)
+    return order[place[order].isfinite()]
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class RealDirectionsResult(Result):
@@ -73,7 +79,8 @@ class RealDirectionsResult(Result):
             of generated images is lower; NaN for images of a class that the generator never draws.
         dimensions: the style that each direction is, the most influential first.
         layers: the layer that each belongs to.
-        descriptions: what moving a generated image along each changes in the picture.
+        descriptions: how the real images of the last part along each look other than the rest, as what going there
+            does; empty where no difference was measured.
         effect: change of the score of generated images per deviation along the direction, negative.
         bins: parts of as many images each, in the order of their coordinates.
         shown: images to show from either end.
@@ -114,9 +121,7 @@ class RealDirectionsResult(Result):
 
     def along(self, direction: int) -> Int[Tensor, " M"]:
         """Return the images that have a place on a direction, the one farthest toward failure last."""
-        place = self.coordinates[:, direction]
-        order = place.argsort(stable=True)
-        return order[place[order].isfinite()]
+        return in_order(self.coordinates[:, direction])
 
     def accuracy(self, direction: int) -> list[Estimate]:
         """Return real accuracy in each part of the images along a direction, with 95 % Wilson intervals."""
@@ -231,8 +236,8 @@ class RealDirectionsResult(Result):
             title="The real images at either end of each direction",
             caption="On the left those farthest from failure, on the right those farthest toward it, the farthest at "
             "the edge; above each what it is labelled, and after an arrow what it is taken for where that is something "
-            "else. Beside each row what moving a generated image that way changes, then the accuracy on the "
-            f"{last} less that on the rest, in percentage points, with its corrected interval.",
+            f"else. Beside each row what the images of the {last} look like beside the rest, told as what going there "
+            "does; then their accuracy less that of the rest, in percentage points, with its corrected interval.",
             draw=self._draw_ends,
         )
         return [accuracy, ends, gallery]
@@ -267,10 +272,11 @@ class RealDirectionsResult(Result):
         far, near = rate(self.right[last]), rate(self.right[torch.cat(rest)])
         mistakes = last[~self.right[last]].flip(0)[:_MOST_PANELS]
         here = "this is a mistake among them" if len(mistakes) == 1 else "these are mistakes among them"
+        look = f", which {self.descriptions[most]}," if self.descriptions[most] else ""
         return Finding(
-            sentence=f"Real images fail along {len(found)} of the {directions}: farthest along {self._name(most)}, "
-            f"which in generated images {self.descriptions[most]}, the classifier is right about {percent(far.value)} "
-            f"of {far.n:,} real images, and about {percent(near.value)} of the others; {here}.",
+            sentence=f"Real images fail along {len(found)} of the {directions}: farthest along "
+            f"{self._name(most)}{look} the classifier is right about {percent(far.value)} of {far.n:,} real images, "
+            f"and about {percent(near.value)} of the others; {here}.",
             panels=[Panel(label=self._told(row), pixels=self.originals[row]) for row in mistakes.tolist()],
         )
 
@@ -308,8 +314,9 @@ class RealDirectionsResult(Result):
             each = self.difference(t)
             low, high = (f"{100 * end:+.1f}".replace("-", MINUS) for end in (each.low, each.high))
             value = f"{100 * each.value:+.1f}".replace("-", MINUS)
-            changes = textwrap.fill(self.descriptions[t], 44, max_lines=2, placeholder=" …")
-            names.append(f"{self._name(t)}: {changes}\n{value} ({low} to {high})\n{self.verdict(t)}")
+            look = self.descriptions[t] or "looks no different"
+            changes = textwrap.fill(f"{self._name(t)}: {look}", 44, max_lines=3, placeholder=" …")
+            names.append(f"{changes}\n{value} ({low} to {high}), {self.verdict(t)}")
         return image_grid(torch.stack(rows), row_labels=names, cell_labels=cells, cell=0.8)
 
     def _short(self, row: int) -> str:
