@@ -45,13 +45,21 @@ class TestPlanted:
         plots = {figure.name: figure for figure in planted.figures}
         assert list(plots) == ["effects", "by-class", "histograms", "dimensions"]
         axes = plots["histograms"].draw().axes  # type: ignore[attr-defined]
-        assert axes[0].get_title(loc="left").startswith(f"s{HARM}: D = ")
+        assert axes[0].get_title(loc="left").startswith(f"telling s{HARM}: D = ")
 
     def test_pictures_end_where_the_class_is_lost(self, planted: StyleInfluenceResult) -> None:
         assert int(planted.shown[0]) == HARM
         assert int(planted.reached[0]) == 1
         assert float(planted.probability[0, -1]) == pytest.approx(0.5, abs=0.03)
         assert float(planted.probability[0, 1]) > 0.7
+
+    def test_what_tells_best_is_chosen_on_one_half_and_measured_on_the_other(
+        self, planted: StyleInfluenceResult
+    ) -> None:
+        assert int(planted.telling[0]) == HARM
+        assert float(planted.ks_held[HARM]) > 0.97
+        assert planted.summary["ks_influential"] <= planted.summary["ks_top"] + 0.05
+        assert not torch.isin(planted.random, planted.telling).any()
 
     def test_halves_agree(self, planted: StyleInfluenceResult) -> None:
         assert planted.split_half > 0.5

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, final
 
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
@@ -57,8 +57,10 @@ _DEFINITIONS = {
     "them "
     "together (Bonferroni).",
     "ks_top": "Kolmogorov–Smirnov statistic between the values of well- and misclassified samples, mean of the three "
-    "dimensions of largest effect: 0 if both are distributed alike, 1 if they do not overlap.",
-    "ks_random": "The same, median of dimensions drawn at random from all the others.",
+    "dimensions that tell them apart best: 0 if both are distributed alike, 1 if they do not overlap. The dimensions "
+    "are chosen on one half of the samples and measured on the other.",
+    "ks_influential": "The same of the three dimensions of largest effect, on that other half.",
+    "ks_random": "The same, median of dimensions drawn at random from all the others, on that other half.",
     "ks_significant": "Dimensions on which well- and misclassified samples differ by more than chance, at 5 % over "
     "all of "
     "them together (Bonferroni).",
@@ -96,8 +98,11 @@ class StyleInfluenceResult(Result):
         spread: deviation of each style within its class.
         ks: Kolmogorov–Smirnov statistic of each dimension.
         ks_p: its p-value, corrected.
+        ks_held: the statistic on the half of the samples that `telling` was not chosen on.
+        telling: dimensions that tell well- from misclassified samples best, chosen on the other half.
         random: dimensions drawn at random, for comparison.
-        right_styles: values of well classified samples on the first and the random dimensions of the histograms.
+        right_styles: values of well classified samples on the dimensions of the histograms: telling, of largest effect,
+            random.
         wrong_styles: values of misclassified ones.
         shown: the dimensions in pictures.
         start: the class whose mean digit is moved.
@@ -119,6 +124,8 @@ class StyleInfluenceResult(Result):
     spread: Float[Tensor, " S"]
     ks: Float[Tensor, " S"]
     ks_p: Float[Tensor, " S"]
+    ks_held: Float[Tensor, " S"]
+    telling: Int[Tensor, " Q"]
     random: Int[Tensor, " R"]
     right_styles: Float[Tensor, "A J"]
     wrong_styles: Float[Tensor, "B J"]
@@ -183,8 +190,9 @@ class StyleInfluenceResult(Result):
             "misclassified": float(self.count.sum() - self.right.sum()),
             "split_half": self.split_half,
             "significant": float((p * len(p) < 0.05).sum()),
-            "ks_top": self.ks[self.ranking[:_HISTOGRAMS]].mean().item(),
-            "ks_random": self.ks[self.random].median().item(),
+            "ks_top": self.ks_held[self.telling].mean().item(),
+            "ks_influential": self.ks_held[self.ranking[:_HISTOGRAMS]].mean().item(),
+            "ks_random": self.ks_held[self.random].median().item(),
             "ks_significant": float((self.ks_p < 0.05).sum()),
         }
 
@@ -272,9 +280,10 @@ class StyleInfluenceResult(Result):
             figures.append(
                 Plot(
                     name="histograms",
-                    title="Well- and misclassified samples along the top dimensions, and along random ones",
-                    caption=f"Above, the {_HISTOGRAMS} dimensions of largest effect; below, {_HISTOGRAMS} drawn at "
-                    "random. D is the Kolmogorov–Smirnov statistic; p is corrected for all dimensions looked at.",
+                    title="Well- and misclassified samples along some dimensions",
+                    caption=f"Above, the {_HISTOGRAMS} dimensions that tell the two apart best; in the middle, the "
+                    f"{_HISTOGRAMS} of largest effect on the score; below, {_HISTOGRAMS} drawn at random. D is the "
+                    "Kolmogorov–Smirnov statistic over all samples kept; p is corrected for all dimensions looked at.",
                     draw=self._draw_histograms,
                 )
             )
@@ -293,11 +302,12 @@ class StyleInfluenceResult(Result):
         return figures
 
     def _draw_histograms(self) -> Drawing:
-        dimensions = [*self.ranking[:_HISTOGRAMS].tolist(), *self.random[:_HISTOGRAMS].tolist()]
+        chosen = (self.telling, self.ranking[:_HISTOGRAMS], self.random[:_HISTOGRAMS])
         panels = {}
-        for column, d in enumerate(dimensions):
+        for column, d in enumerate(torch.cat(chosen).tolist()):
             p = f"p = {self.ks_p[d]:.1g}" if self.ks_p[d] >= 1e-3 else "p < 0.001"
-            panels[f"{self.ids[d]}: D = {self.ks[d]:.2f}, {p}"] = (
+            kind = ("telling", "effect", "random")[min(2, column // _HISTOGRAMS)]
+            panels[f"{kind} {self.ids[d]}: D = {self.ks[d]:.2f}, {p}"] = (
                 self.right_styles[:, column],
                 self.wrong_styles[:, column],
             )
@@ -431,10 +441,14 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         )
         ranking = influence.ranking()
         shown = ranking[: self.top]
-        ks, ks_p = _compared(influence)
+        everything = torch.ones_like(influence.kept_right)
+        ks, ks_p = _compared(influence, everything)
+        first = _first_half(influence.kept_right)
+        telling = _compared(influence, first)[0].nan_to_num().argsort(descending=True, stable=True)[:_HISTOGRAMS]
         others = ranking[max(self.top, _HISTOGRAMS) :]
+        others = others[~torch.isin(others, telling)]
         random = others[torch.randperm(len(others), generator=rng)[:_RANDOM]]
-        looked_at = torch.cat([ranking[:_HISTOGRAMS], random[:_HISTOGRAMS]])
+        looked_at = torch.cat([telling, ranking[:_HISTOGRAMS], random[:_HISTOGRAMS]])
         right = influence.kept_right
 
         start, shift, reached, images = self._pictures(classifier, styled, influence, shown)
@@ -452,6 +466,8 @@ class StyleInfluence(Method[StyleInfluenceResult]):
             spread=influence.spread,
             ks=ks,
             ks_p=ks_p,
+            ks_held=_compared(influence, ~first)[0],
+            telling=telling,
             random=random,
             right_styles=influence.kept[right][:, looked_at],
             wrong_styles=influence.kept[~right][:, looked_at],
@@ -495,12 +511,22 @@ def _is_known(classifier: Classifier, generator: StyleGenerator, influence: Infl
     return float(true_probability(classifier, images_of(generator, centre), label)) > HALF
 
 
-def _compared(influence: Influence) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
+def _first_half(right: Bool[Tensor, " M"]) -> Bool[Tensor, " M"]:
+    """Mark every second of the well classified samples and every second of the others."""
+    half = torch.zeros_like(right)
+    for kind in (True, False):
+        rows = (right == kind).nonzero()[:, 0]
+        half[rows[::2]] = True
+    return half
+
+
+def _compared(influence: Influence, rows: Bool[Tensor, " M"]) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
     """Return the Kolmogorov–Smirnov statistic of each dimension and its p-value, times the number of dimensions."""
     from scipy.stats import ks_2samp
 
-    right, wrong = influence.kept[influence.kept_right], influence.kept[~influence.kept_right]
-    dim = influence.kept.shape[1]
+    kept, kept_right = influence.kept[rows], influence.kept_right[rows]
+    right, wrong = kept[kept_right], kept[~kept_right]
+    dim = kept.shape[1]
     if not len(right) or not len(wrong):
         return torch.full((dim,), torch.nan), torch.full((dim,), torch.nan)
     tests = [ks_2samp(right[:, d].numpy(), wrong[:, d].numpy(), method="asymp") for d in range(dim)]

@@ -57,7 +57,8 @@ CLAIMS = (
     ),
     Claim(
         key="influence.ks_ratio",
-        what="Kolmogorov–Smirnov statistic, three foremost dimensions over the median of random ones",
+        what="Kolmogorov–Smirnov statistic, the three most telling dimensions over the median of random ones",
+        note="Chosen on one half of the samples, measured on the other.",
         paper="top differ, random do not",
         at_least=3.0,
     ),
@@ -143,7 +144,7 @@ def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
     for space in ("z", "w", "s"):
         numbers[f"spaces.{space}"] = _of(latent_map.summary, f"well_{space}")
     influence: StyleInfluenceResult = results["style-influence"]
-    for key in ("split_half", "ks_top", "ks_random", "significant", "misclassified", "samples"):
+    for key in ("split_half", "ks_top", "ks_influential", "ks_random", "significant", "misclassified", "samples"):
         numbers[f"influence.{key}"] = influence.summary[key]
     numbers["influence.ks_ratio"] = influence.summary["ks_top"] / influence.summary["ks_random"]
     corners: CornerCasesResult = results["corner-cases"]
