@@ -366,3 +366,8 @@ def test_bfloat16_gives_nearly_the_same() -> None:
 @pytest.mark.parametrize("condition", [None, CONDITION, {"num_classes": 3, "score": "vector"}])
 def test_keeps_what_methods_rely_on(condition: dict[str, Any] | None) -> None:
     check_generator(build((3, 12, 8), (6, 4), condition=condition))
+
+
+def test_no_styles_give_no_images() -> None:
+    generator = build((3, 16, 16), (8, 4))
+    assert generator.synthesize(torch.empty(0, generator.style_dim)).shape == (0, 3, 16, 16)

@@ -258,7 +258,7 @@ class _ModulatedConv(nn.Module):
         patches = F.unfold(x, _KERNEL, padding=_KERNEL // 2).view(inputs, _KERNEL**2, height * width)
         kernels = weight.permute(1, 2, 3, 0).flatten(1, 2)
         brackets = patches.transpose(1, 2) @ kernels
-        return (s @ brackets.flatten(1)).view(len(s), height, width, -1).permute(0, 3, 1, 2)
+        return (s @ brackets.flatten(1)).view(len(s), height, width, len(weight)).permute(0, 3, 1, 2)
 
 
 class _ModulatedPixels(nn.Module):
@@ -277,7 +277,7 @@ class _ModulatedPixels(nn.Module):
         n, _, height, width = x.shape
         weight = s[:, :, None] * (self.weight[:, :, 0, 0].T * self._scale)
         y = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.to(x.dtype) + self.bias.to(x.dtype)
-        return y.view(n, height, width, -1).permute(0, 3, 1, 2)
+        return y.view(n, height, width, len(self.weight)).permute(0, 3, 1, 2)
 
 
 class _StyledConv(nn.Module):
