@@ -204,6 +204,69 @@ def test_nothing_is_confirmed_where_real_images_fail_by_chance() -> None:
     assert not result.findings[0].panels
 
 
+def test_what_the_classifier_is_sure_of_is_no_place() -> None:
+    # Dim images are doubted and often mistaken, whatever their harm; to ask for doubt would be to ask for harm.
+    rng = torch.Generator().manual_seed(5)
+    z, y = torch.randn(400, 3, generator=rng).clamp_max(LIMIT - 0.2), torch.arange(400) % planted.CLASSES
+    x = planted.PlantedStyles()(z, Condition(y=y, score=torch.full((400,), 0.999)))
+    dim = torch.arange(400) // planted.CLASSES % 4 == 0
+    corner = x[:, :, 2:, 2:].clone()
+    x[dim] = planted.GREY + 0.3 * (x[dim] - planted.GREY)
+    x[:, :, 2:, 2:] = corner
+    labels = torch.where(dim & (torch.rand(400, generator=rng) < 0.7), (y + 1) % planted.CLASSES, y)
+    # Without steps: a dim image is none that this generator draws, and no styles but those asked for should tell of it.
+    result = explain(to_8_bits(x), labels, generator=planted.PlantedStyles(pull=4.0), steps=0)
+    sure = result.probs.amax(dim=1).argsort()
+    assert result.right[sure[:80]].float().mean() < result.right[sure[80:]].float().mean() - 0.2
+    assert result.dimensions[0] == planted.HARM
+    assert result.verdict(HARM) == "seen only in generated images"
+    assert result.summary["confirmed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("score", "asked"), [("confidence", [0.999] * 3), ("true-class", [0.999] * 3), ("entropy", [0.4, 0.5, 0.6])]
+)
+def test_every_image_is_asked_for_at_one_score(score: str, asked: list[float], monkeypatch: Any) -> None:
+    from failscape.explain import real_directions
+
+    given: list[Condition] = []
+
+    def invert(generator: Any, x: Tensor, condition: Condition, **settings: Any) -> Any:
+        given.append(condition)
+        return real_invert(generator, x, condition, **settings)
+
+    real_invert = real_directions.invert
+    monkeypatch.setattr(real_directions, "invert", invert)
+    generator = planted.PlantedStyles()
+    quantiles = [[0.3, median, 1.0] for median in (0.4, 0.5, 0.6)]
+    generator.condition_space = ConditionSpace(num_classes=3, score=score, quantiles=quantiles)
+    x, y, _ = real_images(30)
+    result = explain(x, y, generator=generator)
+    (condition,) = given
+    assert torch.equal(condition.y, result.prediction)
+    assert torch.allclose(condition.score, torch.tensor(asked, dtype=torch.float64)[result.prediction])
+
+
+def test_too_few_mistakes_can_test_nothing() -> None:
+    x, y, z = real_images(400)
+    kind = z[:, HARM] < LIMIT - 0.1
+    x, y = x[kind][:200], y[kind][:200].clone()
+    for mistakes, verdict in ((1, "not testable"), (10, "seen only in generated images")):
+        wrong = y.clone()
+        wrong[:mistakes] = (y[:mistakes] + 1) % planted.CLASSES
+        result = explain(x, wrong)
+        assert [result.verdict(t) for t in range(2)] == [verdict] * 2
+        last = torch.arange(40) >= mistakes
+        best = difference_of_rates(last, torch.ones(160, dtype=torch.bool), level=0.975)
+        assert (best.high < 0) == (verdict != "not testable")
+    wrong = (y + 1) % planted.CLASSES
+    wrong[7] = y[7]
+    (finding,) = explain(x, wrong).findings
+    assert finding.sentence.endswith(
+        "cannot be said: 1 of the 200 real images is classified rightly, which is too few."
+    )
+
+
 def test_a_classifier_without_gradients_is_explained_too(truth: Any) -> None:
     x, y, _ = real_images(90)
     blind = Classifier(lambda x: misled()(x.detach()).numpy(), image_shape=planted.SHAPE, name="no gradients")

@@ -13,10 +13,10 @@ from failscape.explain.method import Method, to_8_bits
 from failscape.explain.real_directions_result import RealDirectionsResult, in_order
 from failscape.explain.style_gradients import Influence, influence_for
 from failscape.explain.style_population import layer_name, require_class_styles
-from failscape.generators import Generator, Inversion, StyleGenerator, invert
+from failscape.generators import Condition, Generator, Inversion, StyleGenerator, invert
+from failscape.generators.condition import SUREST
 from failscape.generators.inversion import Space
 from failscape.metrics import MEASUREMENTS, Estimate
-from failscape.training.conditions import conditions_of
 
 _BATCH = 100
 # Differences of the real images at the far end that are told at most.
@@ -28,9 +28,12 @@ class RealDirections(Method[RealDirectionsResult]):
     r"""Do real images fail along the directions in which generated ones do?
 
     The styles that change the score of generated images most are found as `StyleInfluence` finds them. Then each real
-    image is inverted: the generator is asked for what the classifier says of the image, and its latent is moved until
-    the generator draws the image, in smoothed pixels and in the classifier's features (`failscape.generators.invert`).
-    Whether the classifier gives the 8-bit reconstruction the class of the 8-bit image is said of each.
+    image is inverted: the generator is asked for the class that the classifier gives the image, at one score for all
+    images, and its latent is moved until the generator draws the image, in smoothed pixels and in the classifier's
+    features (`failscape.generators.invert`). With the image's own score its place would be partly the classifier's
+    confidence, which goes with mistakes by itself: fed that score, random latents "confirmed" the same 7 of 10
+    directions as real images did. Of each image it is said whether the classifier gives its 8-bit reconstruction the
+    class of its 8-bit form.
 
     The place of an image on a style $j$ is $\mp (s_j - c_{kj}) / \sigma_j$, where $c_k$ is the mean of generated images
     of the class $k$ that the image is taken for, $\sigma_j$ the deviation within a class, and the sign such that the
@@ -41,7 +44,7 @@ class RealDirections(Method[RealDirectionsResult]):
 
     Accuracy is that of the classifier on the real images against `y`, which must be their labels; the images should be
     those that the classifier meets, right and wrong ones alike. Labels enter nothing else: an image's place is
-    found from what the classifier says of it, so that it does not give away whether that is right.
+    found from the class that the classifier gives it, so that it does not give away whether that is right.
 
     Args:
         samples: generated images over which the influence of styles is measured; at most 200 without gradients.
@@ -147,15 +150,23 @@ class RealDirections(Method[RealDirectionsResult]):
         self, classifier: Classifier, generator: StyleGenerator, x: Float[Tensor, "N C H W"], said: Int[Tensor, " N"]
     ) -> tuple[Inversion, Float[Tensor, "N C H W"]]:
         """Return what was found for images, and what the encoder alone draws."""
-        space = generator.condition_space
-        assert space is not None, "checked at the border"
-        # A score of the true class is taken of the class that the classifier says: a label would give mistakes away.
-        condition = conditions_of(classifier, x, said, score=space.score)
+        condition = _asked(generator, said)
         # Without gradients features could steer nothing.
         features = (lambda images: classifier_features(classifier, images)[0]) if classifier.differentiable else None
         found = invert(generator, x, condition, space=self.space, steps=self.steps, features=features)
         with torch.no_grad():
             return found, generator(generator.encode(x), condition)
+
+
+def _asked(generator: StyleGenerator, said: Int[Tensor, " N"]) -> Condition:
+    """Return the class that the classifier gives each image, at a score that says nothing about the image."""
+    space = generator.condition_space
+    assert space is not None, "checked at the border"
+    if space.score in ("confidence", "true-class"):
+        return Condition(y=said, score=torch.full((len(said),), SUREST, dtype=torch.float64))
+    # Of other scores the surest may be one that the generator has hardly seen.
+    median = torch.tensor([marks[len(marks) // 2] for marks in space.quantiles], dtype=torch.float64)
+    return Condition(y=said, score=median[said].clamp(1 - SUREST, SUREST))
 
 
 def _places(

@@ -29,7 +29,7 @@ _NOTES: Mapping[Verdict, str] = {
 _DEFINITIONS = {
     "images": "Real images that were inverted.",
     "agreement": "Share of images whose 8-bit reconstruction the classifier gives the same class as the 8-bit image. "
-    "Interval: Wilson, 95 %.",
+    "The inversion is told that class, so this is no proof that it would have found it. Interval: Wilson, 95 %.",
     "error": "Root mean square difference of the pixels of reconstruction and image, in [0, 1]; in the summary its "
     "mean over images. Pixel noise, which is not reconstructed, counts.",
     "encoder_error": "The same of what the encoder alone gives.",
@@ -39,7 +39,8 @@ _DEFINITIONS = {
     "with an interval that excludes zero, corrected for the number of directions (Bonferroni).",
     "rising": "Directions along which real accuracy rises, likewise: what lowers the score of generated images helps.",
     "generated_only": "Directions whose difference of accuracy on real images includes zero.",
-    "untestable": "Directions that these images cannot test: too few images, or all of them right, or all wrong.",
+    "untestable": "Directions that these images cannot test: even if as many of the mistakes as fit lay in the last "
+    "part, the interval would include zero.",
     "largest_fall": "Accuracy on the last part of the images less that on the rest, along the direction where it is "
     "lowest. Interval: Newcombe, 95 % over all directions together (Bonferroni).",
     "id": "The image's name in its set.",
@@ -130,19 +131,24 @@ class RealDirectionsResult(Result):
     def difference(self, direction: int) -> Estimate:
         """Return real accuracy in the last part less that in the rest, at 95 % over all directions together."""
         *rest, last = self.along(direction).tensor_split(self.bins)
-        level = 1 - 0.05 / max(1, len(self.dimensions))
-        return difference_of_rates(self.right[last], self.right[torch.cat(rest)], level=level)
+        return self._difference(self.right[last], self.right[torch.cat(rest)])
 
     def verdict(self, direction: int) -> Verdict:
         """Say whether real images confirm a direction."""
         order = self.along(direction)
-        right = self.right[order]
-        if len(order) < self.bins or right.all() or not right.any():
+        if len(order) < self.bins:
             return "not testable"
         difference = self.difference(direction)
         if difference.high < 0:
             return "confirmed on real images"
-        return "rises on real images" if difference.low > 0 else "seen only in generated images"
+        if difference.low > 0:
+            return "rises on real images"
+        # The best case: the last part holds as many of the mistakes as fit.
+        best = self.right[order].sort(descending=True).values
+        *rest, last = best.tensor_split(self.bins)
+        if not self._difference(last, torch.cat(rest)).high < 0:
+            return "not testable"
+        return "seen only in generated images"
 
     @property
     def summary(self) -> dict[str, float]:
@@ -225,10 +231,10 @@ class RealDirectionsResult(Result):
             name="real-accuracy",
             title="Does real accuracy fall where generated images fail?",
             caption=f"Accuracy on the real images, sorted along each influential style and parted in {self.bins} of as "
-            "many images each; to the right the score of generated images of that class falls. Bands: 95 % Wilson "
-            f"intervals. It “falls” or “rises” where the {last} differs from the rest by more than chance, corrected "
-            f"for {len(self.layers)} directions (Newcombe, Bonferroni). The place of an image is measured within the "
-            "class that it is taken for. Grey: the other directions.",
+            "many images each; to the right the score of generated images falls, over all classes together. Bands: "
+            f"95 % Wilson intervals. It “falls” or “rises” where the {last} differs from the rest by more than chance, "
+            f"corrected for {len(self.layers)} directions (Newcombe, Bonferroni). The place of an image is measured "
+            "within the class that it is taken for. Grey: the other directions.",
             draw=self._draw_accuracy,
         )
         ends = Plot(
@@ -256,10 +262,9 @@ class RealDirectionsResult(Result):
         verdicts = [self.verdict(t) for t in range(len(self.layers))]
         n = len(self.ids)
         if set(verdicts) == {"not testable"}:
-            why = f"none of the {n:,} real images is misclassified" if bool(self.right.all()) else "none is right"
-            if len(self.along(0)) < self.bins:
-                why = f"they are fewer than {self.bins}"
-            return Finding(sentence=f"Whether real images fail where generated ones do cannot be said: {why}.")
+            return Finding(
+                sentence=f"Whether real images fail where generated ones do cannot be said: {self._why_untestable()}."
+            )
         found = [t for t, verdict in enumerate(verdicts) if verdict == "confirmed on real images"]
         directions = f"{len(verdicts)} direction{'s' * (len(verdicts) > 1)} along which generated images fail"
         if not found:
@@ -279,6 +284,21 @@ class RealDirectionsResult(Result):
             f"and about {percent(near.value)} of the others; {here}.",
             panels=[Panel(label=self._told(row), pixels=self.originals[row]) for row in mistakes.tolist()],
         )
+
+    def _difference(self, last: Bool[Tensor, " N"], rest: Bool[Tensor, " M"]) -> Estimate:
+        return difference_of_rates(last, rest, level=1 - 0.05 / max(1, len(self.dimensions)))
+
+    def _why_untestable(self) -> str:
+        placed = self.right[self.along(0)]
+        n, right = len(placed), int(placed.sum())
+        if n < self.bins:
+            return f"they are fewer than {self.bins}"
+        if right == n:
+            return f"none of the {n:,} real images is misclassified"
+        if right == 0:
+            return "none is right"
+        few, kind = (n - right, "misclassified") if 2 * right > n else (right, "classified rightly")
+        return f"{few:,} of the {n:,} real images {'is' if few == 1 else 'are'} {kind}, which is too few"
 
     def _told(self, row: int) -> str:
         probs, label = self.probs[row], self.class_names[int(self.labels[row])]
