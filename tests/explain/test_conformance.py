@@ -37,7 +37,7 @@ TRIED: dict[str, list[tuple[Method[Any], str]]] = {
     "style-difference": [(StyleDifference(others=(CORRUPTED,), samples=40, top=2), "on condition")],
     "style-influence": [
         (StyleInfluence(samples=40, top=1), "on condition"),
-        (StyleInfluence(gradients="finite-differences", difference_samples=20, top=1), "on condition"),
+        (StyleInfluence(gradients="finite-differences", difference_samples=40, samples=40, top=1), "on condition"),
     ],
     "sympathetic-examples": [
         (SympatheticExamples(), "ten"),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 
 from failscape.classifiers import load_classifier
 from failscape.data import load_images
-from failscape.errors import StorageError, UnsupportedClassifier, UnsupportedGenerator
+from failscape.errors import StorageError, UnsupportedGenerator
 from failscape.explain import CornerCases, CornerCasesResult
 from failscape.explain.corner_cases import place_of
 from failscape.explain.corner_result import BEYOND, TRIPLE, WITHIN
@@ -72,12 +73,19 @@ class TestPlanted:
         assert torch.equal(latents["styles"], planted.styles)
         images = load_images(str(folder / "images"), image_shape=(1, 4, 4))
         assert len(images) == len(planted.ids)
-        by_name = dict(zip(planted.ids, planted.images, strict=True))
+        rows = {row["file"]: number for number, row in enumerate(table.to_pylist())}
         for name, x in zip(images.ids, images.x, strict=True):
-            assert torch.allclose(x, by_name[Path(name).stem])
-        assert set(table.column("file").to_pylist()) == {f"images/{name}" for name in images.ids}
+            assert torch.allclose(x, planted.images[rows.pop(f"images/{name}")])
+        assert not rows
         with pytest.raises(StorageError, match="a new or empty folder"):
             planted.export(folder)
+
+
+def test_class_names_that_no_file_can_have_are_exported_all_the_same(
+    planted: CornerCasesResult, tmp_path: Path
+) -> None:
+    folder = replace(planted, class_names=("T-shirt/top", "..", "2")).export(tmp_path / "cases")
+    assert sorted(path.name for path in (folder / "images").iterdir()) == ["000-T-shirt-top", "001--", "002-2"]
 
 
 class TestBadInput:
@@ -93,15 +101,18 @@ class TestBadInput:
         assert result.without == ("0", "2")
         assert result.tried.tolist() == [[7, 7, 0]]
         assert result.summary["found"] == 0
-        assert result.findings == ()
+        assert result.findings[0].sentence == (
+            "None of the 7 moves tried, one direction each, brings any class to one half. Left out: 0, 2, whose mean "
+            "picture it does not take for one."
+        )
         assert result.figures == []
 
     def test_without_gradients_only_single_cases_are_found(self) -> None:
         known = misled_beyond(1.5)
         plain = type(known)(lambda x: known(x.detach()), image_shape=known.image_shape, name="plain")
-        assert find(plain, PlantedStyles()).dimension.tolist() == [HARM] * 3
-        with pytest.raises(UnsupportedClassifier, match="Set `joint` to 0"):
-            find(plain, PlantedStyles(), joint=1)
+        result = find(plain, PlantedStyles(), joint=1)
+        assert result.dimension.tolist() == [HARM] * 3
+        assert "that needs gradients, which it has not" in result.findings[0].sentence
 
     def test_a_generator_without_condition_is_refused(self) -> None:
         with pytest.raises(UnsupportedGenerator, match="has no condition"):

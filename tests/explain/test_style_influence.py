@@ -75,6 +75,9 @@ class TestBadInput:
     def test_a_constant_classifier_is_moved_by_nothing(self) -> None:
         result = measure(always(1), PlantedStyles(), samples=300)
         assert result.summary["significant"] == 0
+        # Its mistakes are of other classes than what it gets right: that alone is no difference of styles.
+        assert result.ks.isnan().all()
+        assert result.findings[0].sentence == "No direction in which the images vary changes its score."
         assert result.reached.tolist() == [0, 0]
 
     def test_exact_gradients_must_exist(self) -> None:

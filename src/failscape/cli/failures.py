@@ -7,6 +7,7 @@ from typing import Any
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from failscape.cli.studies import run
+from failscape.errors import StudyError
 from failscape.storage import require_empty
 from failscape.study.config import StudyConfig
 from failscape.study.failure_conditions import failure_steps
@@ -73,8 +74,12 @@ def corner_cases(
 
     def write(folder: Path) -> None:
         from failscape.explain import CornerCasesResult, load_result
+        from failscape.study.run_folder import read_steps
 
-        result = load_result(next(folder.glob("steps/*-corner-cases")))
+        (step,) = read_steps(folder)
+        if step["status"] != "done":
+            raise StudyError(f"Expected corner cases to export, but there are none: {step['error']}")
+        result = load_result(folder / "steps" / str(step["folder"]))
         assert isinstance(result, CornerCasesResult)
         assert export is not None, "else there is nothing to write"
         sys.stdout.write(f"{result.export(export)}\n")

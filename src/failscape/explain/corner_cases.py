@@ -18,7 +18,7 @@ from failscape.explain.style_population import images_of, layer_name, require_cl
 from failscape.generators import Generator, StyleGenerator
 from failscape.search import first_crossing, minimal_norm
 
-# A dimension that changes the probability by less, wherever it is moved, has no effect.
+# A dimension that lowers the probability by less, wherever it is moved, has no effect.
 _NO_EFFECT = 0.01
 # Dimensions tried at once, down the ranking.
 _CHUNK = 16
@@ -46,7 +46,7 @@ class CornerCases(Method[CornerCasesResult]):
     that class, each dimension is moved by itself, both ways, to the smallest shift at which the 8-bit image has the
     probability 0.50 of the true class (coarse scan, then bisection), until as many as asked for are found. A case lies
     *within* the values that were observed for its dimension in the population, within *three times* their range, or
-    *beyond*. Dimensions that nowhere change the probability by 0.01 are counted as without effect.
+    *beyond*. Dimensions that nowhere lower the probability by 0.01 are counted as without effect.
 
     *Joint*: over all dimensions at once, from the class means or from samples, the smallest perturbation in units of
     each style's deviation, $\min \|\epsilon\|$ so that $p_y(g(s_0 + \sigma \epsilon)) \leq 0.5$, by
@@ -56,7 +56,8 @@ class CornerCases(Method[CornerCasesResult]):
 
     Args:
         per_class: corner cases by single dimensions to find for each class.
-        joint: joint corner cases for each class; the first starts from the class's mean styles, the others from
+        joint: joint corner cases for each class, none for a classifier without gradients; the first starts from the
+            class's mean styles, the others from
             samples that the classifier gets right.
         samples: population from which effects and ranges are measured.
         steps: of the search for joint cases.
@@ -65,7 +66,6 @@ class CornerCases(Method[CornerCasesResult]):
     Raises:
         ValueError: if a setting is out of its range.
         UnsupportedGenerator: if the generator has no styles, or cannot be asked for the classifier's classes.
-        UnsupportedClassifier: if joint cases are asked for and the classifier has no gradients.
 
     References:
         Le Coz et al., "Leveraging generative models to characterize the failure conditions of image classifiers",
@@ -107,8 +107,8 @@ class CornerCases(Method[CornerCasesResult]):
     ) -> CornerCasesResult:
         """Measure effects and ranges, then find the cases class after class."""
         styled = require_class_styles(generator, classifier, "corner cases")
-        if self.joint:
-            classifier.require_gradients("joint corner cases", "Set `joint` to 0: single dimensions need none.")
+        # A search over all dimensions needs gradients, single dimensions do not.
+        joint = self.joint if classifier.differentiable else 0
         influence = influence_for(classifier, styled, self.samples, rng=rng)
         cases = _Cases(styled, influence, classifier)
         for label in (influence.count > 0).nonzero()[:, 0].tolist():
@@ -116,9 +116,9 @@ class CornerCases(Method[CornerCasesResult]):
                 continue
             if self.per_class:
                 cases.add_single(label, self._single(classifier, styled, influence, label), rng)
-            if self.joint:
+            if joint:
                 cases.add_joint(label, self._joint(classifier, styled, influence, label, rng))
-        return cases.result()
+        return cases.result(sought=self.joint > 0 and joint == 0)
 
     def _single(self, classifier: Classifier, generator: StyleGenerator, influence: Influence, label: int) -> _Found:
         """Go down the ranking until there are enough."""
@@ -154,7 +154,8 @@ class CornerCases(Method[CornerCasesResult]):
         spread = influence.spread
         others = [k for k in (influence.count > 0).nonzero()[:, 0].tolist() if k != label]
         # Toward the other classes the true one is lost for certain, if anywhere.
-        candidates = torch.stack([(influence.centre[k] - s) / spread.clamp_min(1e-6) for k in others], dim=1)
+        ways = [(influence.centre[k] - s) / spread.clamp_min(1e-6) for k in others]
+        candidates = torch.stack(ways, dim=1) if ways else s.new_zeros(len(s), 1, s.shape[1])
 
         def score(epsilon: Tensor, rows: Tensor) -> Tensor:
             x = generator.synthesize(s[rows] + epsilon * spread, noise[rows])
@@ -250,7 +251,7 @@ class _Cases:
         ):
             self._rows.append((label, -1, norm, place_of(farthest)))
 
-    def result(self) -> CornerCasesResult:
+    def result(self, *, sought: bool) -> CornerCasesResult:
         """Put all together."""
         generator = self._generator
         empty, styles = torch.empty(0, *generator.image_shape), torch.empty(0, generator.style_dim)
@@ -278,6 +279,7 @@ class _Cases:
             classes=torch.tensor(self._labels, dtype=torch.long),
             tried=torch.tensor(self._tried, dtype=torch.long).view(-1, 3),
             without=tuple(self._without),
+            gradients_missing=int(sought),
             class_names=self._classifier.class_names,
         )
 

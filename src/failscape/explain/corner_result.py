@@ -1,5 +1,6 @@
 """What corner cases show: a grid of single dimensions, joint cases, and a data set for a test bench."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +32,8 @@ _DEFINITIONS = {
     "it "
     "jumps. Wilson, 95 %.",
     "max_error": "Largest distance of the probability from 0.50 among the cases by single dimensions.",
-    "without_effect": "Dimensions tried that nowhere change the true class's probability by 0.01.",
-    "not_reached": "Dimensions tried that change it, but never to 0.50.",
+    "without_effect": "Dimensions tried that nowhere lower the true class's probability by 0.01.",
+    "not_reached": "Dimensions tried that lower it, but never to 0.50.",
     "joint": "Corner cases over all dimensions at once.",
     "joint_norm": "Their mean norm, in deviations of each style.",
     "joint_max_error": "Largest distance of the probability from 0.50 among them.",
@@ -80,6 +81,7 @@ class CornerCasesResult(Result):
         classes: those that were looked at.
         tried: for each of them: dimensions tried, without effect, and with too little, shape `(L, 3)`.
         without: names of classes whose mean digit the classifier does not take for one.
+        gradients_missing: 1 if joint cases were asked for and the classifier has no gradients.
         class_names: K names.
     """
 
@@ -98,6 +100,7 @@ class CornerCasesResult(Result):
     classes: Int[Tensor, " L"]
     tried: Int[Tensor, "L 3"]
     without: tuple[str, ...]
+    gradients_missing: int
     class_names: tuple[str, ...] = field(metadata=SHARED)
 
     @property
@@ -189,7 +192,13 @@ class CornerCasesResult(Result):
         """The nearest corner case of a single dimension, and what the cases turn into."""
         single = self.single.nonzero()[:, 0]
         if not len(single):
-            return ()
+            tried = int(self.tried[:, 0].sum())
+            return (
+                Finding(
+                    sentence=f"None of the {tried} moves tried, one direction each, brings any class to one half."
+                    f"{self._left_out}"
+                ),
+            )
         order = single[self.deviations[single].abs().argsort(stable=True)]
         order = order[self.place[order].argsort(stable=True)]
         row = int(order[0])
@@ -204,9 +213,21 @@ class CornerCasesResult(Result):
         inside = int((self.place[single] == WITHIN).sum())
         sentence = (
             f"{len(single)} corner cases were found by moving one direction each, {inside} of them within what the "
-            f"images vary by; the shortest is a move{cause} and leaves it torn between {name} and {rival}."
+            f"images vary by; the shortest is a move{cause}, after which it gives {name} one half and holds {rival} "
+            f"most probable beside it.{self._left_out}"
         )
         return (Finding(sentence=sentence, panels=[self._panel(i) for i in shown[:6]]),)
+
+    @property
+    def _left_out(self) -> str:
+        """Say in sentences what was not looked at, and why; empty if nothing is missing."""
+        missing = ""
+        if self.without:
+            names = ", ".join(self.without)
+            missing = f" Left out: {names}, whose mean picture it does not take for one."
+        if self.gradients_missing:
+            missing += " Moves over all directions at once were not looked for: that needs gradients, which it has not."
+        return missing
 
     @property
     def figures(self) -> Sequence[Figure]:
@@ -220,7 +241,7 @@ class CornerCasesResult(Result):
                     caption="On the left the mean digit of the class; then one picture a dimension, in the order of "
                     "its "
                     "effect, moved by itself to where the classifier gives the true class 0.50. Above each: the "
-                    "dimension, the way it moves, and the class that is as probable. A star marks a style within the "
+                    "dimension, the way it moves, and the most probable other class. A star marks a style within the "
                     "values observed, a circle one beyond three times their range.",
                     draw=self._draw_grid,
                 )
@@ -245,9 +266,9 @@ class CornerCasesResult(Result):
     def export(self, folder: Path) -> Path:
         """Write the corner cases as a data set that a test bench can use.
 
-        `images/CLASS/ID.png` is a class folder that `failscape.load_images` reads, `corner-cases.parquet` has a row an
-        image with its file, its true class and all columns of the table, `latents.safetensors` holds `styles` and
-        `starts` in the same order.
+        `images/` holds a folder a class, numbered as the classifier numbers them, which `failscape.load_images` reads;
+        `corner-cases.parquet` has a row an image with its file, its true class and all columns of the table;
+        `latents.safetensors` holds `styles` and `starts` in the same order.
 
         Returns:
             The folder.
@@ -256,7 +277,9 @@ class CornerCasesResult(Result):
             StorageError: if the folder holds something already, or cannot be written.
         """
         require_empty(folder)
-        files = [f"images/{self.class_names[k]}/{name}.png" for k, name in zip(self.y.tolist(), self.ids, strict=True)]
+        # Names of classes may hold what no file name can.
+        folders = [f"{k:03d}-{re.sub(r'[^A-Za-z0-9]+', '-', name)}" for k, name in enumerate(self.class_names)]
+        files = [f"images/{folders[k]}/{row:06d}.png" for row, k in enumerate(self.y.tolist())]
         for file, pixels in zip(files, self.images, strict=True):
             write_bytes(folder / file, png_bytes(pixels))
         write_tensors(folder / "latents.safetensors", {"styles": self.styles, "starts": self.starts})
@@ -269,7 +292,7 @@ class CornerCasesResult(Result):
 
     def _panel(self, i: int) -> Panel:
         name, rival = self.class_names[int(self.y[i])], self.class_names[int(self.rival[i])]
-        return Panel(label=f"{name} or {rival}?", pixels=self.images[i])
+        return Panel(label=f"{name}: 0.50, next {rival}", pixels=self.images[i])
 
     def _draw_grid(self) -> Drawing:
         classes = [k for k in self.classes.tolist() if (self.single & (self.y == k)).any()]
@@ -293,16 +316,18 @@ class CornerCasesResult(Result):
         assert self.verification is not None
         name, rival = self.class_names[int(self.y[i])], self.class_names[int(self.rival[i])]
         probability = float(self.probability[i])
+        second = float(self.verification.probs[i, int(self.rival[i])])
         exact = abs(probability - 0.5) <= _EXACT
         how = "all dimensions together" if self.dimension[i] < 0 else f"s{self.dimension[i]}"
         what = f" It {self.descriptions[i]}." if self.descriptions[i] else ""
         place = {WITHIN: "within", TRIPLE: "outside, but within three times,", BEYOND: "far outside"}[
             int(self.place[i])
         ]
-        verdict = f"Moved by {self.deviations[i]:+.1f} deviations, {place} the values observed.{what}"
+        far = f"{self.deviations[i]:+.1f}" if self.dimension[i] >= 0 else f"{self.deviations[i]:.1f}"
+        verdict = f"Moved by {far} deviations, {place} the values observed.{what}"
         return Case(
             id=self.ids[i],
-            heading=f"A {name} that is half a {rival}, by {how}",
+            heading=f"A {name} at one half, next a {rival} ({second:.2f}), by {how}",
             verdict=verdict if exact else f"The probability jumps over 0.50, to {probability:.3f}. {verdict}",
             good=exact,
             panels=(

@@ -11,14 +11,14 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
-from failscape.classifiers import SCORES, Classifier
+from failscape.classifiers import SCORES, Classifier, classifier_features
 from failscape.errors import LabelError, UnsupportedClassifier
-from failscape.explain.method import SHARED, Method, Result
-from failscape.explain.style_crossing import cross_half
+from failscape.explain.method import SHARED, Method, Result, to_8_bits
+from failscape.explain.style_crossing import cross_half, true_probability
 from failscape.explain.style_gradients import Influence, influence_for
 from failscape.explain.style_population import images_of, require_class_styles, sample_styles
 from failscape.figures import Figure, Finding, Panel, Plot, image_grid
-from failscape.generators import Condition, Generator, StyleGenerator
+from failscape.generators import Condition, Generator, StyleGenerator, invert
 from failscape.metrics import Estimate, mean
 
 _FROM = {"sample": "a sample", "class-mean": "the mean styles", "real": "a real image"}
@@ -207,7 +207,7 @@ class Degradation(Method[DegradationResult]):
 
     Args:
         start: "class-mean" (mean styles of a class), "sample" (a sample that the classifier is sure of), or "real" (an
-            image given, correctly classified and sure, as the generator's encoder draws it).
+            image given, correctly classified and sure, as the generator reconstructs it).
         classes: names of the classes to start from, one start each; by default the first that is possible.
         dimensions: columns of the grid.
         progress: parts of the shift, rising from 0; 1 must be among them.
@@ -383,13 +383,15 @@ _Found = tuple[Tensor, Tensor | None, int | None]
 
 def _class_mean(classifier: Classifier, generator: StyleGenerator, influence: Influence, label: int) -> _Found | None:
     s = influence.centre[label]
-    sure = bool(s.isfinite().all()) and classifier.probs(images_of(generator, s[None]))[0, label] >= _SURE
+    sure = (
+        bool(s.isfinite().all()) and float(true_probability(classifier, images_of(generator, s[None]), label)) >= _SURE
+    )
     return (s, None, None) if sure else None
 
 
 def _sample(classifier: Classifier, generator: StyleGenerator, label: int, rng: torch.Generator) -> _Found | None:
     samples = sample_styles(generator, _TRIES, rng=rng, y=torch.full((_TRIES,), label))
-    probs = classifier.probs(images_of(generator, samples.s, samples.noise))[:, label]
+    probs = true_probability(classifier, images_of(generator, samples.s, samples.noise), label)
     # The surest: others may be hardly a digit from the start.
     row = int(probs.argmax())
     if probs[row] < _SURE:
@@ -397,20 +399,27 @@ def _sample(classifier: Classifier, generator: StyleGenerator, label: int, rng: 
     return samples.s[row], samples.noise[row : row + 1], None
 
 
-@torch.no_grad()
 def _real(classifier: Classifier, generator: StyleGenerator, x: Tensor, y: Tensor, label: int) -> _Found | None:
-    """Return the first sure image of a class whose encoding is sure of that class, too."""
+    """Return the first sure image of a class whose reconstruction is sure of that class, too."""
+
+    def seen(images: Tensor) -> Tensor:
+        return classifier_features(classifier, images)[0].cpu()
+
     rows = (y == label).nonzero()[:_TRIES, 0]
     space = generator.condition_space
     assert space is not None, "checked at the border"
     for row in rows.tolist():
-        logits = classifier(x[row : row + 1]).cpu()
+        with torch.no_grad():
+            logits = classifier(to_8_bits(x[row : row + 1])).cpu()
         if logits.softmax(dim=1)[0, label] < _SURE:
             continue
-        kind = SCORES[space.score]
-        score = kind.of(logits, y[row : row + 1]).clamp(1e-6, 1)
-        w = generator.mapping(generator.encode(x[row : row + 1]), Condition(y=y[row : row + 1], score=score))
-        s = generator.styles(w)
-        if classifier.probs(images_of(generator, s))[0, label] >= _SURE:
+        score = SCORES[space.score].of(logits, y[row : row + 1]).clamp(1e-6, 1)
+        s = invert(
+            generator,
+            x[row : row + 1],
+            Condition(y=y[row : row + 1], score=score),
+            features=seen if classifier.differentiable else None,
+        ).s
+        if float(true_probability(classifier, images_of(generator, s), label)) >= _SURE:
             return s[0], None, row
     return None

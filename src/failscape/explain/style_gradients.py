@@ -10,6 +10,7 @@ from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.classifiers.uncertainty import class_probability
+from failscape.errors import DataError
 from failscape.explain.method import to_8_bits
 from failscape.explain.style_population import StyleSamples, style_batches
 from failscape.generators import StyleGenerator
@@ -98,6 +99,12 @@ def difference_of(
     return differences, logits
 
 
+def error_over_classes(error: Float[Tensor, "K S"], count: Int[Tensor, " K"]) -> Float[Tensor, " S"]:
+    """Return the standard errors of the mean over all classes that were drawn."""
+    drawn = error[count > 0]
+    return drawn.square().sum(dim=0).sqrt() / len(drawn)
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Influence:
@@ -107,7 +114,7 @@ class Influence:
         mean: the mean gradient of each class's score, shape `(K, S)`; NaN for a class that was not drawn.
         error: its standard errors.
         halves: the mean over classes in two halves of the population, shape `(2, S)`.
-        count: samples of each class.
+        count: samples of each class in the population.
         right: how many of them are classified as what was asked for.
         centre: mean styles of each class, shape `(K, S)`.
         spread: standard deviation of each style within its class.
@@ -139,8 +146,7 @@ class Influence:
     @property
     def overall_error(self) -> Float[Tensor, " S"]:
         """Its standard errors."""
-        drawn = self.error[self.count > 0]
-        return drawn.square().sum(dim=0).sqrt() / len(drawn)
+        return error_over_classes(self.error, self.count)
 
     def effect(self, label: int | None = None) -> Float[Tensor, " S"]:
         """Return the change of the score per standard deviation of each style, of one class or over all."""
@@ -156,6 +162,9 @@ class _Sums:
 
     def __init__(self, classes: int, dim: int) -> None:
         self.n = torch.zeros(classes, dtype=torch.int64)
+        # Of finite differences there are fewer than samples.
+        self.differentiated = torch.zeros(classes, dtype=torch.int64)
+        self.in_half = torch.zeros(2, classes, dtype=torch.int64)
         self.right = torch.zeros(classes, dtype=torch.int64)
         self.gradient, self.gradient_squares, self.style, self.style_squares = (
             torch.zeros(classes, dim, dtype=torch.float64) for _ in range(4)
@@ -163,25 +172,31 @@ class _Sums:
         self.halves = torch.zeros(2, classes, dim, dtype=torch.float64)
         self.low, self.high = torch.full((dim,), torch.inf), torch.full((dim,), -torch.inf)
 
-    def add(self, samples: StyleSamples, gradient: Tensor, right: Tensor) -> None:
-        """Add a batch."""
-        y, g, s = samples.y, gradient.double(), samples.s.double()
-        # Every second sample of each class is of the second half.
-        ranks = torch.empty_like(y)
-        for label in y.unique().tolist():
-            rows = y == label
-            ranks[rows] = torch.arange(int(rows.sum())) + int(self.n[label])
-        for half in range(2):
-            rows = ranks % 2 == half
-            self.halves[half].index_add_(0, y[rows], g[rows])
+    def add(self, samples: StyleSamples, right: Tensor) -> None:
+        """Add the styles and verdicts of a batch."""
+        y, s = samples.y, samples.s.double()
         self.n.index_add_(0, y, torch.ones_like(y))
         self.right.index_add_(0, y, right.long())
-        self.gradient.index_add_(0, y, g)
-        self.gradient_squares.index_add_(0, y, g.square())
         self.style.index_add_(0, y, s)
         self.style_squares.index_add_(0, y, s.square())
         self.low = torch.minimum(self.low, samples.s.amin(dim=0))
         self.high = torch.maximum(self.high, samples.s.amax(dim=0))
+
+    def add_gradients(self, y: Tensor, gradient: Tensor) -> None:
+        """Add the gradients of a batch, or of some of it."""
+        g = gradient.double()
+        # Every second sample of each class is of the second half.
+        ranks = torch.empty_like(y)
+        for label in y.unique().tolist():
+            rows = y == label
+            ranks[rows] = torch.arange(int(rows.sum())) + int(self.differentiated[label])
+        for half in range(2):
+            rows = ranks % 2 == half
+            self.halves[half].index_add_(0, y[rows], g[rows])
+            self.in_half[half].index_add_(0, y[rows], torch.ones_like(y[rows]))
+        self.differentiated.index_add_(0, y, torch.ones_like(y))
+        self.gradient.index_add_(0, y, g)
+        self.gradient_squares.index_add_(0, y, g.square())
 
 
 def measure_influence(
@@ -192,6 +207,7 @@ def measure_influence(
     rng: torch.Generator,
     score: ScoreName = "logit-margin",
     gradients: bool = True,
+    differences: int = DIFFERENCE_SAMPLES,
 ) -> Influence:
     """Draw `n` samples and average the gradient of the true class's score in the styles.
 
@@ -204,56 +220,67 @@ def measure_influence(
         rng: draws them.
         score: of the true class, a key of `STYLE_SCORES`.
         gradients: take the classifier's; false takes finite differences, see `difference_of`.
+        differences: samples of which finite differences are taken, at most; the population has `n` all the same.
+
+    Raises:
+        DataError: if there are fewer than four gradients a class, which no standard error can be had of.
     """
     space = generator.condition_space
     assert space is not None, "checked at the border"
+    classes = sum(share > 0 for share in space.shares)
+    if (n if gradients else min(n, differences)) < 4 * classes:
+        raise DataError(
+            f"Expected at least {4 * classes} samples, 4 for each of the {classes} classes, but got "
+            f"{n if gradients else min(n, differences)}. Take more."
+        )
     sums = _Sums(space.num_classes, generator.style_dim)
-    kept: list[StyleSamples] = []
-    kept_right: list[Tensor] = []
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
     room = {True: _KEPT, False: _KEPT}
     step = _steps(generator, rng) if not gradients else torch.empty(0)
+    left = n if gradients else min(n, differences)
     for samples in style_batches(generator, n, rng=rng):
         if gradients:
             gradient, logits = gradient_of(classifier, generator, samples, score)
+            sums.add_gradients(samples.y, gradient)
         else:
-            gradient, logits = difference_of(classifier, generator, samples, score, step)
+            with torch.no_grad():
+                logits = classifier(to_8_bits(generator.synthesize(samples.s, samples.noise))).cpu()
+            if left > 0:
+                some = samples[slice(0, left)]
+                sums.add_gradients(some.y, difference_of(classifier, generator, some, score, step)[0])
+                left -= len(some)
         right = logits.argmax(dim=1) == samples.y
-        sums.add(samples, gradient, right)
+        sums.add(samples, right)
         for kind in (True, False):
             rows = (right == kind).nonzero()[:, 0][: room[kind]]
             room[kind] -= len(rows)
-            kept.append(samples[rows])
-            kept_right.append(right[rows])
-    count = sums.n[:, None].double()
+            kept.append((samples.s[rows], right[rows], samples.y[rows]))
+    count = sums.differentiated[:, None].double()
     mean = sums.gradient / count
     variance = (sums.gradient_squares / count - mean.square()).clamp_min(0) * count / (count - 1)
-    centre = sums.style / count
+    centre = sums.style / sums.n[:, None]
     drawn = sums.n > 0
-    within = (sums.style_squares - count * centre.square().nan_to_num())[drawn].sum(dim=0) / max(
-        1, n - int(drawn.sum())
-    )
-    halves = torch.stack([(each / (count / 2))[drawn].mean(dim=0) for each in sums.halves])
+    within = (sums.style_squares - sums.n[:, None] * centre.square())[drawn].sum(dim=0) / max(1, n - int(drawn.sum()))
+    halves = [total / number[:, None] for total, number in zip(sums.halves, sums.in_half, strict=True)]
     return Influence(
         mean=mean.float(),
         error=(variance / count).sqrt().float(),
-        halves=halves.float(),
+        halves=torch.stack([each[drawn].mean(dim=0) for each in halves]).float(),
         count=sums.n,
         right=sums.right,
         centre=centre.float(),
         spread=within.clamp_min(0).sqrt().float(),
         low=sums.low,
         high=sums.high,
-        kept=torch.cat([each.s for each in kept]),
-        kept_right=torch.cat(kept_right),
-        kept_y=torch.cat([each.y for each in kept]),
+        kept=torch.cat([s for s, _, _ in kept]),
+        kept_right=torch.cat([right for _, right, _ in kept]),
+        kept_y=torch.cat([y for _, _, y in kept]),
     )
 
 
 def influence_for(classifier: Classifier, generator: StyleGenerator, n: int, *, rng: torch.Generator) -> Influence:
-    """Return the influence over `n` samples, by gradients, or over a few by differences if there are no gradients."""
-    if classifier.differentiable:
-        return measure_influence(classifier, generator, n, rng=rng)
-    return measure_influence(classifier, generator, min(n, DIFFERENCE_SAMPLES), rng=rng, gradients=False)
+    """Return the influence over `n` samples, by gradients, or by differences of some where there are no gradients."""
+    return measure_influence(classifier, generator, n, rng=rng, gradients=classifier.differentiable)
 
 
 def _steps(generator: StyleGenerator, rng: torch.Generator) -> Float[Tensor, " S"]:

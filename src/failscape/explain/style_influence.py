@@ -14,7 +14,14 @@ from failscape.classifiers import Classifier
 from failscape.explain.direction_names import name_directions
 from failscape.explain.method import SHARED, Method, Result
 from failscape.explain.style_crossing import HALF, cross_half, true_probability
-from failscape.explain.style_gradients import DIFFERENCE_SAMPLES, STYLE_SCORES, Influence, ScoreName, measure_influence
+from failscape.explain.style_gradients import (
+    DIFFERENCE_SAMPLES,
+    STYLE_SCORES,
+    Influence,
+    ScoreName,
+    error_over_classes,
+    measure_influence,
+)
 from failscape.explain.style_population import (
     images_of,
     layer_name,
@@ -43,6 +50,7 @@ _DEVIATIONS = 12.0
 _HISTOGRAMS = 3
 _RANDOM = 100
 _NAMED = 96
+_HANDFUL = 30
 _BARS = 25
 _Z95 = 1.96
 
@@ -71,7 +79,8 @@ _DEFINITIONS = {
     "gradient_error": "Its standard error.",
     "effect": "Mean gradient times the style's deviation within its class: change of the score per deviation.",
     "lowered_by": "Which way the style must move to lower the true class's score: up or down.",
-    "ks": "Kolmogorov–Smirnov statistic between well- and misclassified samples; NaN without either.",
+    "ks": "Kolmogorov–Smirnov statistic between well- and misclassified samples, within their classes; NaN where no "
+    "class has both.",
     "ks_p": "Its p-value, multiplied by the number of dimensions (Bonferroni).",
     "shift": "The smallest move that brings the true class to a probability of 0.50, from the mean styles of the class "
     "shown, in the style's deviations; NaN where none does, or where it was not looked for.",
@@ -146,8 +155,7 @@ class StyleInfluenceResult(Result):
     @property
     def gradient_error(self) -> Float[Tensor, " S"]:
         """Its standard error."""
-        drawn = self.error[self.count > 0]
-        return drawn.square().sum(dim=0).sqrt() / len(drawn)
+        return error_over_classes(self.error, self.count)
 
     @property
     def effect(self) -> Float[Tensor, " S"]:
@@ -230,6 +238,8 @@ class StyleInfluenceResult(Result):
     def findings(self) -> Sequence[Finding]:
         """What the dimensions of largest effect do to a picture."""
         told = [i for i, text in enumerate(self.descriptions) if not text.startswith("changes nothing")]
+        if not self.effect.abs().max() > 0:
+            return (Finding(sentence="No direction in which the images vary changes its score."),)
         if not told:
             return ()
         first = told[0]
@@ -237,8 +247,9 @@ class StyleInfluenceResult(Result):
         lead = self.descriptions[first].split(" (")[0].split(",")[0]
         also = [text for text in others if text != lead][:2]
         more = f" Others that cost it much: one {' and one '.join(also)}." if also else ""
+        most = "most" if first == 0 else "most of those whose effect can be named"
         sentence = (
-            f"Of {len(self.ids)} directions in which the images vary, this one costs it most: "
+            f"Of {len(self.ids)} directions in which the images vary, this one costs it {most}: "
             f"it {self.descriptions[first]}.{more}"
         )
         return (Finding(sentence=sentence, panels=self._panels(first)),)
@@ -283,7 +294,8 @@ class StyleInfluenceResult(Result):
                     title="Well- and misclassified samples along some dimensions",
                     caption=f"Above, the {_HISTOGRAMS} dimensions that tell the two apart best; in the middle, the "
                     f"{_HISTOGRAMS} of largest effect on the score; below, {_HISTOGRAMS} drawn at random. D is the "
-                    "Kolmogorov–Smirnov statistic over all samples kept; p is corrected for all dimensions looked at.",
+                    "Kolmogorov–Smirnov statistic of the values less the mean of each sample's class, in deviations; p "
+                    "is corrected for all dimensions looked at.",
                     draw=self._draw_histograms,
                 )
             )
@@ -376,7 +388,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
             "log-probability".
         gradients: "exact", or "finite-differences" (central) for classifiers
             without gradients; "auto" takes what the classifier has.
-        difference_samples: samples in the population for finite differences, which draw two images a style of each.
+        difference_samples: samples of which finite differences are taken, two images a style of each.
         top: dimensions to show in pictures and to name.
 
     Raises:
@@ -434,10 +446,11 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         influence = measure_influence(
             classifier,
             styled,
-            self.samples if exact else self.difference_samples,
+            self.samples,
             rng=rng,
             score=self.score,
             gradients=exact,
+            differences=self.difference_samples,
         )
         ranking = influence.ranking()
         shown = ranking[: self.top]
@@ -469,8 +482,8 @@ class StyleInfluence(Method[StyleInfluenceResult]):
             ks_held=_compared(influence, ~first)[0],
             telling=telling,
             random=random,
-            right_styles=influence.kept[right][:, looked_at],
-            wrong_styles=influence.kept[~right][:, looked_at],
+            right_styles=_within_class(influence)[right][:, looked_at],
+            wrong_styles=_within_class(influence)[~right][:, looked_at],
             shown=shown,
             start=start,
             shift=shift,
@@ -511,6 +524,12 @@ def _is_known(classifier: Classifier, generator: StyleGenerator, influence: Infl
     return float(true_probability(classifier, images_of(generator, centre), label)) > HALF
 
 
+def _within_class(influence: Influence) -> Float[Tensor, "M S"]:
+    """Return the styles kept, less the mean of each one's class, in deviations."""
+    away: Tensor = (influence.kept - influence.centre[influence.kept_y]) / influence.spread.clamp_min(1e-6)
+    return away
+
+
 def _first_half(right: Bool[Tensor, " M"]) -> Bool[Tensor, " M"]:
     """Mark every second of the well classified samples and every second of the others."""
     half = torch.zeros_like(right)
@@ -524,11 +543,18 @@ def _compared(influence: Influence, rows: Bool[Tensor, " M"]) -> tuple[Float[Ten
     """Return the Kolmogorov–Smirnov statistic of each dimension and its p-value, times the number of dimensions."""
     from scipy.stats import ks_2samp
 
-    kept, kept_right = influence.kept[rows], influence.kept_right[rows]
-    right, wrong = kept[kept_right], kept[~kept_right]
+    # Within its class: else mistakes that are of some classes more than of others would tell these classes apart. A
+    # class that has only one kind says nothing.
+    y, kept_right = influence.kept_y, influence.kept_right
+    both = [k for k in y.unique().tolist() if 0 < int(kept_right[rows & (y == k)].sum()) < int((rows & (y == k)).sum())]
+    rows = rows & torch.isin(y, torch.tensor(both, dtype=y.dtype))
+    kept = _within_class(influence)[rows]
+    right, wrong = kept[kept_right[rows]], kept[~kept_right[rows]]
     dim = kept.shape[1]
     if not len(right) or not len(wrong):
         return torch.full((dim,), torch.nan), torch.full((dim,), torch.nan)
-    tests = [ks_2samp(right[:, d].numpy(), wrong[:, d].numpy(), method="asymp") for d in range(dim)]
+    # The asymptotic distribution does not hold for a handful.
+    method = "exact" if min(len(right), len(wrong)) < _HANDFUL and len(right) * len(wrong) < 10**6 else "asymp"
+    tests = [ks_2samp(right[:, d].numpy(), wrong[:, d].numpy(), method=method) for d in range(dim)]
     p = torch.tensor([float(test.pvalue) for test in tests])
     return torch.tensor([float(test.statistic) for test in tests]), (p * dim).clamp_max(1)

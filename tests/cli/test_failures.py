@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from failscape.cli import main
+from failscape.data import load_images
+from failscape.study import read_steps
+
+_MODELS = ("--classifier", "embedded:mnist-corrupted", "--generator", "embedded:mnist-stylegan2")
+
+
+def test_corner_cases_are_found_and_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "cases"
+    command = ["corner-cases", "embedded:mnist-test", *_MODELS, "--per-class", "0", "--joint", "1"]
+    assert main([*command, "--export", str(target), "--out", str(tmp_path / "runs")]) == 0
+    report, exported = capsys.readouterr().out.split()
+    assert Path(report).name == "report.html"
+    assert exported == str(target)
+    rows = pq.read_table(target / "corner-cases.parquet").num_rows
+    assert rows >= 8
+    assert len(load_images(str(target / "images"), image_shape=(1, 28, 28))) == rows
+
+
+def test_a_folder_that_holds_something_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    command = ["corner-cases", "embedded:mnist-test", *_MODELS, "--export", str(tmp_path)]
+    assert main([*command, "--out", str(tmp_path / "runs")]) == 2
+    assert "a new or empty folder" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_failures_goes_on_where_a_generator_has_no_styles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = "embedded:mnist-test"
+    models = ("--classifier", "embedded:mnist-clean", "--generator", "embedded:mnist-vae-2d")
+    assert main(["failures", images, *models, "--limit", "50", "--out", str(tmp_path)]) == 2
+    assert "6 failed (style-influence, " in capsys.readouterr().err
+    statuses = {step["name"]: step["status"] for step in read_steps(next(tmp_path.iterdir()))}
+    assert statuses["style-influence"] == "failed"
+    assert statuses["corruption-table"] == "done"
