@@ -23,6 +23,9 @@ from failscape.metrics import rank_correlation, rate
 # Differences beyond chance: at so much over all dimensions and classifiers together (Bonferroni).
 _LEVEL = 0.05
 _Z95 = 1.96
+_UNIT = "in units of the root mean square of each classifier's own effects over all dimensions"
+# Effects are of unit size: what differs by less than this is the rounding of single precision.
+_ROUNDING = 1e-5
 _BARS, _COLUMNS = 25, 10
 # Pictures of a dimension, from so many deviations down to as many up; the middle one is the start.
 _PICTURES = 7
@@ -39,7 +42,8 @@ _DEFINITIONS = {
     "rank": "Place in the order of the size of the difference, those beyond chance first.",
     "layer": "The layer that the dimension scales the channels of, and the resolution of its output.",
     "effect": "Mean gradient of the true class's score in the style, for the explained classifier, times the style's "
-    "deviation within its class: change of the score per deviation.",
+    "deviation within its class: change of the score per deviation; divided by the root mean square of that over all "
+    "dimensions, since the scores of different classifiers are not of one scale.",
     "beyond_chance": "Whether another classifier differs on it by more than chance, as counted in the summary.",
 }
 
@@ -53,8 +57,9 @@ class StyleDifferenceResult(Result):
         images: the mean picture of a class moved along each shown dimension, T × F, 8-bit values in [0, 1].
         ids: the S style dimensions.
         layers: to which layer each belongs.
-        effect: change of the true class's score per deviation of the style, for each classifier.
-        error: its standard errors.
+        effect: change of the true class's score per deviation of the style, for each classifier, divided by the root
+            mean square of its changes over all dimensions; 0 throughout where it heeds none.
+        error: its standard errors, in the same unit.
         right: samples that each classifier gets right.
         samples: how many there are.
         shown: the dimensions in pictures.
@@ -157,8 +162,8 @@ class StyleDifferenceResult(Result):
                 f"agreement with {name}": f"Rank correlation (Spearman) of the effects on {own} and on {name}: 1 where "
                 "both heed all dimensions alike.",
                 f"effect on {name}": f"The same effect, on {name}.",
-                f"difference of {name}": f"Effect on {name} minus that on {own}: above zero, more of the style helps "
-                f"{name} more, or harms it less.",
+                f"difference of {name}": f"Effect on {name} minus that on {own}, each in its own unit: above zero, more "
+                f"of the style helps {name} more, or harms it less.",
                 f"standard errors of {name}": "That difference in units of its standard error, as if each classifier "
                 "had samples of its own; that it has not makes the difference surer than this says.",
             }
@@ -177,14 +182,14 @@ class StyleDifferenceResult(Result):
                     name=f"differences-{i + 1}",
                     title=f"Where {name} differs from {own}",
                     caption=f"Change of the true class's score ({self.score.replace('-', ' ')}) per deviation of the "
-                    f"style, for {name} minus for {own}, with 95 % intervals: right of zero more of the style helps "
-                    f"{name} more than {own}, or harms it less; left of zero the other way round. All are measured on "
-                    f"the same {self.samples:,} samples.",
+                    f"style, {_UNIT}, for {name} minus for {own}, with 95 % intervals: right of zero more of the "
+                    f"style helps {name} more than {own}, or harms it less; left of zero the other way round. All are "
+                    f"measured on the same {self.samples:,} samples.",
                     draw=lambda i=i: signed_effects(  # type: ignore[misc]
                         self.difference[i][top],
                         _Z95 * self.difference_error[i][top],
                         names=[f"{self.ids[d]}, {self.layers[d]}" for d in top.tolist()],
-                        x_label="difference of the effects, score per deviation",
+                        x_label="difference of the effects, each classifier's in units of their root mean square",
                     ),
                 )
             )
@@ -192,8 +197,8 @@ class StyleDifferenceResult(Result):
             Plot(
                 name="side-by-side",
                 title="The effect on each classifier",
-                caption="Change of the true class's score per deviation of the style, on the dimensions of largest "
-                "difference. Above zero more of the style helps, below zero it harms.",
+                caption=f"Change of the true class's score per deviation of the style, {_UNIT}, on the dimensions of "
+                "largest difference. Above zero more of the style helps, below zero it harms.",
                 draw=lambda: effect_matrix(
                     self.effect[:, columns],
                     row_labels=self.classifiers,
@@ -300,8 +305,9 @@ class StyleDifference(Method[StyleDifferenceResult]):
     r"""On which style dimensions do classifiers differ most?
 
     On the same samples of the generator the mean gradient of the true class's score is measured for each classifier in
-    each style, as `StyleInfluence` does. Dimensions are ranked by the difference of another classifier from the
-    explained one, per deviation of the style, those on which it is beyond chance first:
+    each style, as `StyleInfluence` does, per deviation of the style. Each classifier's effects are divided by their
+    root mean square over all dimensions: logits twice as large are no difference. Dimensions are ranked by the
+    difference of another classifier from the explained one, those on which it is beyond chance first:
     $z = (e_o - e) / \sqrt{\sigma_o^2 + \sigma^2}$, at 5 % over all dimensions and classifiers together.
 
     The images given are not used; the samples are the generator's.
@@ -384,7 +390,10 @@ class StyleDifference(Method[StyleDifferenceResult]):
             for each in classifiers
         ]
         effect = torch.stack([each.effect() for each in influences])
-        error = torch.stack([each.overall_error * each.spread for each in influences])
+        # A margin is of no common scale: a sharper classifier would differ from its own cooler form everywhere.
+        unit = effect.square().mean(dim=1, keepdim=True).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+        error = torch.stack([each.overall_error * each.spread for each in influences]) / unit
+        effect = effect / unit
         difference, difference_error = _compared(effect, error)
         shown = _ranking(difference, _in_errors(difference, difference_error))[: self.top]
         deviations = torch.linspace(-self.reach, self.reach, _PICTURES)
@@ -424,7 +433,7 @@ def _compared(
 
 
 def _in_errors(difference: Float[Tensor, "O S"], error: Float[Tensor, "O S"]) -> Float[Tensor, "O S"]:
-    return difference / error.clamp_min(torch.finfo(torch.float32).tiny)
+    return difference / error.clamp_min(_ROUNDING)
 
 
 def _beyond_chance(z: Float[Tensor, "O S"]) -> Bool[Tensor, " S"]:
