@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,29 @@ def test_of_two_classifiers_the_one_that_is_misled_sooner_has_the_smaller_area()
     swapped = explain(sooner, others=(misled_beyond(BEYOND, name="later"),))
     assert float(swapped.difference[0, 2]) < 0
     assert any("later is right about" in finding.sentence for finding in swapped.findings)
+
+
+def test_what_is_said_of_a_pair_is_corrected_for_the_number_of_pairs() -> None:
+    result = explain(misled_beyond(BEYOND), others=(misled_beyond(1.0, name="a"), misled_beyond(1.0, name="b")))
+    assert result.p.tolist()[2] == 1
+    assert result.summary["p of a and b"] == 1
+    assert result.summary["p of planted and a"] == pytest.approx(3 * float(result.p[0]))
+    assert sum("right about" in finding.sentence for finding in result.findings) == 2
+    # By itself 0.02 is beyond chance, as one of three pairs it is not.
+    doubtful = replace(result, p=torch.tensor([0.02, 0.01, 1.0]))
+    told = [finding.sentence for finding in doubtful.findings if "right about" in finding.sentence]
+    assert len(told) == 1
+    assert " b about " in told[0]
+    assert "flatters it and classifiers like it" in result.figures[0].caption
+    assert "flatters" not in explain(misled_beyond(BEYOND), samples=1000).figures[0].caption
+
+
+def test_the_class_that_is_right_least_often_is_named() -> None:
+    result = explain(misled_beyond(BEYOND))
+    areas = result.area.clone()
+    areas[1:] = torch.tensor([[0.9, 0.88, 0.92], [0.5, 0.48, 0.52], [0.8, 0.78, 0.82]])
+    sentence = replace(result, area=areas).findings[-1].sentence
+    assert sentence.startswith("Away from its centre, class 1 is right least often: averaged over the distances 50")
 
 
 def test_two_classifiers_that_are_misled_as_often_but_by_other_images_do_not_differ() -> None:

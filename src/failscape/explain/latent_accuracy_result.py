@@ -27,6 +27,13 @@ from failscape.metrics import Estimate, rate
 _DISTANCE = "distance from the middle of what is classified rightly, in deviations"
 # What `image_place` says of pictures that stand beside a finding, and how many there are of each kind.
 NEAR, FAR, EXAMPLES = -2, -1, 3
+# A difference of two classifiers is told where its p-value, corrected for the number of pairs, is below this.
+_LEVEL = 0.05
+_FLATTERED = (
+    " A generator that was trained with the verdicts of one classifier draws what that one would call the class asked "
+    "for, and so flatters it and classifiers like it: which classifier is the better, real images must say, as in the "
+    "corruption table."
+)
 _INTERVAL = "Interval: bootstrap over samples, 95 %."
 
 _DEFINITIONS = {
@@ -74,7 +81,7 @@ class LatentAccuracyResult(Result):
         trend: rank correlation of accuracy and distance over the same bins, with the ends of its interval.
         pairs: indices of two classifiers, one row a pair.
         difference: the first one's area less the second one's, with the ends of its interval.
-        p: how likely so large a difference is if there is none.
+        p: how likely so large a difference is if there is none; for a pair by itself.
         well: how many of all samples each classifier is right about.
         samples: how many were drawn.
         smallest_bin: bins with fewer samples are left out.
@@ -119,6 +126,11 @@ class LatentAccuracyResult(Result):
         """What each curve is of."""
         return (*self.classifiers, *(f"class {name}" for name in self.classes))
 
+    @property
+    def corrected_p(self) -> Float[Tensor, " P"]:
+        """`p` of each pair, times the number of pairs (Bonferroni)."""
+        return (self.p * len(self.pairs)).clamp_max(1)
+
     def accuracy(self, curve: int, bins: Int[Tensor, " M"]) -> Estimate:
         """Return the accuracy of a curve over some bins."""
         return rate(torch.arange(int(self.count[curve, bins].sum())) < self.right[curve, bins].sum())
@@ -143,7 +155,9 @@ class LatentAccuracyResult(Result):
             summary |= _triple(f"area of {name}", self.area[other]) | _triple(f"trend of {name}", self.trend[other])
         for pair, (first, second) in enumerate(self.pairs.tolist()):
             key = f"{self.classifiers[first]} and {self.classifiers[second]}"
-            summary |= _triple(f"difference of {key}", self.difference[pair]) | {f"p of {key}": self.p[pair].item()}
+            summary |= _triple(f"difference of {key}", self.difference[pair]) | {
+                f"p of {key}": self.corrected_p[pair].item()
+            }
         for name, area in zip(self.classes, self.area[len(self.classifiers) :], strict=True):
             summary |= _triple(f"area of class {name}", area)
         return summary
@@ -179,9 +193,13 @@ class LatentAccuracyResult(Result):
         for first, second in self.pairs.tolist():
             one, two = self.classifiers[first], self.classifiers[second]
             named[f"difference of {one} and {two}"] = (
-                f"Accuracy of {one} averaged over the distances, less that of {two}, on the same samples. {_INTERVAL}"
+                f"Accuracy of {one} averaged over the distances, less that of {two}, on the same samples. {_INTERVAL} "
+                "It is that of this pair by itself."
             )
-            named[f"p of {one} and {two}"] = "Two-sided p-value of that difference, by the same bootstrap."
+            named[f"p of {one} and {two}"] = (
+                "Two-sided p-value of that difference, by the same bootstrap, times the number of pairs of classifiers "
+                "(Bonferroni)."
+            )
         for name in self.classes:
             named[f"area of class {name}"] = (
                 f"Accuracy for class {name}, averaged over the distances from the middle of that class at which all "
@@ -208,7 +226,7 @@ class LatentAccuracyResult(Result):
                     title="Accuracy against distance in style space",
                     caption=f"Share of samples classified as what was asked for, by their distance from the middle of "
                     f"those that are classified rightly{' by all' if len(self.classifiers) > 1 else ''}. {deviations} "
-                    f"{bands}",
+                    f"{bands}{_FLATTERED if len(self.classifiers) > 1 else ''}",
                     draw=self._draw_classifiers,
                 )
             )
@@ -239,7 +257,7 @@ class LatentAccuracyResult(Result):
 
     @property
     def findings(self) -> Sequence[Finding]:
-        """How far accuracy falls, which classifier keeps more of it, and which class loses most."""
+        """How far accuracy falls, which classifier keeps more of it, and which class is right least often."""
         if not len(self._bins(0)):
             return ()
         near, far = (self.accuracy(0, bins) for bins in nearest_and_farthest(self._bins(0)))
@@ -257,9 +275,10 @@ class LatentAccuracyResult(Result):
             )
         findings = [Finding(sentence=sentence, panels=self._near_and_far())]
         for pair, (first, second) in enumerate(self.pairs.tolist()):
-            low, high = self.difference[pair, 1:].tolist()
-            if low > 0 or high < 0:
-                better, worse = (first, second) if low > 0 else (second, first)
+            value, low, high = self.difference[pair].tolist()
+            # Of many pairs, some have an interval without zero by chance.
+            if (low > 0 or high < 0) and self.corrected_p[pair] < _LEVEL:
+                better, worse = (first, second) if value > 0 else (second, first)
                 findings.append(
                     Finding(
                         sentence=f"Averaged over all distances {self.classifiers[better]} is right about "
@@ -273,8 +292,8 @@ class LatentAccuracyResult(Result):
             if areas[least, 2] < areas[most, 1]:
                 findings.append(
                     Finding(
-                        sentence=f"Away from its centre, class {self.classes[least]} loses most: averaged over the "
-                        f"distances {percent(areas[least, 0].item())} are right, against "
+                        sentence=f"Away from its centre, class {self.classes[least]} is right least often: averaged "
+                        f"over the distances {percent(areas[least, 0].item())} are right, against "
                         f"{percent(areas[most, 0].item())} of class {self.classes[most]}."
                     )
                 )

@@ -162,8 +162,8 @@ class StyleDifferenceResult(Result):
                 f"agreement with {name}": f"Rank correlation (Spearman) of the effects on {own} and on {name}: 1 where "
                 "both heed all dimensions alike.",
                 f"effect on {name}": f"The same effect, on {name}.",
-                f"difference of {name}": f"Effect on {name} minus that on {own}, each in its own unit: above zero, more "
-                f"of the style helps {name} more, or harms it less.",
+                f"difference of {name}": f"Effect on {name} minus that on {own}, each in its own unit: above zero, "
+                f"more of the style helps {name} more, or harms it less.",
                 f"standard errors of {name}": "That difference in units of its standard error, as if each classifier "
                 "had samples of its own; that it has not makes the difference surer than this says.",
             }
