@@ -189,7 +189,7 @@ class StyleDifferenceResult(Result):
                         self.difference[i][top],
                         _Z95 * self.difference_error[i][top],
                         names=[f"{self.ids[d]}, {self.layers[d]}" for d in top.tolist()],
-                        x_label="difference of the effects, each classifier's in units of their root mean square",
+                        x_label="difference of the effects, in root mean squares",
                     ),
                 )
             )
