@@ -50,10 +50,10 @@ TRIED: dict[str, list[tuple[Method[Any], str]]] = {
     "edge-cases": [(EdgeCases(batch_size=3), "ten"), (EdgeCases(crossings=1), "two")],
     "latent-accuracy": [
         (
-            LatentAccuracy(samples=60, influence_samples=20, top=5, bins=3, smallest_bin=1, places=2, shown=3),
+            LatentAccuracy(samples=60, influence_samples=40, top=5, bins=3, smallest_bin=1, places=2, shown=3),
             "on condition",
         ),
-        (LatentAccuracy(samples=40, influence_samples=20, bins=2, smallest_bin=2, spread=0.5), "on condition"),
+        (LatentAccuracy(samples=40, influence_samples=40, bins=2, smallest_bin=2, spread=0.5), "on condition"),
     ],
     "latent-map": [
         (LatentMap(samples=40, misclassified=5, draws=60, mapped=20, pairs=3), "on condition"),
