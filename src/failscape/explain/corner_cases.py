@@ -20,7 +20,7 @@ from failscape.search import first_crossing, minimal_norm
 
 # A dimension that lowers the probability by less, wherever it is moved, has no effect.
 _NO_EFFECT = 0.01
-# Dimensions tried at once, down the ranking.
+# Dimensions tried at once, down the ranking: twice as many as are wanted, and so many at most.
 _CHUNK = 16
 _NAMED = 48
 _BISECTIONS = 20
@@ -125,7 +125,7 @@ class CornerCases(Method[CornerCasesResult]):
         found = _Found(dimensions=[], shifts=[])
         centre = influence.centre[label]
         start = float(true_probability(classifier, images_of(generator, centre[None]), label))
-        for chunk in influence.ranking(label)[: self.most].split(_CHUNK):
+        for chunk in influence.ranking(label)[: self.most].split(min(_CHUNK, 2 * self.per_class)):
             crossings = cross_half(classifier, generator, centre, None, label, chunk, influence)
             for d, shift, reached, lowest in zip(
                 chunk.tolist(),

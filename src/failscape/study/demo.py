@@ -30,7 +30,7 @@ def demo_study() -> StudyConfig:
     return StudyConfig.from_mapping(
         {
             "name": "demo",
-            "images": {"spec": "embedded:mnist-test+half-corrupted", "only": "all", "limit": 500},
+            "images": {"spec": "embedded:mnist-test+half-corrupted", "only": "all", "limit": 300},
             "classifier": {"spec": "embedded:mnist-corrupted"},
             "oracle": {"spec": "embedded:mnist-oracle-corrupted"},
             "generator": {"spec": "embedded:mnist-stylegan2"},
@@ -63,6 +63,7 @@ def demo_study() -> StudyConfig:
                     "name": "latent-plane",
                     "title": "The same in a latent space that can be seen whole",
                     "generator": _TWO,
+                    "images": {"spec": "embedded:mnist-test", "only": "mistakes", "limit": 40},
                     "settings": {"mode": "boundary"},
                 },
                 another | {"method": "perturbation-heatmap", "title": "Where its images are changed most often"},
