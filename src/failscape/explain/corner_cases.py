@@ -11,7 +11,7 @@ from failscape.classifiers import Classifier
 from failscape.classifiers.uncertainty import class_logit
 from failscape.explain.corner_result import BEYOND, TRIPLE, WITHIN, CornerCasesResult
 from failscape.explain.direction_names import name_directions
-from failscape.explain.method import Method, to_8_bits
+from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
 from failscape.explain.style_crossing import HALF, cross_half, true_probability
 from failscape.explain.style_gradients import Influence, influence_for
 from failscape.explain.style_population import images_of, layer_name, require_class_styles, sample_styles
@@ -57,8 +57,7 @@ class CornerCases(Method[CornerCasesResult]):
     Args:
         per_class: corner cases by single dimensions to find for each class.
         joint: joint corner cases for each class, none for a classifier without gradients; the first starts from the
-            class's mean styles, the others from
-            samples that the classifier gets right.
+            class's mean styles, the others from samples that the classifier gets right.
         samples: population from which effects and ranges are measured.
         steps: of the search for joint cases.
         most: dimensions to try at most for one class; by default all.
@@ -86,8 +85,7 @@ class CornerCases(Method[CornerCasesResult]):
         if per_class < 0 or joint < 0 or per_class + joint < 1 or samples < 20 or steps < 1 or (most or 1) < 1:
             raise ValueError(
                 "Expected `per_class` and `joint` of at least 0, one of them more, `steps` and `most` of at least 1 "
-                "and "
-                f"`samples` of at least 20, but got {per_class}, {joint}, {steps}, {most}, {samples}."
+                f"and `samples` of at least 20, but got {per_class}, {joint}, {steps}, {most}, {samples}."
             )
         self.per_class = per_class
         self.joint = joint
@@ -159,8 +157,7 @@ class CornerCases(Method[CornerCasesResult]):
 
         def score(epsilon: Tensor, rows: Tensor) -> Tensor:
             x = generator.synthesize(s[rows] + epsilon * spread, noise[rows])
-            # The value is that of the 8-bit image, the gradient that of the image before rounding.
-            logits = classifier(x + (to_8_bits(x) - x).detach()).cpu()
+            logits = classifier(to_8_bits_with_gradient(x)).cpu()
             return -class_logit(logits, torch.full((len(rows),), label))
 
         best = minimal_norm(score, candidates, rng=rng, starts=2, steps=self.steps)
@@ -243,7 +240,7 @@ class _Cases:
             return
         self._add(label, start, start + move, noise)
         self._descriptions += [""] * len(move)
-        places = (start + move - self._middle).abs() / self._half
+        places = (start + move - self._influence.middle).abs() / self._influence.half_range
         for norm, farthest in zip(
             (move / self._influence.spread.clamp_min(1e-6)).norm(dim=1).tolist(),
             places.amax(dim=1).tolist(),
@@ -295,16 +292,8 @@ class _Cases:
         probs = self._classifier.probs(to_8_bits(torch.cat(self._originals)))
         return probs.gather(1, torch.tensor([label for label, *_ in self._rows])[:, None])[:, 0]
 
-    @property
-    def _middle(self) -> Tensor:
-        return (self._influence.low + self._influence.high) / 2
-
-    @property
-    def _half(self) -> Tensor:
-        return ((self._influence.high - self._influence.low) / 2).clamp_min(1e-6)
-
     def _place(self, d: int, value: float) -> int:
-        return place_of(abs(value - float(self._middle[d])) / float(self._half[d]))
+        return place_of(abs(value - float(self._influence.middle[d])) / float(self._influence.half_range[d]))
 
 
 def place_of(half_ranges: float) -> int:

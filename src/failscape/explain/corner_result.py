@@ -29,8 +29,7 @@ _DEFINITIONS = {
     "triple": "Share of them beyond that, but within three times the range.",
     "beyond": "Share of them still farther out: the generator draws there what it never learned from.",
     "exact": "Share of all corner cases whose probability lies within 0.005 of 0.50, on the 8-bit picture; elsewhere "
-    "it "
-    "jumps. Wilson, 95 %.",
+    "it jumps. Wilson, 95 %.",
     "max_error": "Largest distance of the probability from 0.50 among the cases by single dimensions.",
     "without_effect": "Dimensions tried that nowhere lower the true class's probability by 0.01.",
     "not_reached": "Dimensions tried that lower it, but never to 0.50.",
@@ -239,8 +238,7 @@ class CornerCasesResult(Result):
                     name="grid",
                     title="Corner cases of each class",
                     caption="On the left the mean digit of the class; then one picture a dimension, in the order of "
-                    "its "
-                    "effect, moved by itself to where the classifier gives the true class 0.50. Above each: the "
+                    "its effect, moved by itself to where the classifier gives the true class 0.50. Above each: the "
                     "dimension, the way it moves, and the most probable other class. A star marks a style within the "
                     "values observed, a circle one beyond three times their range.",
                     draw=self._draw_grid,

@@ -161,15 +161,11 @@ class DegradationResult(Result):
         return [
             Plot(
                 name=f"grid-{number}",
-                title=f"{source[:1].upper()}{source[1:]}, moved along ten directions"
-                if self._columns(number) == 10
-                else f"{source[:1].upper()}{source[1:]}, moved along {self._columns(number)} directions",
+                title=f"{source[:1].upper()}{source[1:]}, moved along {self._columns(number)} directions",
                 caption="A column a style dimension, those of largest effect on this class first; the arrow says "
-                "which way it "
-                "moves. A row a part of the move that brings the true class to a probability of 0.50, written on the "
-                "left. "
-                "Above each picture stands the classifier's probability of the true class, measured on the 8-bit "
-                "picture.",
+                "which way it moves. A row a part of the move that brings the true class to a probability of 0.50, "
+                "written on the left. Above each picture stands the classifier's probability of the true class, "
+                "measured on the 8-bit picture.",
                 draw=partial(self._draw_grid, number),
             )
             for number, source in enumerate(self.sources)

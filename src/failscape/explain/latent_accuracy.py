@@ -276,7 +276,7 @@ class _Population:
         self.generator = generator
         self._space = generator.condition_space
         self._spread = spread
-        drawn = torch.tensor([k for k, share in enumerate(self._space.shares) if share > 0])
+        drawn = self._space.classes
         self.y = drawn[torch.arange(n) % len(drawn)]
         self._seeds = torch.randint(2**62, (math.ceil(n / _BATCH),), generator=rng).tolist()
 

@@ -22,7 +22,7 @@ from failscape.figures import (
     percent,
     small_multiples,
 )
-from failscape.metrics import Estimate, rate
+from failscape.metrics import Estimate, rate_of
 
 _DISTANCE = "distance from the middle of what is classified rightly, in deviations"
 # What `image_place` says of pictures that stand beside a finding, and how many there are of each kind.
@@ -133,12 +133,12 @@ class LatentAccuracyResult(Result):
 
     def accuracy(self, curve: int, bins: Int[Tensor, " M"]) -> Estimate:
         """Return the accuracy of a curve over some bins."""
-        return rate(torch.arange(int(self.count[curve, bins].sum())) < self.right[curve, bins].sum())
+        return rate_of(int(self.right[curve, bins].sum()), int(self.count[curve, bins].sum()))
 
     @property
     def summary(self) -> dict[str, float]:
         """The explained classifier's curve in numbers, and what it differs by from the others'."""
-        overall = rate(torch.arange(self.samples) < self.well[0])
+        overall = rate_of(int(self.well[0]), self.samples)
         summary = {
             "samples": float(self.samples),
             "styles": float(len(self.styles)),

@@ -16,7 +16,7 @@ from failscape.explain.method import Method, Result, to_8_bits
 from failscape.explain.style_population import images_of, require_class_styles, style_batches
 from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, latent_maps, percent
 from failscape.generators import Generator, StyleGenerator
-from failscape.metrics import nearest, neighbour_vote, rate, standardized
+from failscape.metrics import nearest, neighbour_vote, rate, rate_of, standardized
 
 SPACES = ("z", "w", "s")
 _INTERVAL = "Interval: 95 %, of a Jeffreys posterior of each group."
@@ -101,7 +101,7 @@ class LatentMapResult(Result):
     @property
     def summary(self) -> dict[str, float]:
         """What was drawn, and how well each space tells apart."""
-        wrong, same = rate(torch.arange(self.drawn) < self.drawn_misclassified), rate(self.same_class)
+        wrong, same = rate_of(self.drawn_misclassified, self.drawn), rate(self.same_class)
         summary = {
             "drawn": float(self.drawn),
             "misclassified": wrong.value,

@@ -31,6 +31,11 @@ def to_8_bits(x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
     return (x.clamp(0, 1) * 255).round() / 255
 
 
+def to_8_bits_with_gradient(x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+    """Round as `to_8_bits` does, with the gradient of the images before rounding, which by itself has none."""
+    return x + (to_8_bits(x) - x).detach()
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Verification:

@@ -65,8 +65,7 @@ def cross_half(
         influence: knows the observed range of each style.
     """
     count = len(dimensions)
-    low, high = influence.low[dimensions], influence.high[dimensions]
-    middle, half = (low + high) / 2, ((high - low) / 2).clamp_min(1e-6)
+    middle, half = influence.middle[dimensions], influence.half_range[dimensions]
     # Both ways of each style; the lines begin at the start, wherever that lies.
     ends = torch.stack([middle - _REACH * half, middle + _REACH * half]) - s[dimensions]
 

@@ -18,7 +18,7 @@ from failscape.explain.style_gradients import DIFFERENCE_SAMPLES, STYLE_SCORES, 
 from failscape.explain.style_population import images_of, layer_name, require_class_styles, sample_styles
 from failscape.figures import Case, Figure, Finding, Gallery, Line, Panel, Plot, effect_matrix, signed_effects
 from failscape.generators import Generator, StyleGenerator
-from failscape.metrics import rank_correlation, rate
+from failscape.metrics import rank_correlation, rate_of
 
 # Differences beyond chance: at so much over all dimensions and classifiers together (Bonferroni).
 _LEVEL = 0.05
@@ -248,7 +248,7 @@ class StyleDifferenceResult(Result):
         return (Finding(sentence=sentence, panels=panels),)
 
     def _accuracy(self, classifier: int, key: str) -> dict[str, float]:
-        return rate(torch.arange(self.samples) < self.right[classifier]).named(key)
+        return rate_of(int(self.right[classifier]), self.samples).named(key)
 
     def _verdicts(self, row: int) -> list[int]:
         assert self.verification is not None

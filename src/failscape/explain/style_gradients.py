@@ -11,7 +11,7 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.classifiers.uncertainty import class_probability
 from failscape.errors import DataError
-from failscape.explain.method import to_8_bits
+from failscape.explain.method import to_8_bits, to_8_bits_with_gradient
 from failscape.explain.style_population import StyleSamples, style_batches
 from failscape.generators import StyleGenerator
 
@@ -56,7 +56,7 @@ def gradient_of(
     with torch.enable_grad():
         s = samples.s.detach().requires_grad_()
         x = generator.synthesize(s, samples.noise)
-        logits = classifier(x + (to_8_bits(x) - x).detach()).cpu()
+        logits = classifier(to_8_bits_with_gradient(x)).cpu()
         (gradient,) = torch.autograd.grad(STYLE_SCORES[score](logits, samples.y).sum(), s)
     return gradient, logits.detach()
 
@@ -137,6 +137,16 @@ class Influence:
     kept: Float[Tensor, "M S"]
     kept_right: Bool[Tensor, " M"]
     kept_y: Int[Tensor, " M"]
+
+    @property
+    def middle(self) -> Float[Tensor, " S"]:
+        """The middle of the range of values of each style."""
+        return (self.low + self.high) / 2
+
+    @property
+    def half_range(self) -> Float[Tensor, " S"]:
+        """Half that range; never quite zero, so that it can be divided by."""
+        return ((self.high - self.low) / 2).clamp_min(1e-6)
 
     @property
     def overall(self) -> Float[Tensor, " S"]:
@@ -227,7 +237,7 @@ def measure_influence(
     """
     space = generator.condition_space
     assert space is not None, "checked at the border"
-    classes = sum(share > 0 for share in space.shares)
+    classes = len(space.classes)
     if (n if gradients else min(n, differences)) < 4 * classes:
         raise DataError(
             f"Expected at least {4 * classes} samples, 4 for each of the {classes} classes, but got "

@@ -41,7 +41,7 @@ from failscape.figures import (
     signed_effects,
 )
 from failscape.generators import Generator, StyleGenerator
-from failscape.metrics import Estimate, rank_correlation, rate
+from failscape.metrics import Estimate, rank_correlation, rate_of
 
 # Fractions of the shift that a strip shows.
 _FRACTIONS = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
@@ -59,19 +59,16 @@ _DEFINITIONS = {
     "accuracy": "Share of samples that the classifier takes for the class asked for. Interval: Wilson, 95 %.",
     "misclassified": "Samples that it does not.",
     "split_half": "Rank correlation (Spearman) of the effects measured on two halves of the samples: near 1 the "
-    "ranking "
-    "can be relied on.",
+    "ranking can be relied on.",
     "significant": "Style dimensions whose mean gradient differs from zero by more than chance, at 5 % over all of "
-    "them "
-    "together (Bonferroni).",
+    "them together (Bonferroni).",
     "ks_top": "Kolmogorov–Smirnov statistic between the values of well- and misclassified samples, mean of the three "
     "dimensions that tell them apart best: 0 if both are distributed alike, 1 if they do not overlap. The dimensions "
     "are chosen on one half of the samples and measured on the other.",
     "ks_influential": "The same of the three dimensions of largest effect, on that other half.",
     "ks_random": "The same, median of dimensions drawn at random from all the others, on that other half.",
     "ks_significant": "Dimensions on which well- and misclassified samples differ by more than chance, at 5 % over "
-    "all of "
-    "them together (Bonferroni).",
+    "all of them together (Bonferroni).",
     "id": "The style dimension: s and its number, layer after layer.",
     "rank": "Place in the order of the size of the effect.",
     "layer": "The layer that the dimension scales the channels of, and the resolution of its output.",
@@ -182,9 +179,7 @@ class StyleInfluenceResult(Result):
     @property
     def accuracy(self) -> Estimate:
         """Share of samples classified as asked."""
-        right = torch.zeros(int(self.count.sum()), dtype=torch.bool)
-        right[: int(self.right.sum())] = True
-        return rate(right)
+        return rate_of(int(self.right.sum()), int(self.count.sum()))
 
     @property
     def summary(self) -> dict[str, float]:
@@ -277,8 +272,7 @@ class StyleInfluenceResult(Result):
                 name="by-class",
                 title="The same by class",
                 caption="Effect of the twelve foremost dimensions on the score of each class. What weighs on all "
-                "classes "
-                "alike is a matter of image quality; what weighs on one is a matter of its shape.",
+                "classes alike is a matter of image quality; what weighs on one is a matter of its shape.",
                 draw=lambda: effect_matrix(
                     (self.mean * self.spread)[:, rows],
                     row_labels=self.class_names,

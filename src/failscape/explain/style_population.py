@@ -89,7 +89,7 @@ def style_batches(
     """Draw `n` samples batch after batch, the classes taking turns, so that each has as many."""
     space = generator.condition_space
     assert space is not None, "checked at the border"
-    classes = torch.tensor([k for k, share in enumerate(space.shares) if share > 0])
+    classes = space.classes
     for start in range(0, n, size):
         y = classes[torch.arange(start, min(start + size, n)) % len(classes)]
         yield sample_styles(generator, len(y), rng=rng, y=y)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from failscape.classifiers import SCORES, Classifier
 from failscape.errors import LabelError, UnsupportedGenerator
-from failscape.explain.method import Method, to_8_bits
+from failscape.explain.method import Method, to_8_bits_with_gradient
 from failscape.explain.uncertain_result import ALONE, GRID, REAL, REAL_SWEEP, REFINED, SWEEP, UncertainResult
 from failscape.generators import Autoencoder, Condition, ConditionSpace, Generator, StyleGenerator
 from failscape.generators.condition import SUREST, VECTOR
@@ -245,9 +245,7 @@ class _Drawer:
                 z=draw.z[rows], noise=None if draw.noise is None else draw.noise[rows], condition=draw.condition[rows]
             )
             x = self._synthesize(part, latents[rows] + epsilon)
-            # The value is that of the 8-bit image, the gradient that of the image before rounding.
-            x = x + (to_8_bits(x) - x).detach()
-            return self._score.logit(self._classifier(x).cpu(), part.condition.y)
+            return self._score.logit(self._classifier(to_8_bits_with_gradient(x)).cpu(), part.condition.y)
 
         level = torch.logit(draw.condition.score.double()).float()
         found = reach_level(logit, level, latents.shape[1], steps=self._steps, tolerance=_TOLERANCE)

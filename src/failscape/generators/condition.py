@@ -151,6 +151,11 @@ class ConditionSpace:
             )
 
     @property
+    def classes(self) -> Int[Tensor, " L"]:
+        """The classes of which there are training images."""
+        return torch.tensor([k for k, share in enumerate(self.shares) if share > 0], dtype=torch.long)
+
+    @property
     def config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return {

@@ -4,7 +4,7 @@ from failscape.metrics.accuracy_curves import CurveSummary, bin_of, count_by_bin
 from failscape.metrics.appearance import MEASUREMENTS, Measurement
 from failscape.metrics.calibration import Reliability, expected_calibration_error, reliability
 from failscape.metrics.frechet import frechet_distance
-from failscape.metrics.intervals import Estimate, difference_of_rates, mean, rate, ratio_of_means
+from failscape.metrics.intervals import Estimate, difference_of_rates, mean, rate, rate_of, ratio_of_means
 from failscape.metrics.kernel import kernel_distance
 from failscape.metrics.neighbours import NeighbourVote, nearest, neighbour_vote, standardized
 from failscape.metrics.recall import PrecisionAndRecall, precision_and_recall
@@ -33,6 +33,7 @@ __all__ = [
     "quantile_bands",
     "rank_correlation",
     "rate",
+    "rate_of",
     "ratio_of_means",
     "reliability",
     "standardized",

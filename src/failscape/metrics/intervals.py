@@ -43,10 +43,14 @@ def rate(successes: Bool[Tensor, " N"], *, level: float = 0.95) -> Estimate:
     References:
         Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
     """
-    n = len(successes)
+    return rate_of(int(successes.sum()), len(successes), level=level)
+
+
+def rate_of(successes: int, n: int, *, level: float = 0.95) -> Estimate:
+    """Return what `rate` does, where only the number of successes among `n` observations is known."""
     if n == 0:
         return Estimate(value=math.nan, low=math.nan, high=math.nan, n=0)
-    p = successes.double().mean().item()
+    p = successes / n
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n * n))
