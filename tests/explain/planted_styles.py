@@ -78,7 +78,7 @@ class PlantedStyles(StyleGenerator):
 
     def synthesize(self, s: Tensor, noise: Tensor | None = None) -> Tensor:
         w = s / SCALE
-        noise = torch.zeros(1, 1) if noise is None else noise
+        noise = self.shared_noise() if noise is None else noise
         block = (GREY + _CONTRAST * w[:, :CLASSES])[:, :, None, None].expand(-1, -1, 2, 2)
         rest = [w[:, HARM], w[:, HARMLESS], w[:, SCORE], noise[:, 0].expand(len(s))]
         corner = (GREY + _STEP * torch.stack(rest, dim=1)).unflatten(1, (2, 2))
@@ -87,6 +87,9 @@ class PlantedStyles(StyleGenerator):
 
     def draw_noise(self, n: int, *, rng: torch.Generator) -> Tensor:
         return torch.randn(n, 1, generator=rng)
+
+    def shared_noise(self) -> Tensor:
+        return torch.zeros(1, 1)
 
     def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return self.synthesize(self.styles(self.mapping(z, condition)))

@@ -135,10 +135,7 @@ class CalibrationResult(Result):
             "calibration_error_after": self.error[1].item(),
             "cross_entropy_before": self.cross_entropy[0].item(),
             "cross_entropy_after": self.cross_entropy[1].item(),
-            "accuracy": accuracy.value,
-            "accuracy_low": accuracy.low,
-            "accuracy_high": accuracy.high,
-            "accuracy_n": float(accuracy.n),
+            **accuracy.named("accuracy"),
         }
 
     @property

@@ -172,8 +172,7 @@ def _starts(
 ) -> tuple[Float[Tensor, "N S"], Float[Tensor, "N P"]]:
     """Return the mean styles of a class with the shared noise, and then samples that are classified rightly."""
     centre = influence.centre[label][None]
-    shared = generator.draw_noise(1, rng=torch.Generator().manual_seed(0))
-    styles, noises, wanted = [centre], [shared], n - 1
+    styles, noises, wanted = [centre], [generator.shared_noise()], n - 1
     for _ in range(20):
         if wanted <= 0:
             break
@@ -223,8 +222,7 @@ class _Cases:
         centre = self._influence.centre[label]
         moved = centre.repeat(len(dimensions), 1)
         moved[torch.arange(len(dimensions)), dimensions] += shifts
-        shared = self._generator.draw_noise(1, rng=torch.Generator().manual_seed(0))
-        self._add(label, centre.expand_as(moved), moved, shared.expand(len(moved), -1))
+        self._add(centre.expand_as(moved), moved, None)
         samples = sample_styles(self._generator, _NAMED, rng=rng, y=torch.full((_NAMED,), label))
         names = name_directions(self._generator, samples, dimensions, shifts)
         self._descriptions += [name.text for name in names]
@@ -238,7 +236,7 @@ class _Cases:
         start, noise, move = start[rows], noise[rows], move[rows]
         if not len(move):
             return
-        self._add(label, start, start + move, noise)
+        self._add(start, start + move, noise)
         self._descriptions += [""] * len(move)
         places = (start + move - self._influence.middle).abs() / self._influence.half_range
         for norm, farthest in zip(
@@ -280,7 +278,7 @@ class _Cases:
             class_names=self._classifier.class_names,
         )
 
-    def _add(self, label: int, start: Tensor, moved: Tensor, noise: Tensor) -> None:
+    def _add(self, start: Tensor, moved: Tensor, noise: Tensor | None) -> None:
         self._originals.append(images_of(self._generator, start, noise))
         self._images.append(images_of(self._generator, moved, noise))
         self._starts.append(start)

@@ -157,16 +157,10 @@ class RealDirectionsResult(Result):
         verdicts = [self.verdict(t) for t in range(len(self.dimensions))]
         summary = {
             "images": float(len(self.ids)),
-            "agreement": agreement.value,
-            "agreement_low": agreement.low,
-            "agreement_high": agreement.high,
-            "agreement_n": float(agreement.n),
+            **agreement.named("agreement"),
             "error": self.error.mean().item(),
             "encoder_error": self.encoder_error.mean().item(),
-            "accuracy": accuracy.value,
-            "accuracy_low": accuracy.low,
-            "accuracy_high": accuracy.high,
-            "accuracy_n": float(accuracy.n),
+            **accuracy.named("accuracy"),
             "directions": float(len(verdicts)),
             "confirmed": float(verdicts.count("confirmed on real images")),
             "rising": float(verdicts.count("rises on real images")),
@@ -176,12 +170,7 @@ class RealDirectionsResult(Result):
         testable = [t for t, verdict in enumerate(verdicts) if verdict != "not testable"]
         if testable:
             lowest = min((self.difference(t) for t in testable), key=lambda each: each.value)
-            summary |= {
-                "largest_fall": lowest.value,
-                "largest_fall_low": lowest.low,
-                "largest_fall_high": lowest.high,
-                "largest_fall_n": float(lowest.n),
-            }
+            summary |= lowest.named("largest_fall")
         return summary
 
     @property

@@ -408,9 +408,4 @@ def _spread(name: str, estimate: Estimate) -> dict[str, float]:
     """Return an estimate as scalars of a summary; nothing was observed, nothing is said."""
     if math.isnan(estimate.value):
         return {f"{name}_n": 0.0}
-    return {
-        name: estimate.value,
-        f"{name}_low": estimate.low,
-        f"{name}_high": estimate.high,
-        f"{name}_n": float(estimate.n),
-    }
+    return estimate.named(name)

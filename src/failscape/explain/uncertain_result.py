@@ -164,8 +164,7 @@ class UncertainResult(Result):
         summary: dict[str, float] = {}
         for key, number in self.estimates.items():
             if isinstance(number, Estimate):
-                summary |= {key: number.value, f"{key}_low": number.low, f"{key}_high": number.high}
-                summary[f"{key}_n"] = float(number.n)
+                summary |= number.named(key)
             else:
                 summary[key] = number
         return summary

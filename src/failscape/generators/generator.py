@@ -161,6 +161,10 @@ class StyleGenerator(Autoencoder):
     def draw_noise(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "N P"]:
         """Draw the noise maps of `n` images, side by side."""
 
+    def shared_noise(self) -> Float[Tensor, "1 P"]:
+        """Return the noise maps that serve every image which is given none of its own."""
+        return self.draw_noise(1, rng=torch.Generator().manual_seed(0))
+
 
 def require_autoencoder(generator: Generator, method: str) -> Autoencoder:
     """Return the generator as an `Autoencoder`.

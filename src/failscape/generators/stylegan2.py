@@ -143,7 +143,7 @@ class StyleGAN2(StyleGenerator):
         """Draw as `synthesize` does, without clipping to [0, 1]: what the training differentiates."""
         if noise is None:
             # No buffer, which would have to be saved: the same few thousand numbers each time.
-            noise = self.draw_noise(1, rng=torch.Generator().manual_seed(0)).to(s.device)
+            noise = self.shared_noise().to(s.device)
         dtype = torch.get_autocast_dtype(s.device.type) if torch.is_autocast_enabled(s.device.type) else s.dtype
         # One constant serves all images; scaled by each image's styles it becomes a batch.
         x, factor = self.first.to(dtype), s.new_ones(())
