@@ -12,7 +12,7 @@ from failscape.classifiers.uncertainty import class_logit
 from failscape.explain.corner_result import BEYOND, TRIPLE, WITHIN, CornerCasesResult
 from failscape.explain.direction_names import name_directions
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
-from failscape.explain.style_crossing import HALF, cross_half, true_probability
+from failscape.explain.style_crossing import HALF, centre_probability, cross_half, true_probability
 from failscape.explain.style_gradients import Influence, influence_for
 from failscape.explain.style_population import images_of, layer_name, require_class_styles, sample_styles
 from failscape.generators import Generator, StyleGenerator
@@ -122,7 +122,7 @@ class CornerCases(Method[CornerCasesResult]):
         """Go down the ranking until there are enough."""
         found = _Found(dimensions=[], shifts=[])
         centre = influence.centre[label]
-        start = float(true_probability(classifier, images_of(generator, centre[None]), label))
+        start = centre_probability(classifier, generator, influence, label)
         for chunk in influence.ranking(label)[: self.most].split(min(_CHUNK, 2 * self.per_class)):
             crossings = cross_half(classifier, generator, centre, None, label, chunk, influence)
             for d, shift, reached, lowest in zip(
@@ -204,10 +204,8 @@ class _Cases:
 
     def add_start(self, label: int) -> bool:
         """Take note of a class; false if the mean digit of it is none to the classifier, so nothing can be lost."""
-        centre = self._influence.centre[label]
-        name = self._classifier.class_names[label]
-        if float(true_probability(self._classifier, images_of(self._generator, centre[None]), label)) <= HALF:
-            self._without.append(name)
+        if centre_probability(self._classifier, self._generator, self._influence, label) <= HALF:
+            self._without.append(self._classifier.class_names[label])
             return False
         self._labels.append(label)
         self._tried.append((0, 0, 0))

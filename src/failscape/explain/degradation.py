@@ -14,7 +14,7 @@ from torch import Tensor
 from failscape.classifiers import SCORES, Classifier, classifier_features
 from failscape.errors import LabelError, UnsupportedClassifier
 from failscape.explain.method import SHARED, Method, Result, to_8_bits
-from failscape.explain.style_crossing import cross_half, true_probability
+from failscape.explain.style_crossing import centre_probability, cross_half, true_probability
 from failscape.explain.style_gradients import Influence, influence_for
 from failscape.explain.style_population import images_of, require_class_styles, sample_styles
 from failscape.figures import Figure, Finding, Panel, Plot, image_grid
@@ -378,11 +378,8 @@ _Found = tuple[Tensor, Tensor | None, int | None]
 
 
 def _class_mean(classifier: Classifier, generator: StyleGenerator, influence: Influence, label: int) -> _Found | None:
-    s = influence.centre[label]
-    sure = (
-        bool(s.isfinite().all()) and float(true_probability(classifier, images_of(generator, s[None]), label)) >= _SURE
-    )
-    return (s, None, None) if sure else None
+    sure = centre_probability(classifier, generator, influence, label) >= _SURE
+    return (influence.centre[label], None, None) if sure else None
 
 
 def _sample(classifier: Classifier, generator: StyleGenerator, label: int, rng: torch.Generator) -> _Found | None:

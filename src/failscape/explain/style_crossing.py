@@ -88,6 +88,14 @@ def cross_half(
     )
 
 
+def centre_probability(classifier: Classifier, generator: StyleGenerator, influence: Influence, y: int) -> float:
+    """Return the probability of a class for the picture of its mean styles; 0 where it was not drawn."""
+    centre = influence.centre[y][None]
+    if not centre.isfinite().all():
+        return 0.0
+    return float(true_probability(classifier, images_of(generator, centre), y))
+
+
 @torch.no_grad()
 def true_probability(classifier: Classifier, x: Float[Tensor, "N C H W"], y: int) -> Float[Tensor, " N"]:
     """Return the probability of one class for the 8-bit form of each image."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.explain.direction_names import name_directions
 from failscape.explain.method import SHARED, Method, Result
-from failscape.explain.style_crossing import HALF, cross_half, true_probability
+from failscape.explain.style_crossing import HALF, centre_probability, cross_half
 from failscape.explain.style_gradients import (
     DIFFERENCE_SAMPLES,
     STYLE_SCORES,
@@ -494,7 +494,9 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         """Return of each dimension the class to start from, the shift, whether it crosses, and the pictures."""
         weights = (influence.mean * influence.spread)[:, shown].nan_to_num().abs()
         # Of a class whose mean digit the classifier does not take for one there is nothing to lose.
-        known = torch.tensor([_is_known(classifier, generator, influence, k) for k in range(len(weights))])
+        known = torch.tensor(
+            [centre_probability(classifier, generator, influence, k) > HALF for k in range(len(weights))]
+        )
         start = torch.where(known[:, None], weights, -1.0).argmax(dim=0)
         shift, reached, moved = [], [], []
         for d, label in zip(shown.tolist(), start.tolist(), strict=True):
@@ -508,14 +510,6 @@ class StyleInfluence(Method[StyleInfluenceResult]):
             strip[:, d] += shift[-1] * torch.tensor(_FRACTIONS)
             moved.append(images_of(generator, strip))
         return start, torch.tensor(shift), torch.tensor(reached), torch.cat(moved)
-
-
-def _is_known(classifier: Classifier, generator: StyleGenerator, influence: Influence, label: int) -> bool:
-    """Tell whether the classifier takes the mean digit of a class for one of that class."""
-    centre = influence.centre[label][None]
-    if not centre.isfinite().all():
-        return False
-    return float(true_probability(classifier, images_of(generator, centre), label)) > HALF
 
 
 def _within_class(influence: Influence) -> Float[Tensor, "M S"]:
