@@ -1,6 +1,5 @@
 """Names for directions in style space: how a picture changes along each, measured on a population and not guessed."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -13,7 +12,7 @@ from failscape.errors import DataError, GeneratorError, MetricError
 from failscape.explain.method import to_8_bits
 from failscape.explain.style_population import StyleSamples, images_of
 from failscape.generators import StyleGenerator
-from failscape.metrics import MEASUREMENTS, Estimate, Measurement
+from failscape.metrics import MEASUREMENTS, Estimate, Measurement, mean_by_t
 
 # Effects that a name tells at most.
 _TOLD = 4
@@ -127,7 +126,7 @@ def name_directions(
         moved = samples.s.clone()
         moved[:, dimension] += shift
         after = _measured(known, images_of(generator, moved, samples.noise))
-        changes = [_paired(new - old, comparisons) for new, old in zip(after, before, strict=True)]
+        changes = [mean_by_t(new - old, level=1 - _LEVEL / comparisons) for new, old in zip(after, before, strict=True)]
         effects = (
             Effect(measurement=measurement, change=change, samples=len(samples))
             for measurement, change in zip(known, changes, strict=True)
@@ -139,19 +138,6 @@ def name_directions(
 def _measured(measurements: Sequence[Measurement], x: Float[Tensor, "N C H W"]) -> list[Float[Tensor, " N"]]:
     rounded = to_8_bits(x).cpu()
     return [measurement(rounded).double() for measurement in measurements]
-
-
-def _paired(changes: Float[Tensor, " N"], comparisons: int) -> Estimate:
-    """Return the mean of the changes that are defined, with Student's interval, corrected for all comparisons."""
-    from scipy.special import stdtrit
-
-    changes = changes[changes.isfinite()]
-    n = len(changes)
-    if n < 2:
-        return Estimate(value=math.nan, low=math.nan, high=math.nan, n=n)
-    value = changes.mean().item()
-    half = float(stdtrit(n - 1, 1 - _LEVEL / (2 * comparisons))) * changes.std().item() / math.sqrt(n)
-    return Estimate(value=value, low=value - half, high=value + half, n=n)
 
 
 def _check(

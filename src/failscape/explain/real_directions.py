@@ -1,6 +1,5 @@
 """Real directions: do real images fail along the directions in which generated ones do?"""
 
-import math
 from typing import ClassVar, final
 
 import torch
@@ -16,7 +15,7 @@ from failscape.explain.style_population import layer_name, require_class_styles
 from failscape.generators import Condition, Generator, Inversion, StyleGenerator, invert
 from failscape.generators.condition import SUREST
 from failscape.generators.inversion import Space
-from failscape.metrics import MEASUREMENTS, Estimate
+from failscape.metrics import MEASUREMENTS, difference_of_means
 
 _BATCH = 100
 # Differences of the real images at the far end that are told at most.
@@ -180,33 +179,22 @@ def _places(
 def _described(x: Float[Tensor, "N C H W"], places: Float[Tensor, "N T"], bins: int) -> tuple[str, ...]:
     """Say of each direction how the images of its last part look other than the rest; empty where they do not."""
     measured = {each: each(x).double() for each in MEASUREMENTS.values()} if places.shape[1] else {}
-    comparisons = max(1, len(measured) * places.shape[1])
+    level = 1 - 0.05 / max(1, len(measured) * places.shape[1])
     texts = []
     for place in places.T:
         *rest, last = in_order(place).tensor_split(bins)
         others = torch.cat(rest)
         effects = [
-            Effect(measurement=each, change=_unlike(values[last], values[others], comparisons), samples=len(place))
+            Effect(
+                measurement=each,
+                change=difference_of_means(values[last], values[others], level=level),
+                samples=len(place),
+            )
             for each, values in measured.items()
         ]
         told = sorted((each for each in effects if each.told), key=lambda each: each.weight, reverse=True)
         texts.append(", ".join(map(str, told[:_TOLD])))
     return tuple(texts)
-
-
-def _unlike(one: Float[Tensor, " N"], other: Float[Tensor, " M"], comparisons: int) -> Estimate:
-    """Return the mean of one less that of the other where both are defined, with Welch's interval, corrected."""
-    from scipy.special import stdtrit
-
-    one, other = one[one.isfinite()], other[other.isfinite()]
-    n = len(one) + len(other)
-    if min(len(one), len(other)) < 2:
-        return Estimate(value=math.nan, low=math.nan, high=math.nan, n=n)
-    a, b = float(one.var()) / len(one), float(other.var()) / len(other)
-    freedom = (a + b) ** 2 / max(a**2 / (len(one) - 1) + b**2 / (len(other) - 1), 1e-300)
-    value = float(one.mean() - other.mean())
-    half = float(stdtrit(max(1.0, freedom), 1 - 0.05 / (2 * comparisons))) * math.sqrt(a + b)
-    return Estimate(value=value, low=value - half, high=value + half, n=n)
 
 
 def _distance(one: Float[Tensor, "N C H W"], other: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:

@@ -4,7 +4,16 @@ from failscape.metrics.accuracy_curves import CurveSummary, bin_of, count_by_bin
 from failscape.metrics.appearance import MEASUREMENTS, Measurement
 from failscape.metrics.calibration import Reliability, expected_calibration_error, reliability
 from failscape.metrics.frechet import frechet_distance
-from failscape.metrics.intervals import Estimate, difference_of_rates, mean, rate, rate_of, ratio_of_means
+from failscape.metrics.intervals import (
+    Estimate,
+    difference_of_means,
+    difference_of_rates,
+    mean,
+    mean_by_t,
+    rate,
+    rate_of,
+    ratio_of_means,
+)
 from failscape.metrics.kernel import kernel_distance
 from failscape.metrics.neighbours import NeighbourVote, nearest, neighbour_vote, standardized
 from failscape.metrics.recall import PrecisionAndRecall, precision_and_recall
@@ -21,12 +30,14 @@ __all__ = [
     "Reliability",
     "bin_of",
     "count_by_bin",
+    "difference_of_means",
     "difference_of_rates",
     "equal_bins",
     "expected_calibration_error",
     "frechet_distance",
     "kernel_distance",
     "mean",
+    "mean_by_t",
     "nearest",
     "neighbour_vote",
     "precision_and_recall",

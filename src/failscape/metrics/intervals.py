@@ -58,6 +58,38 @@ def rate_of(successes: int, n: int, *, level: float = 0.95) -> Estimate:
     return Estimate(value=p, low=min(p, max(0.0, centre - half)), high=max(p, min(1.0, centre + half)), n=n)
 
 
+def mean_by_t(values: Float[Tensor, " N"], *, level: float = 0.95) -> Estimate:
+    """Return the mean of the values that are finite with Student's interval; NaN for fewer than two."""
+    from scipy.special import stdtrit
+
+    values = values[values.isfinite()]
+    n = len(values)
+    if n < 2:
+        return Estimate(value=math.nan, low=math.nan, high=math.nan, n=n)
+    value = values.mean().item()
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * values.std().item() / math.sqrt(n)
+    return Estimate(value=value, low=value - half, high=value + half, n=n)
+
+
+def difference_of_means(first: Float[Tensor, " N"], second: Float[Tensor, " M"], *, level: float = 0.95) -> Estimate:
+    """Return the first mean less the second, of the values that are finite, with Welch's interval.
+
+    References:
+        Welch, "The generalization of 'Student's' problem", Biometrika 1947.
+    """
+    from scipy.special import stdtrit
+
+    first, second = first[first.isfinite()], second[second.isfinite()]
+    n = len(first) + len(second)
+    if min(len(first), len(second)) < 2:
+        return Estimate(value=math.nan, low=math.nan, high=math.nan, n=n)
+    a, b = float(first.var()) / len(first), float(second.var()) / len(second)
+    freedom = (a + b) ** 2 / max(a**2 / (len(first) - 1) + b**2 / (len(second) - 1), 1e-300)
+    value = float(first.mean() - second.mean())
+    half = float(stdtrit(max(1.0, freedom), (1 + level) / 2)) * math.sqrt(a + b)
+    return Estimate(value=value, low=value - half, high=value + half, n=n)
+
+
 def difference_of_rates(first: Bool[Tensor, " N"], second: Bool[Tensor, " M"], *, level: float = 0.95) -> Estimate:
     """Return the first rate less the second, of independent observations, with Newcombe's interval.
 
