@@ -1,5 +1,6 @@
 """What draws images: the base classes of every generator family."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final
@@ -46,6 +47,18 @@ class Generator(nn.Module, ABC):
     def sample_latents(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "N D"]:
         """Draw latents from the prior, by default a standard normal distribution."""
         return torch.randn(n, self.latent_dim, generator=rng)
+
+    def log_prior(self, z: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+        """Return the log-density of the prior at each latent, in nats; for the prior that `sample_latents` draws."""
+        return -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
+
+    def realism(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"] | None:
+        """Return the score that the critic gives each image, the higher the more it looks like the training images.
+
+        Scores of one critic can be compared with each other, and mean nothing else. By default None: the family keeps
+        no critic.
+        """
+        return None
 
     @torch.no_grad()
     def sample(self, n: int, *, rng: torch.Generator, condition: Condition | None = None) -> Float[Tensor, "N C H W"]:

@@ -1,0 +1,70 @@
+"""The convolutional generator that is trained against a Wasserstein critic, with an encoder."""
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from failscape.generators.condition import Condition
+from failscape.generators.convolutional import ConvDecoder, ConvEncoder, Critic, checked_sizes
+from failscape.generators.generator import Autoencoder
+
+
+@final
+class WGAN(Autoencoder):
+    r"""A convolutional generator, its critic, and an encoder that was trained after them.
+
+    The critic $D$ approximates the Wasserstein distance $E[D(x)] - E[D(\hat x)]$ between real and generated images,
+    held to gradients of norm 1 by a penalty; it is kept, since it says which images look least like real ones. The
+    training is `failscape.training.WGANTask`.
+
+    Args:
+        image_shape: `(C, H, W)`, of any size; sides from 28 to 128 are what it is made for.
+        channels: feature maps at each resolution, the smallest first; each resolution is twice the one before.
+        latent_dim: D.
+
+    Raises:
+        GeneratorError: if the sizes do not fit each other.
+
+    References:
+        Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017.
+    """
+
+    family: ClassVar[str] = "wgan"
+
+    def __init__(
+        self, *, image_shape: Sequence[int], channels: Sequence[int] = (96, 48, 24), latent_dim: int = 64
+    ) -> None:
+        super().__init__()
+        self.image_shape, _ = checked_sizes(image_shape, channels, latent_dim)
+        self.latent_dim = latent_dim
+        self.config = {"image_shape": list(image_shape), "channels": list(channels), "latent_dim": latent_dim}
+        self.decoder = ConvDecoder(self.image_shape, channels, latent_dim)
+        self.critic = Critic(self.image_shape, channels)
+        self.encoder = ConvEncoder(self.image_shape, channels, latent_dim)
+
+    def draw(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
+        """Draw as `forward` does, without clipping to [0, 1]: what the training differentiates."""
+        drawn: Tensor = self.decoder(z)
+        return 0.5 + 0.5 * drawn
+
+    def forward(self, z: Float[Tensor, "N D"], condition: Condition | None = None) -> Float[Tensor, "N C H W"]:
+        """Draw the images of the latents, in [0, 1]; a condition is refused."""
+        self.check_latents(z)
+        self.check_condition(condition, len(z))
+        return self.draw(z).clamp(0, 1)
+
+    @torch.no_grad()
+    def realism(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
+        """Return the critic's score of each image."""
+        self.check_images(x)
+        score: Tensor = self.critic(x)
+        return score
+
+    def encode(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+        """Return the latent of each image."""
+        self.check_images(x)
+        z: Tensor = self.encoder(x)
+        return z
