@@ -5,6 +5,7 @@ from failscape.classifiers.classifier import Classifier
 from failscape.classifiers.features import classifier_features, penultimate_features
 from failscape.classifiers.loading import EMBEDDED, load_classifier, save_classifier, save_with_temperature
 from failscape.classifiers.networks import NETWORKS, build_network
+from failscape.classifiers.target import target_distribution
 from failscape.classifiers.uncertainty import SCORES, Score, class_logit, class_probability, entropy, margin
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "penultimate_features",
     "save_classifier",
     "save_with_temperature",
+    "target_distribution",
 ]
