@@ -36,9 +36,10 @@ def target_distribution(target: str | Mapping[str, float], class_names: Sequence
         raise SpecError(f"Expected classes among {', '.join(names)}, but got {unknown[0]!r}. Name one of these.")
     shares = list(target.values())
     if not shares or min(shares) < 0 or not abs(sum(shares) - 1) <= _TOLERANCE:
+        given = ", ".join(f"{name} = {share:g}" for name, share in target.items())
         raise SpecError(
-            f"Expected shares of at least 0 that sum to 1, but got {', '.join(f'{k} = {v:g}' for k, v in target.items())}"
-            f", which sum to {sum(shares):g}. Divide each by the sum."
+            f"Expected shares of at least 0 that sum to 1, but got {given}, which sum to {sum(shares):g}. Divide each "
+            "by the sum."
         )
     distribution = torch.zeros(len(names), dtype=torch.float64)
     for name, share in target.items():
@@ -63,11 +64,9 @@ def _parsed(text: str, names: tuple[str, ...]) -> Mapping[str, float]:
                 name, value = name.strip(), float(share)
             except ValueError:
                 raise SpecError(
-                    f"Expected the share of a class as a number, such as 3=0.7, but got {part!r} in {text!r}. Correct it."
+                    f"Expected the share of a class as a number, such as 3=0.7, but got {part!r} in {text!r}."
                 ) from None
         if name in shares:
-            raise SpecError(
-                f"Expected each class once in a target, but got {name!r} twice in {text!r}. Add its shares."
-            )
+            raise SpecError(f"Expected each class once in a target, but got {name!r} twice in {text!r}.")
         shares[name] = value
     return shares
