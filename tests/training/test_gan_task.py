@@ -15,7 +15,7 @@ from failscape.errors import ClassifierError, DataError, GeneratorError, Trainin
 from failscape.generators import MLP, StyleGAN2, load_generator
 from failscape.training import GANSettings, GANTask, Task, train
 from failscape.training.checkpoint import load_checkpoint
-from failscape.training.gan_task import write_sample_grid
+from failscape.training.sample_grid import write_sample_grid
 from failscape.training.sampler import Sampler
 
 

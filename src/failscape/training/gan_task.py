@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,9 @@ from torch.nn import functional as F
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
-from failscape.errors import ClassifierError
-from failscape.figures import png_bytes
 from failscape.generators import MLP, Condition, Generator, StyleGAN2, save_generator
-from failscape.generators.condition import VECTOR
 from failscape.generators.discriminator import ProjectionDiscriminator
 from failscape.generators.mlp import MLPDiscriminator
-from failscape.storage import write_bytes
 from failscape.training.adversarial import (
     AdaptiveAugmentation,
     clip_images,
@@ -31,13 +27,13 @@ from failscape.training.adversarial import (
 )
 from failscape.training.conditions import ConditionPool, StratifiedSampler
 from failscape.training.distributed import find_device, workers
-from failscape.training.gan_evaluation import GeneratorEvaluation, draw_images
+from failscape.training.gan_evaluation import GeneratorEvaluation
+from failscape.training.generator_task import GeneratorTask, adam, check_oracle, update
 from failscape.training.guidance import condition_loss, guarded
 from failscape.training.perception import Perception
 from failscape.training.sampler import Order
 from failscape.training.schedule import constant_cosine, ramp, set_learning_rate
 from failscape.training.settings import GANSettings
-from failscape.training.task import Task
 
 _log = logging.getLogger(__name__)
 
@@ -49,11 +45,10 @@ _MEAN_RATE = 0.005
 # the first thousands of images, which any discriminator tells, are not yet a victory.
 _MEMORY = 500
 _VICTORY = 0.99
-_GRID_ROWS = 8
 
 
 @final
-class GANTask(Task):
+class GANTask(GeneratorTask):
     """Fits a generator, its discriminator and, toward the end, its encoder.
 
     The condition of a real image is what the frozen classifier says of it; a batch of generated images is asked for
@@ -94,7 +89,7 @@ class GANTask(Task):
             classifier.require_gradients("perception", "Train with --perceive false: it then judges images alone.")
             self._perception = Perception(classifier, images)
         if oracle is not None:
-            _check_oracle(oracle, images, classifier)
+            check_oracle(oracle, images, (images if classifier is None else classifier).class_names)
         self._device = find_device(settings.device)
         self.pool = ConditionPool(images, classifier, settings)
         with torch.random.fork_rng(devices=[]):
@@ -111,11 +106,11 @@ class GANTask(Task):
         lazy = settings.penalty_every / (settings.penalty_every + 1)
         self._rates = {"generator": 1.0, "discriminator": lazy, "encoder": 0.4}
         self.optimizers = {
-            "generator": _adam(self._drawn, _BETA2),
-            "discriminator": _adam(list(discriminator.parameters()), _BETA2**lazy),
+            "generator": adam(self._drawn, beta2=_BETA2),
+            "discriminator": adam(discriminator.parameters(), beta2=_BETA2**lazy),
         }
         if self._encoding:
-            self.optimizers["encoder"] = _adam(self._encoding, _BETA2)
+            self.optimizers["encoder"] = adam(self._encoding, beta2=_BETA2)
         self._augmentation = AdaptiveAugmentation()
         # Steps made, and the moving shares of real and generated images that the discriminator tells rightly.
         self._steps = 0
@@ -151,7 +146,7 @@ class GANTask(Task):
         if condition is not None and weight > 0:
             losses["guidance"], guidance = self._guide(fake.detach(), condition, rng)
             gradient = gradient + weight * guidance
-        _update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
+        update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
         if self._encoding and progress >= settings.encoder_from:
             losses |= self._step_encoder(x, fake.detach(), z, condition)
         self._steps += 1
@@ -176,7 +171,7 @@ class GANTask(Task):
             )
         real, generated = scores.chunk(2)
         loss = discriminator_loss(real, generated, relativistic=self._settings.loss == "relativistic")
-        _update(optimizer, loss.backward, parameters)
+        update(optimizer, loss.backward, parameters)
         told = {"real": (real > 0).float().mean(), "fake": (generated < 0).float().mean()}
         for name, share in told.items():
             self._told[name] += (float(workers().mean(share)) - self._told[name]) / _MEMORY
@@ -212,7 +207,7 @@ class GANTask(Task):
                     lambda each: self._discriminator(each, condition, *self._seen(each, rng)), seen
                 )
                 total = total + weight * settings.penalty_every * penalties[name]
-        _update(self.optimizers["discriminator"], total.backward, self._discriminator.parameters())
+        update(self.optimizers["discriminator"], total.backward, self._discriminator.parameters())
         return penalties
 
     def _guide(self, fake: Tensor, condition: Condition, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -249,7 +244,7 @@ class GANTask(Task):
         # At a quarter of the size noise averages out, and what is left is the digit.
         pixels = (F.avg_pool2d(again, 2) - F.avg_pool2d(x, 2)).square().mean()
         loss = latent + features + 20 * pixels
-        _update(self.optimizers["encoder"], loss.backward, self._encoding)
+        update(self.optimizers["encoder"], loss.backward, self._encoding)
         return {"encoder_latent": latent, "encoder_features": features, "encoder_pixels": pixels}
 
     def _draw(self, z: Tensor, condition: Condition | None, rng: torch.Generator) -> Tensor:
@@ -298,6 +293,12 @@ class GANTask(Task):
             return self._averaged_generator
         return deepcopy(self._averaged_generator).cpu()
 
+    def learnt_conditions(self, n: int, *, rng: torch.Generator) -> Condition | None:
+        """Draw the conditions of `n` images learnt from."""
+        if self.pool.conditions is None:
+            return None
+        return self.pool.conditions[torch.randint(len(self.pool.images), (n,), generator=rng)]
+
     @torch.no_grad()
     def evaluate(self, images: ImageSet) -> dict[str, float]:
         """Return Fréchet distance, floor, recall, and how well what was asked for is obtained."""
@@ -332,33 +333,6 @@ class GANTask(Task):
         self._warned = self._won
 
 
-@torch.no_grad()
-def write_sample_grid(task: Task, images: int, folder: Path) -> dict[str, float]:
-    """Write `samples/IMAGES.png`: a column a class, requests falling from sure to unsure from top to bottom."""
-    assert isinstance(task, GANTask)
-    generator = task.judged
-    rng = torch.Generator().manual_seed(0)
-    space = generator.condition_space
-    columns = 10 if space is None else space.num_classes
-    condition = None
-    if space is not None and space.score != VECTOR:
-        low, high = torch.tensor(space.supported).T
-        part = torch.linspace(1, 0, _GRID_ROWS)[:, None]
-        if space.score == "entropy":
-            part = 1 - part
-        condition = Condition(
-            y=torch.arange(columns).repeat(_GRID_ROWS), score=(low + part * (high - low)).clamp(1e-6, 1).flatten()
-        )
-    elif space is not None:
-        assert task.pool.conditions is not None
-        condition = task.pool.conditions[torch.randint(len(task.pool.images), (columns * _GRID_ROWS,), generator=rng)]
-    x = draw_images(generator, columns * _GRID_ROWS, condition, rng=rng)
-    tiled = x.unflatten(0, (_GRID_ROWS, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-    if tiled.shape[0] in (1, 3):
-        write_bytes(folder / "samples" / f"{images:09d}.png", png_bytes(tiled))
-    return {}
-
-
 def _networks(
     settings: GANSettings, image_shape: tuple[int, int, int], pool: ConditionPool, perception: Perception | None
 ) -> tuple[StyleGAN2 | MLP, ProjectionDiscriminator | MLPDiscriminator]:
@@ -377,23 +351,3 @@ def _networks(
     )
     seen = 0 if perception is None else perception.width
     return style, ProjectionDiscriminator(style.image_shape, settings.channels, space, concatenate=baseline, seen=seen)
-
-
-def _check_oracle(oracle: Classifier, images: ImageSet, classifier: Classifier | None) -> None:
-    names = oracle.class_names if classifier is None else classifier.class_names
-    if oracle.image_shape != images.image_shape or oracle.class_names != names:
-        raise ClassifierError(
-            f"Expected an oracle for images of shape {images.image_shape} and the classes {names}, but {oracle.name} "
-            f"takes {oracle.image_shape} and knows {oracle.class_names}. Train one on the same images."
-        )
-
-
-def _adam(parameters: list[nn.Parameter], beta2: float) -> torch.optim.Adam:
-    return torch.optim.Adam(parameters, betas=(0.0, beta2), eps=1e-8, fused=True)
-
-
-def _update(optimizer: torch.optim.Optimizer, backward: Callable[[], Any], parameters: Iterable[nn.Parameter]) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    backward()
-    workers().average_gradients(parameters)
-    optimizer.step()

@@ -13,8 +13,9 @@ from failscape.errors import TrainingError
 from failscape.storage import next_run_folder
 from failscape.training.classifier_task import ClassifierTask
 from failscape.training.distributed import Workers, process_group, workers
-from failscape.training.gan_task import GANTask, write_sample_grid
+from failscape.training.gan_task import GANTask
 from failscape.training.loop import Hook, check_images, check_same_images, check_shares, train
+from failscape.training.sample_grid import write_sample_grid
 from failscape.training.settings import AnySettings, ClassifierSettings, GANSettings, VAESettings, read_settings
 from failscape.training.task import Task
 from failscape.training.vae_task import VAETask

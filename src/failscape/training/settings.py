@@ -140,6 +140,24 @@ class VAESettings(TrainingSettings):
     )
 
 
+class ConvolutionalSettings(TrainingSettings):
+    """What the trainings of all generators of convolutions without styles are told."""
+
+    oracle: str = Field(
+        default="none", description="spec of a classifier whose features measure the distance at evaluations, or none"
+    )
+    batch: PositiveInt = Field(default=64, description="images a step")
+    learning_rate: PositiveFloat = Field(default=2e-3, description="of all networks, until the decay")
+    weight_decay: float = Field(default=0.0, ge=0, le=0, description="equalised layers know none")
+    warmup: int = Field(default=0, ge=0, le=0, description="equalised layers need none")
+    decay_from: float = Field(default=0.5, ge=0, le=1, description="part of the training after which the rate falls")
+    bf16: bool = Field(default=True, description="train in bfloat16 where that is safe; false: in float32")
+    channels: tuple[PositiveInt, ...] = Field(
+        default=(96, 48, 24), min_length=1, description="feature maps a resolution, the smallest first"
+    )
+    latent_dim: PositiveInt = Field(default=64, description="length of a latent")
+
+
 class GANSettings(TrainingSettings):
     """What the training of a generator by an adversarial game is told."""
 
