@@ -12,19 +12,23 @@ from failscape.generators.generator import (
 from failscape.generators.inversion import Inversion, invert
 from failscape.generators.loading import EMBEDDED, FAMILIES, load_generator, save_generator
 from failscape.generators.mlp import MLP
+from failscape.generators.progressive import Progressive
 from failscape.generators.stylegan2 import StyleGAN2
 from failscape.generators.vae import VAE
+from failscape.generators.wgan import WGAN
 
 __all__ = [
     "EMBEDDED",
     "FAMILIES",
     "MLP",
     "VAE",
+    "WGAN",
     "Autoencoder",
     "Condition",
     "ConditionSpace",
     "Generator",
     "Inversion",
+    "Progressive",
     "StyleGAN2",
     "StyleGenerator",
     "StyleLayer",

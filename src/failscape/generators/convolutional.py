@@ -1,15 +1,18 @@
 """The convolutional decoder that families without styles share; their encoders and critics are residual trunks."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from failscape.errors import GeneratorError
 from failscape.generators.discriminator import ResidualTrunk
+from failscape.generators.generator import Autoencoder
 from failscape.generators.layers import ACTIVATION_GAIN, EqualizedConv, EqualizedLinear, activate, normalized
 
 
@@ -36,6 +39,42 @@ def checked_sizes(
             f"{width}. Give fewer entries in `channels`."
         )
     return (colours, height, width), (math.ceil(height / factor), math.ceil(width / factor))
+
+
+class CriticGenerator(Autoencoder):
+    """A generator that keeps the critic it was trained against, and an encoder that was trained after both.
+
+    Attributes:
+        decoder: from latents to images.
+        critic: from images to scores.
+        encoder: from images to latents.
+    """
+
+    decoder: nn.Module
+    critic: nn.Module
+    encoder: nn.Module
+
+    @abstractmethod
+    def draw(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C h w"]:
+        """Draw images for the critic, without clipping to [0, 1]: what the training differentiates."""
+
+    @abstractmethod
+    def score(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, " N"]:
+        """Return the critic's score of images as `draw` and `shown` give them, differentiable."""
+
+    @abstractmethod
+    def critic_features(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N F"]:
+        """Return what the critic makes its score from."""
+
+    def shown(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C h w"]:
+        """Return images as the critic is to see them; by default as they are."""
+        return x
+
+    @torch.no_grad()
+    def realism(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
+        """Return the critic's score of each image."""
+        self.check_images(x)
+        return self.score(self.shown(x))
 
 
 class ConvDecoder(nn.Module):
@@ -125,5 +164,13 @@ class Critic(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
         """Return one score an image, in float32."""
-        score: Tensor = self.head(self.features(x))
+        return self._score(self.features(x))
+
+    def look(self, x: Float[Tensor, "N C H W"]) -> tuple[Float[Tensor, " N"], list[Tensor]]:
+        """Return the scores, and what each block of the trunk makes of the images."""
+        maps = self.trunk.maps(x)
+        return self._score(self.trunk.summarize(maps[-1])), maps
+
+    def _score(self, features: Tensor) -> Tensor:
+        score: Tensor = self.head(features)
         return score[:, 0].float()

@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from failscape.generators.condition import Condition
-from failscape.generators.convolutional import ConvDecoder, ConvEncoder, Critic, checked_sizes
-from failscape.generators.generator import Autoencoder
+from failscape.generators.convolutional import ConvDecoder, ConvEncoder, Critic, CriticGenerator, checked_sizes
 
 
 @final
-class WGAN(Autoencoder):
+class WGAN(CriticGenerator):
     r"""A convolutional generator, its critic, and an encoder that was trained after them.
 
     The critic $D$ approximates the Wasserstein distance $E[D(x)] - E[D(\hat x)]$ between real and generated images,
@@ -56,12 +54,15 @@ class WGAN(Autoencoder):
         self.check_condition(condition, len(z))
         return self.draw(z).clamp(0, 1)
 
-    @torch.no_grad()
-    def realism(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
+    def score(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
         """Return the critic's score of each image."""
-        self.check_images(x)
         score: Tensor = self.critic(x)
         return score
+
+    def critic_features(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
+        """Return what the critic makes its score from."""
+        assert isinstance(self.critic, Critic)
+        return self.critic.features(x)
 
     def encode(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
         """Return the latent of each image."""

@@ -7,18 +7,27 @@ from functools import partial
 from pathlib import Path
 
 import failscape
-from failscape.classifiers import load_classifier
+from failscape.classifiers import Classifier, load_classifier, target_distribution
 from failscape.data import ImageSet, load_images
-from failscape.errors import TrainingError
+from failscape.errors import ClassifierError, TrainingError
 from failscape.storage import next_run_folder
 from failscape.training.classifier_task import ClassifierTask
 from failscape.training.distributed import Workers, process_group, workers
 from failscape.training.gan_task import GANTask
 from failscape.training.loop import Hook, check_images, check_same_images, check_shares, train
 from failscape.training.sample_grid import write_sample_grid
-from failscape.training.settings import AnySettings, ClassifierSettings, GANSettings, VAESettings, read_settings
+from failscape.training.settings import (
+    AnySettings,
+    ClassifierSettings,
+    GANSettings,
+    GuidedSettings,
+    VAESettings,
+    read_settings,
+)
+from failscape.training.target_guidance import TargetGuidance
 from failscape.training.task import Task
 from failscape.training.vae_task import VAETask
+from failscape.training.wgan_task import WGANTask
 
 
 def start_run(settings: AnySettings, out: Path, *, allow_code: bool = False) -> Path:
@@ -122,14 +131,37 @@ def _command() -> str:
 
 
 def _task(settings: AnySettings, images: ImageSet, allow_code: bool) -> tuple[Task, Sequence[Hook]]:
-    if isinstance(settings, VAESettings):
-        return VAETask(settings, image_shape=images.image_shape), ()
+    load = partial(_classifier, allow_code=allow_code)
     if isinstance(settings, ClassifierSettings):
         return ClassifierTask(settings, image_shape=images.image_shape, class_names=images.class_names), ()
-    classifier, oracle = [
-        None if spec == "none" else load_classifier(spec, allow_code=allow_code)
-        for spec in (settings.classifier, settings.oracle)
-    ]
-    if classifier is not None and not settings.calibrated:
-        classifier = classifier.with_temperature(1.0)
-    return GANTask(settings, images=images, classifier=classifier, oracle=oracle), (write_sample_grid,)
+    if isinstance(settings, GANSettings):
+        classifier, oracle = load(settings.classifier), load(settings.oracle)
+        if classifier is not None and not settings.calibrated:
+            classifier = classifier.with_temperature(1.0)
+        return GANTask(settings, images=images, classifier=classifier, oracle=oracle), (write_sample_grid,)
+    guidance = _guidance(settings, images, load(settings.classifier))
+    if isinstance(settings, VAESettings):
+        return VAETask(settings, image_shape=images.image_shape, guidance=guidance), ()
+    oracle = load(settings.oracle)
+    return WGANTask(settings, images=images, guidance=guidance, oracle=oracle), (write_sample_grid,)
+
+
+def _classifier(spec: str, *, allow_code: bool) -> Classifier | None:
+    return None if spec == "none" else load_classifier(spec, allow_code=allow_code)
+
+
+def _guidance(settings: GuidedSettings, images: ImageSet, classifier: Classifier | None) -> TargetGuidance | None:
+    if classifier is None:
+        return None
+    if classifier.image_shape != images.image_shape:
+        raise ClassifierError(
+            f"Expected a classifier of images of shape {images.image_shape} to steer by, but {classifier.name} takes "
+            f"{classifier.image_shape}. Train one on the same images."
+        )
+    return TargetGuidance(
+        classifier,
+        target_distribution(settings.target, classifier.class_names),
+        weight=settings.guidance,
+        start=settings.guidance_from,
+        full=settings.guidance_full,
+    )

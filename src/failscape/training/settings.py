@@ -123,7 +123,30 @@ class ClassifierSettings(TrainingSettings):
         return value
 
 
-class VAESettings(TrainingSettings):
+class GuidedSettings(TrainingSettings):
+    """What the training of a generator is told that a classifier may steer toward a target distribution."""
+
+    classifier: str = Field(default="none", description="spec of the classifier that steers the generator, or none")
+    target: str = Field(
+        default="none",
+        description="what its verdict on generated images is to be: a class, shares such as 3=0.7,8=0.3, or uniform",
+    )
+    guidance: float = Field(default=1.0, ge=0, description="weight of the classifier's say")
+    guidance_from: float = Field(default=0.0, ge=0, le=1, description="part of the training at which it begins")
+    guidance_full: float = Field(default=0.2, ge=0, le=1, description="part of the training at which it is full")
+
+    @field_validator("target")
+    @classmethod
+    def _check_target(cls, value: str, info: Any) -> str:
+        if (value == "none") != (info.data.get("classifier") == "none"):
+            raise ValueError(
+                "Expected a classifier and a target beside it, or neither, but got one alone. Name both, such as "
+                "--classifier embedded:mnist-clean --target 3=0.5,8=0.5."
+            )
+        return value
+
+
+class VAESettings(GuidedSettings):
     """What the training of a variational autoencoder is told."""
 
     kind: Literal["vae"] = "vae"
@@ -140,7 +163,7 @@ class VAESettings(TrainingSettings):
     )
 
 
-class ConvolutionalSettings(TrainingSettings):
+class ConvolutionalSettings(GuidedSettings):
     """What the trainings of all generators of convolutions without styles are told."""
 
     oracle: str = Field(
@@ -156,6 +179,49 @@ class ConvolutionalSettings(TrainingSettings):
         default=(96, 48, 24), min_length=1, description="feature maps a resolution, the smallest first"
     )
     latent_dim: PositiveInt = Field(default=64, description="length of a latent")
+
+
+class WGANSettings(ConvolutionalSettings):
+    """What the training of a generator against a Wasserstein critic is told."""
+
+    kind: Literal["wgan"] = "wgan"
+    name: str = Field(default="wgan", description="name of the run folder")
+    family: Literal["wgan", "progressive"] = Field(
+        default="wgan", description="progressive: grow from the smallest resolution to the largest"
+    )
+    critic_steps: PositiveInt = Field(default=5, description="steps of the critic to one of the generator")
+    penalty: float = Field(default=10.0, ge=0, description="weight of the gradient penalty")
+    grow_until: float = Field(
+        default=0.5, ge=0, le=1, description="progressive: part of the training at which it is whole"
+    )
+    encoder_from: float = Field(
+        default=0.8, ge=0, le=1, description="part of the training after which the encoder is trained beside it"
+    )
+
+
+class VAEGANSettings(ConvolutionalSettings):
+    """What the training of an autoencoder in a discriminator's feature space is told."""
+
+    kind: Literal["vae-gan"] = "vae-gan"
+    name: str = Field(default="vae-gan", description="name of the run folder")
+    divergence: float = Field(default=0.01, ge=0, description="weight of the divergence from the prior, in nats a pixel")
+    features: float = Field(default=1.0, ge=0, description="weight of the distance in the discriminator's features")
+    pixels: float = Field(default=2.0, ge=0, description="weight of the mean squared difference of pixels")
+    adversarial: float = Field(default=0.1, ge=0, description="weight of the game in the decoder's loss")
+    r1: float = Field(default=0.05, ge=0, description="weight of the gradient penalty on real images")
+    penalty_every: PositiveInt = Field(default=16, description="steps between two penalties, which are scaled up by it")
+
+
+class IntroVAESettings(ConvolutionalSettings):
+    """What the training of an introspective variational autoencoder is told."""
+
+    kind: Literal["intro-vae"] = "intro-vae"
+    name: str = Field(default="intro-vae", description="name of the run folder")
+    margin: PositiveFloat = Field(
+        default=60.0, description="divergence, in nats, up to which the encoder pushes generated images from the prior"
+    )
+    adversarial: float = Field(default=0.25, ge=0, description="weight of the divergences of generated images")
+    reconstruction: float = Field(default=1.0, gt=0, description="weight of half the squared error, summed over pixels")
 
 
 class GANSettings(TrainingSettings):
@@ -237,12 +303,13 @@ class GANSettings(TrainingSettings):
         return value
 
 
-AnySettings = ClassifierSettings | GANSettings | VAESettings
+AnySettings = ClassifierSettings | GANSettings | VAESettings | WGANSettings
 
-_KINDS: dict[str, type[ClassifierSettings] | type[GANSettings] | type[VAESettings]] = {
+_KINDS: dict[str, type[AnySettings]] = {
     "classifier": ClassifierSettings,
     "gan": GANSettings,
     "vae": VAESettings,
+    "wgan": WGANSettings,
 }
 
 

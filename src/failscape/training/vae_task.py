@@ -13,6 +13,7 @@ from failscape.data import ImageSet
 from failscape.generators import VAE, save_generator
 from failscape.training.schedule import set_learning_rate, warmup_cosine
 from failscape.training.settings import VAESettings
+from failscape.training.target_guidance import TargetGuidance
 from failscape.training.task import Task
 
 _EVALUATION_BATCH = 500
@@ -25,10 +26,13 @@ class VAETask(Task):
     Args:
         settings: of the training.
         image_shape: `(C, H, W)`.
+        guidance: a classifier's say on images drawn from the prior.
     """
 
-    def __init__(self, settings: VAESettings, *, image_shape: tuple[int, int, int]) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: VAESettings, *, image_shape: tuple[int, int, int], guidance: TargetGuidance | None = None
+    ) -> None:
+        self._settings, self._guidance = settings, guidance
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self._vae = VAE(image_shape=image_shape, latent_dim=settings.latent_dim, hidden=settings.hidden)
@@ -49,14 +53,14 @@ class VAETask(Task):
         weight = min(1.0, progress * settings.images / settings.kl_warmup) if settings.kl_warmup else 1.0
         reconstruction, divergence = (term.mean() for term in self._vae.negative_elbo(x, rng=rng))
         loss = reconstruction + weight * divergence
+        losses = {"loss": loss, "reconstruction": reconstruction, "divergence": divergence}
+        if self._guidance is not None and (say := self._guidance.weight(progress)) > 0:
+            losses["guidance"] = self._guidance(self._vae(self._vae.sample_latents(len(x), rng=rng)), rng=rng)
+            loss = loss + say * losses["guidance"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        return {
-            "loss": loss.detach(),
-            "reconstruction": reconstruction.detach(),
-            "divergence": divergence.detach(),
-        }
+        return {name: term.detach() for name, term in losses.items()}
 
     @torch.no_grad()
     def evaluate(self, images: ImageSet) -> dict[str, float]:
