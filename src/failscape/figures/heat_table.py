@@ -1,6 +1,7 @@
 """Tables of rates as shades, with each number in its cell."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import matplotlib as mpl
 from jaxtyping import Float
@@ -23,14 +24,18 @@ def heat_tables(
     row_labels: Sequence[str],
     column_labels: Sequence[str],
     x_label: str,
+    y_label: str = "",
+    dark: Literal["low", "high"] = "low",
 ) -> Drawing:
-    """Draw tables of rates side by side, in percent, the darker the lower.
+    """Draw tables of rates side by side, in percent, on a scale from dark to light.
 
     Args:
         rates: name of each table to its rates in [0, 1]; NaN leaves a gap.
         row_labels: R names.
         column_labels: S names.
         x_label: what the columns are.
+        y_label: what the rows are.
+        dark: which rates are dark; those that the table is about.
     """
     assert rates, "a drawing needs a table"
     columns = min(_MOST_BESIDE, len(rates))
@@ -40,17 +45,18 @@ def heat_tables(
         drawing = new_drawing(columns * (across * _WIDTH + 0.15) + 1.5, rows * (down * _HEIGHT + 0.75))
         axes = drawing.subplots(rows, columns, squeeze=False, sharey=True)
         for ax, (name, values) in zip(axes.flat, rates.items(), strict=False):
-            _draw_table(ax, values, column_labels)
+            _draw_table(ax, values, column_labels, "Blues_r" if dark == "low" else "Blues")
             ax.set_yticks(range(down), row_labels, fontsize=8.5)
             ax.set_title(name)
             ax.set_xlabel(x_label)
+        axes[0, 0].set_ylabel(y_label)
         for ax in list(axes.flat)[len(rates) :]:
             ax.set_visible(False)
     return drawing
 
 
-def _draw_table(ax: Axes, values: Float[Tensor, "R S"], column_labels: Sequence[str]) -> None:
-    shades = mpl.colormaps["Blues_r"]
+def _draw_table(ax: Axes, values: Float[Tensor, "R S"], column_labels: Sequence[str], colours: str) -> None:
+    shades = mpl.colormaps[colours]
     ax.imshow(values.numpy(), cmap=shades, vmin=0, vmax=1, aspect="auto")
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):

@@ -1,5 +1,6 @@
 """How a latent is found: pure numerics on scores of latent perturbations, no knowledge of any method."""
 
+from failscape.search.changes import Changes, label_changes
 from failscape.search.fixed_step import Descent, StoppedLoss, descend_fixed_step
 from failscape.search.grid import GridSearch, grid_points, search_grid
 from failscape.search.level import Level, reach_level
@@ -8,6 +9,7 @@ from failscape.search.minimal_norm import MinimalNorm, minimal_norm
 from failscape.search.objective import Objective, is_valid, scores_of, value_and_gradient
 
 __all__ = [
+    "Changes",
     "Crossing",
     "Descent",
     "GridSearch",
@@ -19,6 +21,7 @@ __all__ = [
     "first_crossing",
     "grid_points",
     "is_valid",
+    "label_changes",
     "minimal_norm",
     "reach_level",
     "scores_of",
