@@ -63,3 +63,19 @@ class CheckpointError(FailscapeError):
 
 class StudyError(FailscapeError):
     """A study cannot give what was asked of it, because one of its steps failed."""
+
+
+class MissingExtra(FailscapeError):
+    """An optional part was asked for whose packages are not installed."""
+
+
+class LabelStoreError(FailscapeError):
+    """A label store cannot be reached, or cannot take or give what it was asked for."""
+
+
+class NotInStore(LabelStoreError):
+    """A label store has no project, image or event of that name."""
+
+
+class LabelConflict(LabelStoreError):
+    """What is to be written contradicts what a label store holds already."""

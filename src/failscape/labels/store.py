@@ -1,0 +1,604 @@
+"""The label store: projects of images, and what people said of them, event after event."""
+
+import math
+import re
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, final
+
+import numpy as np
+import sqlalchemy as sa
+import torch
+from torch import Tensor
+
+from failscape.errors import LabelConflict, LabelStoreError, NotInStore
+from failscape.figures import png_bytes
+from failscape.labels.database import Database, events, images, labellers, pixels, projects, reservations
+from failscape.labels.records import NOT_ANY, QUEUES, Event, LabelImage, NewLabel, Progress, Project, Queue
+from failscape.labels.selection import held_labels, next_in_queue, open_images
+from failscape.labels.task import LabelTask
+
+# The window of the pace.
+_PACE_MS = 5 * 60_000
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{8,100}")
+_ROWS_AT_ONCE = 500
+_Written = TypeVar("_Written")
+
+
+@final
+class LabelStore:
+    """Labels of people, in SQLite beside a run or in any database for a team.
+
+    What a call has returned is on the disk. Labels and undos are appended; which labels hold is read off the events.
+    Threads and processes may share a store, each process with an object of its own.
+
+    Args:
+        where: a run folder (a `Path`), which keeps `labels.sqlite`, or the URL of a database (a string).
+        create: make the store if there is none.
+        reserve: seconds for which an image handed to one labeller is kept from others.
+        clock: seconds since 1970.
+
+    Raises:
+        LabelStoreError: if there is no store, or the database cannot be reached.
+        StorageError: if the file cannot be read or written.
+        MissingExtra: if the driver of the database is not installed.
+
+    Example:
+        >>> with LabelStore(Path("runs/00001-demo")) as store:
+        ...     project = store.create_project("digits", task, rng=torch.Generator().manual_seed(0))
+        ...     (image,) = store.next_images(project.id, "Ada", 1)
+        ...     store.label(project.id, "Ada", NewLabel(image_id=image.id, label=3, client_id=str(uuid.uuid4())))
+    """
+
+    def __init__(
+        self,
+        where: Path | str,
+        *,
+        create: bool = True,
+        reserve: float = 120.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not (math.isfinite(reserve) and reserve > 0):
+            raise ValueError(f"Expected `reserve` to be a positive number of seconds, but got {reserve}.")
+        self._reserve_ms = math.ceil(reserve * 1000)
+        self._clock = clock
+        self._database = Database(where, create=create)
+
+    @property
+    def name(self) -> str:
+        """Where the store lies, without a password."""
+        return self._database.name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+
+    def create_project(
+        self,
+        name: str,
+        task: LabelTask,
+        *,
+        labellers_per_image: int = 1,
+        queue: Queue = "teaching",
+        rng: torch.Generator,
+    ) -> Project:
+        """Store images to be labelled, all of them or none.
+
+        Args:
+            name: how people call the project.
+            task: the images, and what is known of them.
+            labellers_per_image: how many people each image is asked of.
+            queue: what is asked first: "teaching", what teaches most, or "random", the control.
+            rng: draws the random order.
+
+        Raises:
+            LabelConflict: if there is a project of that name.
+            LabelStoreError: if a setting is out of range.
+        """
+        if labellers_per_image < 1 or queue not in QUEUES:
+            raise LabelStoreError(
+                f"Expected at least 1 labeller an image and a queue of {' or '.join(QUEUES)}, but got "
+                f"{labellers_per_image} and {queue!r}."
+            )
+        name = _checked_name(name, "project", 200)
+        project_id = uuid.uuid4().hex
+        row = {
+            "id": project_id,
+            "name": name,
+            "class_names": list(task.class_names),
+            "labellers_per_image": labellers_per_image,
+            "queue": queue,
+            "created_ms": self._now(),
+        }
+        taken = LabelConflict(f"Expected a new name for the project, but there is a project {name!r}. Choose another.")
+        try:
+            with self._database.writing() as connection:
+                if connection.scalar(sa.select(projects.c.id).where(projects.c.name == name)) is not None:
+                    raise taken
+                connection.execute(projects.insert().values(row))
+                _insert_images(connection, project_id, 0, task, rng)
+        except LabelStoreError as error:
+            if isinstance(error.__cause__, sa.exc.IntegrityError):
+                raise taken from error
+            raise
+        return self.project(project_id)
+
+    def add_images(self, project_id: str, task: LabelTask, *, rng: torch.Generator) -> Project:
+        """Store more images in a project, all of them or none.
+
+        Raises:
+            LabelConflict: if the classes differ from the project's, or an image has the name of one that is there.
+            NotInStore: if there is no such project.
+        """
+        with self._database.writing() as connection:
+            project = _project(connection, project_id, lock=True)
+            if task.class_names != project.class_names:
+                raise LabelConflict(
+                    f"Expected images of the project's classes ({', '.join(project.class_names)}), but got "
+                    f"{', '.join(task.class_names)}. Make a project of their own for them."
+                )
+            there = connection.scalars(sa.select(images.c.name).where(images.c.project_id == project_id))
+            repeated = set(task.names) & set(there)
+            if repeated:
+                raise LabelConflict(
+                    f"Expected images with new names, but {min(repeated)!r} is in {project.name!r} already"
+                    f"{f', and {len(repeated) - 1} more' if len(repeated) > 1 else ''}."
+                )
+            _insert_images(connection, project_id, project.images, task, rng)
+        return self.project(project_id)
+
+    def projects(self) -> tuple[Project, ...]:
+        """Return all projects, the oldest first."""
+        with self._database.reading() as connection:
+            rows = connection.scalars(sa.select(projects.c.id).order_by(projects.c.created_ms, projects.c.id)).all()
+            return tuple(_project(connection, project_id) for project_id in rows)
+
+    def project(self, key: str) -> Project:
+        """Return the project with an id or a name.
+
+        Raises:
+            NotInStore: if there is none.
+        """
+        with self._database.reading() as connection:
+            found = connection.scalar(sa.select(projects.c.id).where((projects.c.id == key) | (projects.c.name == key)))
+            return _project(connection, key if found is None else found)
+
+    def image(self, image_id: str) -> LabelImage:
+        """Return an image without its pixels.
+
+        Raises:
+            NotInStore: if there is none.
+        """
+        with self._database.reading() as connection:
+            row = connection.execute(sa.select(images).where(images.c.id == image_id)).one_or_none()
+        if row is None:
+            raise _no_image(image_id)
+        return _image(row)
+
+    def png(self, image_id: str) -> bytes:
+        """Return an image's pixels as PNG.
+
+        Raises:
+            NotInStore: if there is none.
+        """
+        with self._database.reading() as connection:
+            png = connection.scalar(sa.select(pixels.c.png).where(pixels.c.image_id == image_id))
+        if png is None:
+            raise _no_image(image_id)
+        return bytes(png)
+
+    def images(self, project_id: str) -> tuple[LabelImage, ...]:
+        """Return the images of a project in the order in which they were stored.
+
+        Raises:
+            NotInStore: if there is no such project.
+        """
+        with self._database.reading() as connection:
+            _project(connection, project_id)
+            query = sa.select(images).where(images.c.project_id == project_id).order_by(images.c.position)
+            return tuple(_image(row) for row in connection.execute(query))
+
+    def next_images(
+        self, project_id: str, labeller: str, count: int = 8, *, queue: Queue | None = None, tab: str = ""
+    ) -> tuple[LabelImage, ...]:
+        """Hand out the next images to a labeller, and keep them from others for a while.
+
+        Never an image on which a label of this labeller holds, nor one that has, or is about to get, as many labels
+        as were asked for. Asked again before anything was labelled, it gives the same images; asked after one was, the
+        same without that one and a new one at the end: that is how a page fetches ahead.
+
+        Args:
+            project_id: the project.
+            labeller: by name; a new name is a new labeller.
+            count: at most so many.
+            queue: in which order; by default the project's.
+            tab: tells several windows of one labeller apart, so that they get different images as long as there are
+                enough.
+
+        Raises:
+            NotInStore: if there is no such project.
+            LabelStoreError: if a name or number is out of range.
+        """
+        if not 1 <= count <= 1000 or (queue is not None and queue not in QUEUES):
+            raise LabelStoreError(
+                f"Expected 1 to 1000 images and a queue of {' or '.join(QUEUES)}, but got {count} and {queue!r}."
+            )
+        now = self._now()
+        with self._database.writing() as connection:
+            # One at a time, so that no image goes to one labeller too many.
+            project = _project(connection, project_id, lock=True)
+            labeller_id = _labeller_id(connection, labeller)
+            connection.execute(
+                reservations.delete().where(reservations.c.project_id == project_id, reservations.c.expires_ms <= now)
+            )
+            query = next_in_queue(project, labeller_id, tab, queue or project.queue).limit(count)
+            found = connection.execute(query).all()
+            granted = {row.id: now if row.granted_ms is None else row.granted_ms for row in found}
+            self._reserve(connection, project_id, labeller_id, tab, granted)
+            return tuple(_image(row) for row in found)
+
+    def label(self, project_id: str, labeller: str, new: NewLabel) -> Event:
+        """Keep a label. When this returns, it is on the disk.
+
+        A label of an image that the labeller has labelled already takes the earlier one's place; both stay on record.
+
+        Raises:
+            NotInStore: if there is no such project, or no such image in it.
+            LabelConflict: if the client's identifier was used for something else.
+            LabelStoreError: if the label is no class, or a name is out of range.
+        """
+        return self.label_all(project_id, labeller, [new])[0]
+
+    def label_all(self, project_id: str, labeller: str, new: Sequence[NewLabel]) -> tuple[Event, ...]:
+        """Keep several labels of one labeller, all of them or none; see `label`."""
+
+        def insert(connection: sa.Connection) -> tuple[Event, ...]:
+            project = _project(connection, project_id)
+            labeller_id = _labeller_id(connection, labeller)
+            return tuple(self._insert_label(connection, project, labeller_id, labeller.strip(), one) for one in new)
+
+        return self._written(insert)
+
+    def undo(self, project_id: str, labeller: str, event_id: int, *, client_id: str, tab: str = "") -> Event:
+        """Take back a label of one's own; it stays on record, and an earlier label of the image holds again.
+
+        The image is kept for the labeller, and is the next one that `tab` is handed. Undoing what is undone already
+        changes nothing.
+
+        Raises:
+            NotInStore: if the project has no such label of this labeller.
+            LabelConflict: if the client's identifier was used for something else.
+        """
+        _check_client_id(client_id)
+
+        def insert(connection: sa.Connection) -> Event:
+            _project(connection, project_id)
+            labeller_id = _labeller_id(connection, labeller)
+            wanted = sa.select(events.c.image_id).where(
+                events.c.id == event_id,
+                events.c.project_id == project_id,
+                events.c.labeller_id == labeller_id,
+                events.c.label.is_not(None),
+            )
+            image_id = connection.scalar(wanted)
+            if image_id is None:
+                raise NotInStore(f"Expected a label of {labeller!r} to undo, but event {event_id} is none.")
+            row = {
+                "client_id": client_id,
+                "project_id": project_id,
+                "image_id": image_id,
+                "labeller_id": labeller_id,
+                "label": None,
+                "undoes": event_id,
+                "at_ms": self._now(),
+                "seconds": None,
+            }
+            known = _known_event(connection, row)
+            if known is None:
+                undone = connection.scalar(sa.select(events.c.id).where(events.c.undoes == event_id))
+                known = None if undone is None else _event_by_id(connection, undone, repeated=True)
+            if known is None:
+                # Before whatever the tab has been handed.
+                self._reserve(connection, project_id, labeller_id, tab, {image_id: 0})
+                known = _append(connection, row)
+            return known
+
+        return self._written(insert)
+
+    def history(self, project_id: str, labeller: str, count: int = 50) -> tuple[Event, ...]:
+        """Return the labels of a labeller that hold, the latest first: to look back, and to know what to undo.
+
+        Raises:
+            NotInStore: if there is no such project.
+        """
+        with self._database.reading() as connection:
+            _project(connection, project_id)
+            held = held_labels(project_id)
+            query = (
+                _events()
+                .where(events.c.id.in_(sa.select(held.c.event_id)), labellers.c.name == labeller.strip())
+                .order_by(events.c.id.desc())
+                .limit(count)
+            )
+            return tuple(_event(row) for row in connection.execute(query))
+
+    def labels(self, project_id: str) -> tuple[Event, ...]:
+        """Return the labels that hold, of everybody, in the order in which they came.
+
+        Raises:
+            NotInStore: if there is no such project.
+        """
+        with self._database.reading() as connection:
+            _project(connection, project_id)
+            held = held_labels(project_id)
+            query = _events().where(events.c.id.in_(sa.select(held.c.event_id))).order_by(events.c.id)
+            return tuple(_event(row) for row in connection.execute(query))
+
+    def events(self, project_id: str) -> tuple[Event, ...]:
+        """Return everything that was done in a project, in order.
+
+        Raises:
+            NotInStore: if there is no such project.
+        """
+        with self._database.reading() as connection:
+            _project(connection, project_id)
+            query = _events().where(events.c.project_id == project_id).order_by(events.c.id)
+            return tuple(_event(row) for row in connection.execute(query))
+
+    def progress(self, project_id: str, labeller: str) -> Progress:
+        """Return how far the project is, and this labeller in it.
+
+        Raises:
+            NotInStore: if there is no such project.
+        """
+        with self._database.reading() as connection:
+            project = _project(connection, project_id)
+            name = labeller.strip()
+            labeller_id = connection.scalar(sa.select(labellers.c.id).where(labellers.c.name == name))
+            held = held_labels(project_id)
+            by_image = sa.select(sa.func.count().label("n")).select_from(held).group_by(held.c.image_id).subquery()
+            enough = by_image.c.n >= project.labellers_per_image
+            mine = sa.select(sa.func.count()).select_from(held).where(held.c.labeller_id == labeller_id)
+            left = sa.select(sa.func.count()).select_from(open_images(project, labeller_id).subquery())
+            return Progress(
+                images=project.images,
+                finished=connection.scalar(sa.select(sa.func.count()).select_from(by_image).where(enough)) or 0,
+                labels=connection.scalar(sa.select(sa.func.count()).select_from(held)) or 0,
+                mine=connection.scalar(mine) or 0,
+                left=connection.scalar(left) or 0,
+                per_minute=_pace(connection, project_id, labeller_id, self._now() - _PACE_MS),
+            )
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _reserve(
+        self, connection: sa.Connection, project_id: str, labeller_id: int, tab: str, granted: dict[str, int]
+    ) -> None:
+        """Keep images for a tab from now on; `granted` says since when it has each, which is their order."""
+        if len(tab) > 100:
+            raise LabelStoreError(f"Expected a tab of at most 100 characters, but got {len(tab)}.")
+        if not granted:
+            return
+        before = reservations.c.labeller_id == labeller_id, reservations.c.image_id.in_(granted)
+        connection.execute(reservations.delete().where(*before))
+        common = {
+            "project_id": project_id,
+            "labeller_id": labeller_id,
+            "tab": tab,
+            "expires_ms": self._now() + self._reserve_ms,
+        }
+        rows = [{"image_id": image_id, "granted_ms": since} | common for image_id, since in granted.items()]
+        connection.execute(reservations.insert(), rows)
+
+    def _written(self, insert: Callable[[sa.Connection], _Written]) -> _Written:
+        """Write, and once more if another process wrote the same identifier or name at the same moment."""
+        try:
+            with self._database.writing() as connection:
+                return insert(connection)
+        except LabelStoreError as error:
+            if not isinstance(error.__cause__, sa.exc.IntegrityError):
+                raise
+            with self._database.writing() as connection:
+                return insert(connection)
+
+    def _insert_label(
+        self, connection: sa.Connection, project: Project, labeller_id: int, labeller: str, new: NewLabel
+    ) -> Event:
+        _check_client_id(new.client_id)
+        if new.label != NOT_ANY and not 0 <= new.label < len(project.class_names):
+            raise LabelStoreError(
+                f"Expected a label from 0 to {len(project.class_names) - 1}, or {NOT_ANY} for none of them, but got "
+                f"{new.label}."
+            )
+        if new.seconds is not None and not (math.isfinite(new.seconds) and new.seconds >= 0):
+            raise LabelStoreError(f"Expected seconds of at least 0, but got {new.seconds}.")
+        inside = sa.select(images.c.id).where(images.c.id == new.image_id, images.c.project_id == project.id)
+        if connection.scalar(inside) is None:
+            raise _no_image(new.image_id)
+        row = {
+            "client_id": new.client_id,
+            "project_id": project.id,
+            "image_id": new.image_id,
+            "labeller_id": labeller_id,
+            "label": new.label,
+            "undoes": None,
+            "at_ms": self._now(),
+            "seconds": new.seconds,
+        }
+        known = _known_event(connection, row)
+        if known is not None:
+            return known
+        connection.execute(
+            reservations.delete().where(
+                reservations.c.image_id == new.image_id, reservations.c.labeller_id == labeller_id
+            )
+        )
+        return _append(connection, row)
+
+
+def _insert_images(
+    connection: sa.Connection, project_id: str, first: int, task: LabelTask, rng: torch.Generator
+) -> None:
+    lots = torch.rand(len(task), generator=rng, dtype=torch.float64).tolist()
+    for rows in np.array_split(np.arange(len(task)), math.ceil(len(task) / _ROWS_AT_ONCE)):
+        new = [
+            {
+                "id": uuid.uuid4().hex,
+                "project_id": project_id,
+                "position": first + row,
+                "name": task.names[row],
+                "origin": task.origins[row],
+                "probs": _packed(task.probs[row]),
+                "oracle_probs": None if task.oracle_probs is None else _packed(task.oracle_probs[row]),
+                "priority": task.priority[row].item(),
+                "lot": lots[row],
+            }
+            for row in rows.tolist()
+        ]
+        connection.execute(images.insert(), new)
+        pngs = [png_bytes(task.images[row] / 255) for row in rows.tolist()]
+        connection.execute(
+            pixels.insert(), [{"image_id": one["id"], "png": png} for one, png in zip(new, pngs, strict=True)]
+        )
+
+
+def _project(connection: sa.Connection, project_id: str, *, lock: bool = False) -> Project:
+    query = sa.select(projects).where(projects.c.id == project_id)
+    # Labels refer to the row and may go on meanwhile; SQLite needs no such lock.
+    row = connection.execute(query.with_for_update(key_share=True) if lock else query).one_or_none()
+    if row is None:
+        raise NotInStore(f"Expected a labelling project, but there is none named {project_id!r}.")
+    count = connection.scalar(sa.select(sa.func.count()).select_from(images).where(images.c.project_id == project_id))
+    return Project(
+        id=row.id,
+        name=row.name,
+        class_names=tuple(row.class_names),
+        labellers_per_image=row.labellers_per_image,
+        queue=row.queue,
+        images=count or 0,
+        created=_datetime(row.created_ms),
+    )
+
+
+def _labeller_id(connection: sa.Connection, name: str) -> int:
+    """Return the number of a labeller, who is new if the name is."""
+    name = _checked_name(name, "labeller", 100)
+    found = connection.scalar(sa.select(labellers.c.id).where(labellers.c.name == name))
+    return _inserted(connection, labellers.insert().values(name=name)) if found is None else found
+
+
+def _events() -> sa.Select[Any]:
+    return sa.select(events, labellers.c.name.label("labeller")).join(labellers)
+
+
+def _event_by_id(connection: sa.Connection, event_id: int, *, repeated: bool = False) -> Event:
+    return _event(connection.execute(_events().where(events.c.id == event_id)).one(), repeated=repeated)
+
+
+def _append(connection: sa.Connection, row: dict[str, Any]) -> Event:
+    return _event_by_id(connection, _inserted(connection, events.insert().values(row)))
+
+
+def _inserted(connection: sa.Connection, insert: sa.Insert) -> int:
+    key = connection.execute(insert).inserted_primary_key
+    assert key is not None, "one row was inserted"
+    return int(key[0])
+
+
+def _known_event(connection: sa.Connection, row: dict[str, Any]) -> Event | None:
+    """Return the event that the client sent before under the same identifier.
+
+    Raises:
+        LabelConflict: if that says something else.
+    """
+    found = connection.execute(sa.select(events).where(events.c.client_id == row["client_id"])).one_or_none()
+    if found is None:
+        return None
+    same = ("project_id", "image_id", "labeller_id", "label", "undoes")
+    if any(getattr(found, key) != row[key] for key in same):
+        raise LabelConflict(
+            f"Expected a new identifier for a new event, but {row['client_id']!r} was used for another one. Draw "
+            "a UUID for each."
+        )
+    return _event_by_id(connection, found.id, repeated=True)
+
+
+def _pace(connection: sa.Connection, project_id: str, labeller_id: int | None, since_ms: int) -> float | None:
+    recent = sa.select(sa.func.count(), sa.func.min(events.c.at_ms), sa.func.max(events.c.at_ms)).where(
+        events.c.project_id == project_id,
+        events.c.labeller_id == labeller_id,
+        events.c.label.is_not(None),
+        events.c.at_ms > since_ms,
+    )
+    count, first, last = connection.execute(recent).one()
+    return None if count < 2 or first == last else (count - 1) * 60_000 / (last - first)
+
+
+def _image(row: Any) -> LabelImage:
+    return LabelImage(
+        id=row.id,
+        name=row.name,
+        origin=row.origin,
+        probs=_unpacked(row.probs),
+        oracle_probs=None if row.oracle_probs is None else _unpacked(row.oracle_probs),
+        priority=row.priority,
+    )
+
+
+def _event(row: Any, *, repeated: bool = False) -> Event:
+    return Event(
+        id=row.id,
+        client_id=row.client_id,
+        image_id=row.image_id,
+        labeller=row.labeller,
+        label=row.label,
+        undoes=row.undoes,
+        time=_datetime(row.at_ms),
+        seconds=row.seconds,
+        repeated=repeated,
+    )
+
+
+def _packed(probs: Tensor) -> bytes:
+    return probs.numpy().astype("<f4").tobytes()
+
+
+def _unpacked(content: bytes) -> tuple[float, ...]:
+    return tuple(np.frombuffer(content, "<f4").tolist())
+
+
+def _datetime(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _checked_name(name: str, whose: str, longest: int) -> str:
+    name = name.strip()
+    if not 1 <= len(name) <= longest or not name.isprintable():
+        raise LabelStoreError(
+            f"Expected the name of a {whose} of 1 to {longest} printable characters, but got {name[:longest]!r}."
+        )
+    return name
+
+
+def _check_client_id(client_id: str) -> None:
+    if not _CLIENT_ID.fullmatch(client_id):
+        raise LabelStoreError(
+            f"Expected an identifier of 8 to 100 letters, digits and '_.:-', but got {client_id[:100]!r}. Use a UUID."
+        )
+
+
+def _no_image(image_id: str) -> NotInStore:
+    return NotInStore(f"Expected the id of an image, but there is none called {image_id[:64]!r}.")
