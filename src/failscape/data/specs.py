@@ -4,6 +4,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
+from failscape.data.avatars import TRAITS, parse_avatars, read_avatars
 from failscape.data.class_folder import read_class_folder
 from failscape.data.corrupted import RECIPES, Recipe, corrupted, parse_recipe
 from failscape.data.encoded import SUFFIXES
@@ -12,12 +13,16 @@ from failscape.data.images import ImageSet
 from failscape.data.moons import read_moons
 from failscape.data.npz import read_npz
 from failscape.data.parquet import read_parquet
-from failscape.data.published import EMBEDDED_DIGITS, PUBLISHED, Split, read_embedded_digits, read_published
+from failscape.data.published import EMBEDDED_DIGITS, PUBLISHED, read_embedded_digits, read_published
 from failscape.errors import ImageError, SpecError
 
 NAMES = (
     *(f"embedded:{name}" for name in EMBEDDED_DIGITS),
-    *(f"{name}{split}" for name in (*PUBLISHED, "moons") for split in ("", ":test", ":train")),
+    *(
+        f"{name}{split}"
+        for name in (*PUBLISHED, "moons", "avatars:hair", *(f"avatars:traits/{trait}" for trait in TRAITS))
+        for split in ("", ":test", ":train")
+    ),
 )
 _IDX_MARKS = {"images-idx3-ubyte": "labels-idx1-ubyte", "images.idx3-ubyte": "labels.idx1-ubyte"}
 
@@ -101,9 +106,12 @@ def _exists(spec: str) -> bool:
 def _load(spec: str, image_shape: tuple[int, int, int] | None) -> ImageSet:
     if spec.removeprefix("embedded:") != spec and spec in NAMES:
         return read_embedded_digits(spec.removeprefix("embedded:"))
+    if spec == "avatars" or spec.startswith("avatars:"):
+        target, split, without = parse_avatars(spec)
+        return read_avatars(target, split, without=without)
     if spec in NAMES:
         name, _, ending = spec.partition(":")
-        split: Split = "train" if ending == "train" else "test"
+        split = "train" if ending == "train" else "test"
         return read_moons(split) if name == "moons" else read_published(name, split)
     path = _path(spec)
     if spec and path.is_dir():

@@ -1,0 +1,146 @@
+"""The parts that avatars are put together from, each drawn once, and the putting together.
+
+The drawings are those of `python-avatars`: the avataaars of Pablo Stanley, rendered by `resvg`. All blending in them is
+linear in the colour of a part. So a part is drawn twice, in black and in white, and had in every colour.
+"""
+
+import importlib
+import io
+from functools import cache
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from numpy.typing import NDArray
+
+from failscape.errors import SpecError
+
+SIDE = 64
+"""Height and width of an avatar in pixels."""
+
+SLOTS = ("body", "clothing", "mouth", "nose", "eyes", "brows", "hair", "beard", "moustache", "glasses")
+"""The parts of a face in the order in which they are painted over each other."""
+
+Layer = tuple[str, str]
+"""A slot and what is drawn there, a name of `python_avatars`; none is drawn for an empty name."""
+
+_FINENESS = 3  # A part is drawn so many times larger and averaged down: its edges are truer than resvg's at 64 pixels.
+_WINDOW = (24, 8, 216, 216)  # Left, top, width and height in the drawing's own 264 x 280: the head fills the image.
+# The drawn beards come with a moustache. This polygon of the drawing's own coordinates is the upper lip.
+_UPPER_LIP = (108, 128, 156, 147)
+_ARGUMENTS = {
+    "body": ("", ""),
+    "clothing": ("ClothingType", "clothing"),
+    "mouth": ("MouthType", "mouth"),
+    "nose": ("NoseType", "nose"),
+    "eyes": ("EyeType", "eyes"),
+    "brows": ("EyebrowType", "eyebrows"),
+    "hair": ("HairType", "top"),
+    "beard": ("FacialHairType", "facial_hair"),
+    "moustache": ("FacialHairType", "facial_hair"),
+    "glasses": ("AccessoryType", "accessory"),
+}
+
+
+class Part(NamedTuple):
+    """A part in any colour: `ink + tint * colour` is laid over what is below it, which shows through by `1 - cover`.
+
+    Attributes:
+        ink: what it adds if its colour is black, `(3, H, W)`.
+        tint: how much of its colour it adds, `(1, H, W)`; zero where it has none of its own.
+        cover: its opacity, `(1, H, W)`.
+    """
+
+    ink: Float32[np.ndarray, "3 H W"]
+    tint: Float32[np.ndarray, "1 H W"]
+    cover: Float32[np.ndarray, "1 H W"]
+
+
+@cache
+def part(layer: Layer) -> Part:
+    """Draw a part, or give the one drawn before.
+
+    Raises:
+        SpecError: if the extra `avatars` is not installed.
+    """
+    black, white = _render(layer, "#000000"), _render(layer, "#FFFFFF")
+    return Part(black[:3], (white[:3] - black[:3]).mean(axis=0, keepdims=True), black[3:])
+
+
+def paint(
+    background: Float32[np.ndarray, "3"], layers: list[tuple[Layer, Float32[np.ndarray, "3"]]]
+) -> UInt8[np.ndarray, "3 H W"]:
+    """Lay parts over each other in their colours.
+
+    Args:
+        background: its colour in [0, 1].
+        layers: each with its colour; the first lies lowest.
+    """
+    image = np.empty((3, SIDE, SIDE), np.float32)
+    image[:] = background[:, None, None]
+    for layer, colour in layers:
+        ink, tint, cover = part(layer)
+        image *= 1 - cover
+        image += ink
+        image += tint * colour[:, None, None]
+    return np.asarray((image * 255).round().clip(0, 255), np.uint8)
+
+
+def require_libraries() -> None:
+    """Refuse to go on without the libraries that draw.
+
+    Raises:
+        SpecError: if the extra `avatars` is not installed.
+    """
+    _library("python_avatars")
+    _library("resvg_py")
+
+
+def _render(layer: Layer, colour: str) -> NDArray[np.float32]:
+    """Draw one part alone on nothing: `(4, SIDE, SIDE)`, colours multiplied by the opacity, all in [0, 1]."""
+    from PIL import Image
+
+    avatars, resvg = _library("python_avatars"), _library("resvg_py")
+    slot, name = layer
+    empty = {"eyebrows": "", "eyes": "", "nose": "", "mouth": "", "clothing": "", "accessory": "", "facial_hair": ""}
+    kind, argument = _ARGUMENTS[slot]
+    chosen = {argument: getattr(getattr(avatars, kind), name)} if kind else {}
+    colours = dict.fromkeys(("skin_color", "clothing_color", "hair_color", "facial_hair_color"), colour)
+    svg = avatars.Avatar(**{"top": avatars.HairType.NONE, **empty, **chosen, **colours}).render()
+    width = SIDE * _FINENESS
+    png = resvg.svg_to_bytes(svg_string=_cropped(svg, body=slot == "body"), width=width, skip_system_fonts=True)
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        values = np.asarray(image.convert("RGBA"), np.float32).transpose(2, 0, 1) / 255
+    values[:3] *= values[3:]
+    if slot == "beard":
+        left, top, size, _ = _WINDOW
+        x0, y0, x1, y1 = (round((v - o) * width / size) for v, o in zip(_UPPER_LIP, (left, top) * 2, strict=True))
+        values[:, y0:y1, x0:x1] = 0
+    return values.reshape(4, SIDE, _FINENESS, SIDE, _FINENESS).mean(axis=(2, 4))
+
+
+def _cropped(svg: str, *, body: bool) -> str:
+    """Return the drawing seen through `_WINDOW`, without the body unless it is asked for."""
+    from xml.etree import ElementTree
+
+    root = ElementTree.fromstring(svg)  # noqa: S314 - the library's own drawing
+    root.set("viewBox", " ".join(map(str, _WINDOW)))
+    root.set("width", str(_WINDOW[2]))
+    root.set("height", str(_WINDOW[3]))
+    if not body:
+        for group in root.iter():
+            for child in list(group):
+                if (child.get("id") or "").endswith("_Body"):
+                    group.remove(child)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _library(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SpecError(
+            f"Expected the package {name} to draw avatars, but it is not installed. Run: pip install "
+            "'failscape[avatars]'."
+        ) from error
