@@ -12,8 +12,7 @@ from failscape.explain.method import Method, to_8_bits
 from failscape.explain.real_directions_result import RealDirectionsResult, in_order
 from failscape.explain.style_gradients import Influence, influence_for
 from failscape.explain.style_population import layer_name, require_class_styles
-from failscape.generators import Condition, Generator, Inversion, StyleGenerator, invert
-from failscape.generators.condition import SUREST
+from failscape.generators import Generator, Inversion, StyleGenerator, invert
 from failscape.generators.inversion import Space
 from failscape.metrics import MEASUREMENTS, difference_of_means
 
@@ -149,23 +148,14 @@ class RealDirections(Method[RealDirectionsResult]):
         self, classifier: Classifier, generator: StyleGenerator, x: Float[Tensor, "N C H W"], said: Int[Tensor, " N"]
     ) -> tuple[Inversion, Float[Tensor, "N C H W"]]:
         """Return what was found for images, and what the encoder alone draws."""
-        condition = _asked(generator, said)
+        space = generator.condition_space
+        assert space is not None, "checked at the border"
+        condition = space.of_classes(said)
         # Without gradients features could steer nothing.
         features = (lambda images: classifier_features(classifier, images)[0]) if classifier.differentiable else None
         found = invert(generator, x, condition, space=self.space, steps=self.steps, features=features)
         with torch.no_grad():
             return found, generator(generator.encode(x), condition)
-
-
-def _asked(generator: StyleGenerator, said: Int[Tensor, " N"]) -> Condition:
-    """Return the class that the classifier gives each image, at a score that says nothing about the image."""
-    space = generator.condition_space
-    assert space is not None, "checked at the border"
-    if space.score in ("confidence", "true-class"):
-        return Condition(y=said, score=torch.full((len(said),), SUREST, dtype=torch.float64))
-    # Of other scores the surest may be one that the generator has hardly seen.
-    median = torch.tensor([marks[len(marks) // 2] for marks in space.quantiles], dtype=torch.float64)
-    return Condition(y=said, score=median[said].clamp(1 - SUREST, SUREST))
 
 
 def _places(

@@ -1,5 +1,6 @@
 """How things are drawn: figures that a result offers, and the building blocks they are drawn with."""
 
+from failscape.figures.collages import collage
 from failscape.figures.colours import diverging
 from failscape.figures.curves import curves_with_bands, histogram_pair, rate_bars
 from failscape.figures.effects import effect_matrix, histogram_grid, signed_effects
@@ -9,6 +10,7 @@ from failscape.figures.grids import difference_map, image_grid
 from failscape.figures.heat_table import heat_tables
 from failscape.figures.maps import latent_maps
 from failscape.figures.multiples import small_multiples
+from failscape.figures.paths import path_drawing
 from failscape.figures.planes import latent_plane
 from failscape.figures.reliability import reliability_diagram
 from failscape.figures.requests import requested_against_obtained
@@ -23,6 +25,7 @@ __all__ = [
     "Line",
     "Panel",
     "Plot",
+    "collage",
     "curves_with_bands",
     "difference_map",
     "diverging",
@@ -34,6 +37,7 @@ __all__ = [
     "image_grid",
     "latent_maps",
     "latent_plane",
+    "path_drawing",
     "percent",
     "png_bytes",
     "rate_bars",

@@ -42,7 +42,7 @@ def image_grid(
         axes = drawing.subplots(rows, columns, squeeze=False)
         for row in range(rows):
             for column in range(columns):
-                _draw_image(axes[row, column], images[row, column], column in signed, scale)
+                show_image(axes[row, column], images[row, column], column in signed, scale)
         for ax, label in zip(axes[0], column_labels, strict=False):
             ax.set_title(label, loc="center", fontsize=8.5)
         for ax, label in zip(axes.flat, cell_labels, strict=False):
@@ -65,12 +65,13 @@ def difference_map(values: Float[Tensor, "H W"], *, label: str, scale: float | N
     with house_style():
         drawing = new_drawing(3.6, 3.0)
         ax = drawing.subplots()
-        _draw_image(ax, values[None], True, scale or symmetrical_scale(values))
+        show_image(ax, values[None], True, scale or symmetrical_scale(values))
         _colour_bar(drawing, ax, [ax], "vertical", label)
     return drawing
 
 
-def _draw_image(ax: Axes, image: Float[Tensor, "C H W"], signed: bool, scale: float) -> None:
+def show_image(ax: Axes, image: Float[Tensor, "C H W"], signed: bool = False, scale: float = 1.0) -> None:
+    """Draw one image without ticks: in [0, 1], or if `signed` in the diverging map that ends at the scale."""
     pixels = image.detach().cpu()
     ax.set_xticks([])
     ax.set_yticks([])

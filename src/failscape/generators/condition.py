@@ -202,6 +202,22 @@ class ConditionSpace:
             low = low.clamp_min(0.5)
         return (low + (high - low) * torch.rand(len(y), generator=rng)).clamp(1 - SUREST, SUREST)
 
+    def of_classes(self, y: Int[Tensor, " N"]) -> Condition:
+        """Return conditions that ask for classes, and for scores that say nothing about the single image.
+
+        That is the surest confidence; of other scores the surest may be one that the generator has hardly seen, so
+        they are the median of each class.
+        """
+        sure = torch.full((len(y),), SUREST, dtype=torch.float64)
+        if self.score == VECTOR:
+            rest = (1 - SUREST) / (self.num_classes - 1)
+            probs = torch.full((len(y), self.num_classes), rest).scatter(1, y[:, None], SUREST)
+            return Condition(y=y, score=sure, probs=probs)
+        if self.score in ("confidence", "true-class"):
+            return Condition(y=y, score=sure)
+        median = torch.tensor([marks[len(marks) // 2] for marks in self.quantiles], dtype=torch.float64)
+        return Condition(y=y, score=median[y].clamp(1 - SUREST, SUREST))
+
     def check(self, condition: Condition, n: int) -> None:
         """Refuse conditions that these cannot be.
 
