@@ -1,14 +1,25 @@
-"""Which labels hold, and which image is asked next, as queries."""
+"""Which labels hold, and which image is asked next, as queries.
 
+They are built once; what changes from call to call is a parameter: `project_id`, `labeller_id`, `wanted` (labels an
+image), `tab`, `count`.
+"""
+
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from failscape.labels.database import events, images, reservations
-from failscape.labels.records import Project, Queue
+from failscape.labels.records import Queue
+
+_PROJECT = sa.bindparam("project_id", type_=sa.String)
+_LABELLER = sa.bindparam("labeller_id", type_=sa.Integer)
+_WANTED = sa.bindparam("wanted", type_=sa.Integer)
+_TAB = sa.bindparam("tab", type_=sa.String)
 
 
-def held_labels(project_id: str) -> sa.Subquery:
+@cache
+def held_labels() -> sa.Subquery:
     """Return `event_id`, `image_id`, `labeller_id` of the labels that hold.
 
     Of each labeller and image that is the last label that was not undone.
@@ -17,54 +28,67 @@ def held_labels(project_id: str) -> sa.Subquery:
     undone = sa.exists().where(undo.c.undoes == events.c.id)
     return (
         sa.select(sa.func.max(events.c.id).label("event_id"), events.c.image_id, events.c.labeller_id)
-        .where(events.c.project_id == project_id, events.c.label.is_not(None), ~undone)
+        .where(events.c.project_id == _PROJECT, events.c.label.is_not(None), ~undone)
         .group_by(events.c.image_id, events.c.labeller_id)
         .subquery("held")
     )
 
 
-def open_images(project: Project, labeller_id: int | None, *, taken: sa.Subquery | None = None) -> sa.Select[Any]:
-    """Return the images that a labeller can be asked: not answered by them, and in need of more labels.
-
-    Args:
-        project: the project.
-        labeller_id: None for one who has never labelled.
-        taken: `image_id` and `n` of images that `n` others were handed lately.
-    """
-    held = held_labels(project.id)
-    mine = sa.select(held.c.image_id).where(held.c.labeller_id == labeller_id)
-    counts = sa.select(held.c.image_id, sa.func.count().label("n")).group_by(held.c.image_id).subquery("counts")
-    given: sa.ColumnElement[int] = sa.func.coalesce(counts.c.n, 0)
-    source = images.outerjoin(counts, counts.c.image_id == images.c.id)
-    if taken is not None:
-        source = source.outerjoin(taken, taken.c.image_id == images.c.id)
-        given = given + sa.func.coalesce(taken.c.n, 0)
-    return (
-        sa.select(images)
-        .select_from(source)
-        .where(images.c.project_id == project.id, given < project.labellers_per_image, images.c.id.not_in(mine))
+@cache
+def totals() -> sa.Select[Any]:
+    """Return how many images are `finished`, how many `labels` hold, and how many of them are `mine`."""
+    held = held_labels()
+    by_image = sa.select(sa.func.count().label("n")).select_from(held).group_by(held.c.image_id).subquery()
+    count = sa.select(sa.func.count())
+    return sa.select(
+        count.select_from(by_image).where(by_image.c.n >= _WANTED).scalar_subquery().label("finished"),
+        count.select_from(held).scalar_subquery().label("labels"),
+        count.select_from(held).where(held.c.labeller_id == _LABELLER).scalar_subquery().label("mine"),
     )
 
 
-def next_in_queue(project: Project, labeller_id: int, tab: str, queue: Queue) -> sa.Select[Any]:
-    """Return the images to hand to a labeller, the next one first, with `granted_ms` where they hold it already.
+@cache
+def images_left() -> sa.Select[Any]:
+    """Return how many images a labeller can still be asked, those that are with others just now among them."""
+    return _open_images(sa.func.count(), source=images, taken=sa.literal(0))
+
+
+@cache
+def next_in_queue(queue: Queue) -> sa.Select[Any]:
+    """Return the images to hand to a labeller, the next one first, with `granted_ms` where the tab has it already.
 
     First what this tab was handed before, then what nobody has, then what another tab of the same labeller was handed.
     """
     others = (
         sa.select(reservations.c.image_id, sa.func.count().label("n"))
-        .where(reservations.c.project_id == project.id, reservations.c.labeller_id != labeller_id)
+        .where(reservations.c.project_id == _PROJECT, reservations.c.labeller_id != _LABELLER)
         .group_by(reservations.c.image_id)
         .subquery("others")
     )
     own = reservations.alias("own")
-    here, elsewhere = own.c.tab == tab, own.c.tab != tab
-    granted = sa.case((here, own.c.granted_ms)).label("granted_ms")
+    source = images.outerjoin(others, others.c.image_id == images.c.id).outerjoin(
+        own, (own.c.image_id == images.c.id) & (own.c.labeller_id == _LABELLER)
+    )
+    granted = sa.case((own.c.tab == _TAB, own.c.granted_ms)).label("granted_ms")
     rank = images.c.priority.desc() if queue == "teaching" else images.c.lot
-    query = open_images(project, labeller_id, taken=others)
-    held_by_me = (own.c.image_id == images.c.id) & (own.c.labeller_id == labeller_id)
     return (
-        query.join_from(images, own, held_by_me, isouter=True)
-        .add_columns(granted)
-        .order_by(sa.case((here, 0), (elsewhere, 2), else_=1), granted, rank, images.c.position)
+        _open_images(images, granted, source=source, taken=sa.func.coalesce(others.c.n, 0))
+        .order_by(sa.case((own.c.tab == _TAB, 0), (own.c.tab != _TAB, 2), else_=1), granted, rank, images.c.position)
+        .limit(sa.bindparam("count", type_=sa.Integer))
+    )
+
+
+def _open_images(*columns: Any, source: sa.FromClause, taken: sa.ColumnElement[int]) -> sa.Select[Any]:
+    """Return the images without an answer of the labeller that need more labels than they have and as are `taken`."""
+    held = held_labels()
+    mine = sa.select(held.c.image_id).where(held.c.labeller_id == _LABELLER)
+    counts = sa.select(held.c.image_id, sa.func.count().label("n")).group_by(held.c.image_id).subquery("counts")
+    return (
+        sa.select(*columns)
+        .select_from(source.outerjoin(counts, counts.c.image_id == images.c.id))
+        .where(
+            images.c.project_id == _PROJECT,
+            sa.func.coalesce(counts.c.n, 0) + taken < _WANTED,
+            images.c.id.not_in(mine),
+        )
     )

@@ -5,7 +5,6 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
@@ -13,13 +12,13 @@ from typing import Any, Self, TypeVar, final
 import numpy as np
 import sqlalchemy as sa
 import torch
-from torch import Tensor
 
 from failscape.errors import LabelConflict, LabelStoreError, NotInStore
 from failscape.figures import png_bytes
 from failscape.labels.database import Database, events, images, labellers, pixels, projects, reservations
 from failscape.labels.records import NOT_ANY, QUEUES, Event, LabelImage, NewLabel, Progress, Project, Queue
-from failscape.labels.selection import held_labels, next_in_queue, open_images
+from failscape.labels.rows import event_record, find_event, find_project, image_record, no_image, packed, select_events
+from failscape.labels.selection import held_labels, images_left, next_in_queue, totals
 from failscape.labels.task import LabelTask
 
 # The window of the pace.
@@ -143,7 +142,7 @@ class LabelStore:
             NotInStore: if there is no such project.
         """
         with self._database.writing() as connection:
-            project = _project(connection, project_id, lock=True)
+            project = find_project(connection, project_id, lock=True)
             if task.class_names != project.class_names:
                 raise LabelConflict(
                     f"Expected images of the project's classes ({', '.join(project.class_names)}), but got "
@@ -163,7 +162,7 @@ class LabelStore:
         """Return all projects, the oldest first."""
         with self._database.reading() as connection:
             rows = connection.scalars(sa.select(projects.c.id).order_by(projects.c.created_ms, projects.c.id)).all()
-            return tuple(_project(connection, project_id) for project_id in rows)
+            return tuple(find_project(connection, project_id) for project_id in rows)
 
     def project(self, key: str) -> Project:
         """Return the project with an id or a name.
@@ -173,7 +172,7 @@ class LabelStore:
         """
         with self._database.reading() as connection:
             found = connection.scalar(sa.select(projects.c.id).where((projects.c.id == key) | (projects.c.name == key)))
-            return _project(connection, key if found is None else found)
+            return find_project(connection, key if found is None else found)
 
     def image(self, image_id: str) -> LabelImage:
         """Return an image without its pixels.
@@ -184,8 +183,8 @@ class LabelStore:
         with self._database.reading() as connection:
             row = connection.execute(sa.select(images).where(images.c.id == image_id)).one_or_none()
         if row is None:
-            raise _no_image(image_id)
-        return _image(row)
+            raise no_image(image_id)
+        return image_record(row)
 
     def png(self, image_id: str) -> bytes:
         """Return an image's pixels as PNG.
@@ -196,7 +195,7 @@ class LabelStore:
         with self._database.reading() as connection:
             png = connection.scalar(sa.select(pixels.c.png).where(pixels.c.image_id == image_id))
         if png is None:
-            raise _no_image(image_id)
+            raise no_image(image_id)
         return bytes(png)
 
     def images(self, project_id: str) -> tuple[LabelImage, ...]:
@@ -206,9 +205,9 @@ class LabelStore:
             NotInStore: if there is no such project.
         """
         with self._database.reading() as connection:
-            _project(connection, project_id)
+            find_project(connection, project_id)
             query = sa.select(images).where(images.c.project_id == project_id).order_by(images.c.position)
-            return tuple(_image(row) for row in connection.execute(query))
+            return tuple(image_record(row) for row in connection.execute(query))
 
     def next_images(
         self, project_id: str, labeller: str, count: int = 8, *, queue: Queue | None = None, tab: str = ""
@@ -238,16 +237,22 @@ class LabelStore:
         now = self._now()
         with self._database.writing() as connection:
             # One at a time, so that no image goes to one labeller too many.
-            project = _project(connection, project_id, lock=True)
+            project = find_project(connection, project_id, lock=True)
             labeller_id = _labeller_id(connection, labeller)
             connection.execute(
                 reservations.delete().where(reservations.c.project_id == project_id, reservations.c.expires_ms <= now)
             )
-            query = next_in_queue(project, labeller_id, tab, queue or project.queue).limit(count)
-            found = connection.execute(query).all()
+            asked = {
+                "project_id": project_id,
+                "labeller_id": labeller_id,
+                "wanted": project.labellers_per_image,
+                "tab": tab,
+                "count": count,
+            }
+            found = connection.execute(next_in_queue(queue or project.queue), asked).all()
             granted = {row.id: now if row.granted_ms is None else row.granted_ms for row in found}
             self._reserve(connection, project_id, labeller_id, tab, granted)
-            return tuple(_image(row) for row in found)
+            return tuple(image_record(row) for row in found)
 
     def label(self, project_id: str, labeller: str, new: NewLabel) -> Event:
         """Keep a label. When this returns, it is on the disk.
@@ -265,7 +270,7 @@ class LabelStore:
         """Keep several labels of one labeller, all of them or none; see `label`."""
 
         def insert(connection: sa.Connection) -> tuple[Event, ...]:
-            project = _project(connection, project_id)
+            project = find_project(connection, project_id)
             labeller_id = _labeller_id(connection, labeller)
             return tuple(self._insert_label(connection, project, labeller_id, labeller.strip(), one) for one in new)
 
@@ -284,7 +289,7 @@ class LabelStore:
         _check_client_id(client_id)
 
         def insert(connection: sa.Connection) -> Event:
-            _project(connection, project_id)
+            find_project(connection, project_id)
             labeller_id = _labeller_id(connection, labeller)
             wanted = sa.select(events.c.image_id).where(
                 events.c.id == event_id,
@@ -308,7 +313,7 @@ class LabelStore:
             known = _known_event(connection, row)
             if known is None:
                 undone = connection.scalar(sa.select(events.c.id).where(events.c.undoes == event_id))
-                known = None if undone is None else _event_by_id(connection, undone, repeated=True)
+                known = None if undone is None else find_event(connection, undone, repeated=True)
             if known is None:
                 # Before whatever the tab has been handed.
                 self._reserve(connection, project_id, labeller_id, tab, {image_id: 0})
@@ -324,15 +329,15 @@ class LabelStore:
             NotInStore: if there is no such project.
         """
         with self._database.reading() as connection:
-            _project(connection, project_id)
-            held = held_labels(project_id)
-            query = (
-                _events()
-                .where(events.c.id.in_(sa.select(held.c.event_id)), labellers.c.name == labeller.strip())
+            find_project(connection, project_id)
+            mine = (
+                _held_events()
+                .where(labellers.c.name == labeller.strip())
+                .order_by(None)
                 .order_by(events.c.id.desc())
                 .limit(count)
             )
-            return tuple(_event(row) for row in connection.execute(query))
+            return tuple(event_record(row) for row in connection.execute(mine, {"project_id": project_id}))
 
     def labels(self, project_id: str) -> tuple[Event, ...]:
         """Return the labels that hold, of everybody, in the order in which they came.
@@ -341,10 +346,8 @@ class LabelStore:
             NotInStore: if there is no such project.
         """
         with self._database.reading() as connection:
-            _project(connection, project_id)
-            held = held_labels(project_id)
-            query = _events().where(events.c.id.in_(sa.select(held.c.event_id))).order_by(events.c.id)
-            return tuple(_event(row) for row in connection.execute(query))
+            find_project(connection, project_id)
+            return tuple(event_record(row) for row in connection.execute(_held_events(), {"project_id": project_id}))
 
     def events(self, project_id: str) -> tuple[Event, ...]:
         """Return everything that was done in a project, in order.
@@ -353,9 +356,9 @@ class LabelStore:
             NotInStore: if there is no such project.
         """
         with self._database.reading() as connection:
-            _project(connection, project_id)
-            query = _events().where(events.c.project_id == project_id).order_by(events.c.id)
-            return tuple(_event(row) for row in connection.execute(query))
+            find_project(connection, project_id)
+            query = select_events().where(events.c.project_id == project_id).order_by(events.c.id)
+            return tuple(event_record(row) for row in connection.execute(query))
 
     def progress(self, project_id: str, labeller: str) -> Progress:
         """Return how far the project is, and this labeller in it.
@@ -364,20 +367,17 @@ class LabelStore:
             NotInStore: if there is no such project.
         """
         with self._database.reading() as connection:
-            project = _project(connection, project_id)
+            project = find_project(connection, project_id)
             name = labeller.strip()
             labeller_id = connection.scalar(sa.select(labellers.c.id).where(labellers.c.name == name))
-            held = held_labels(project_id)
-            by_image = sa.select(sa.func.count().label("n")).select_from(held).group_by(held.c.image_id).subquery()
-            enough = by_image.c.n >= project.labellers_per_image
-            mine = sa.select(sa.func.count()).select_from(held).where(held.c.labeller_id == labeller_id)
-            left = sa.select(sa.func.count()).select_from(open_images(project, labeller_id).subquery())
+            asked = {"project_id": project_id, "labeller_id": labeller_id, "wanted": project.labellers_per_image}
+            done = connection.execute(totals(), asked).one()
             return Progress(
                 images=project.images,
-                finished=connection.scalar(sa.select(sa.func.count()).select_from(by_image).where(enough)) or 0,
-                labels=connection.scalar(sa.select(sa.func.count()).select_from(held)) or 0,
-                mine=connection.scalar(mine) or 0,
-                left=connection.scalar(left) or 0,
+                finished=done.finished,
+                labels=done.labels,
+                mine=done.mine,
+                left=connection.scalar(images_left(), asked) or 0,
                 per_minute=_pace(connection, project_id, labeller_id, self._now() - _PACE_MS),
             )
 
@@ -427,7 +427,7 @@ class LabelStore:
             raise LabelStoreError(f"Expected seconds of at least 0, but got {new.seconds}.")
         inside = sa.select(images.c.id).where(images.c.id == new.image_id, images.c.project_id == project.id)
         if connection.scalar(inside) is None:
-            raise _no_image(new.image_id)
+            raise no_image(new.image_id)
         row = {
             "client_id": new.client_id,
             "project_id": project.id,
@@ -461,8 +461,8 @@ def _insert_images(
                 "position": first + row,
                 "name": task.names[row],
                 "origin": task.origins[row],
-                "probs": _packed(task.probs[row]),
-                "oracle_probs": None if task.oracle_probs is None else _packed(task.oracle_probs[row]),
+                "probs": packed(task.probs[row]),
+                "oracle_probs": None if task.oracle_probs is None else packed(task.oracle_probs[row]),
                 "priority": task.priority[row].item(),
                 "lot": lots[row],
             }
@@ -475,24 +475,6 @@ def _insert_images(
         )
 
 
-def _project(connection: sa.Connection, project_id: str, *, lock: bool = False) -> Project:
-    query = sa.select(projects).where(projects.c.id == project_id)
-    # Labels refer to the row and may go on meanwhile; SQLite needs no such lock.
-    row = connection.execute(query.with_for_update(key_share=True) if lock else query).one_or_none()
-    if row is None:
-        raise NotInStore(f"Expected a labelling project, but there is none named {project_id!r}.")
-    count = connection.scalar(sa.select(sa.func.count()).select_from(images).where(images.c.project_id == project_id))
-    return Project(
-        id=row.id,
-        name=row.name,
-        class_names=tuple(row.class_names),
-        labellers_per_image=row.labellers_per_image,
-        queue=row.queue,
-        images=count or 0,
-        created=_datetime(row.created_ms),
-    )
-
-
 def _labeller_id(connection: sa.Connection, name: str) -> int:
     """Return the number of a labeller, who is new if the name is."""
     name = _checked_name(name, "labeller", 100)
@@ -500,16 +482,12 @@ def _labeller_id(connection: sa.Connection, name: str) -> int:
     return _inserted(connection, labellers.insert().values(name=name)) if found is None else found
 
 
-def _events() -> sa.Select[Any]:
-    return sa.select(events, labellers.c.name.label("labeller")).join(labellers)
-
-
-def _event_by_id(connection: sa.Connection, event_id: int, *, repeated: bool = False) -> Event:
-    return _event(connection.execute(_events().where(events.c.id == event_id)).one(), repeated=repeated)
+def _held_events() -> sa.Select[Any]:
+    return select_events().where(events.c.id.in_(sa.select(held_labels().c.event_id))).order_by(events.c.id)
 
 
 def _append(connection: sa.Connection, row: dict[str, Any]) -> Event:
-    return _event_by_id(connection, _inserted(connection, events.insert().values(row)))
+    return find_event(connection, _inserted(connection, events.insert().values(row)))
 
 
 def _inserted(connection: sa.Connection, insert: sa.Insert) -> int:
@@ -533,7 +511,7 @@ def _known_event(connection: sa.Connection, row: dict[str, Any]) -> Event | None
             f"Expected a new identifier for a new event, but {row['client_id']!r} was used for another one. Draw "
             "a UUID for each."
         )
-    return _event_by_id(connection, found.id, repeated=True)
+    return find_event(connection, found.id, repeated=True)
 
 
 def _pace(connection: sa.Connection, project_id: str, labeller_id: int | None, since_ms: int) -> float | None:
@@ -545,43 +523,6 @@ def _pace(connection: sa.Connection, project_id: str, labeller_id: int | None, s
     )
     count, first, last = connection.execute(recent).one()
     return None if count < 2 or first == last else (count - 1) * 60_000 / (last - first)
-
-
-def _image(row: Any) -> LabelImage:
-    return LabelImage(
-        id=row.id,
-        name=row.name,
-        origin=row.origin,
-        probs=_unpacked(row.probs),
-        oracle_probs=None if row.oracle_probs is None else _unpacked(row.oracle_probs),
-        priority=row.priority,
-    )
-
-
-def _event(row: Any, *, repeated: bool = False) -> Event:
-    return Event(
-        id=row.id,
-        client_id=row.client_id,
-        image_id=row.image_id,
-        labeller=row.labeller,
-        label=row.label,
-        undoes=row.undoes,
-        time=_datetime(row.at_ms),
-        seconds=row.seconds,
-        repeated=repeated,
-    )
-
-
-def _packed(probs: Tensor) -> bytes:
-    return probs.numpy().astype("<f4").tobytes()
-
-
-def _unpacked(content: bytes) -> tuple[float, ...]:
-    return tuple(np.frombuffer(content, "<f4").tolist())
-
-
-def _datetime(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def _checked_name(name: str, whose: str, longest: int) -> str:
@@ -598,7 +539,3 @@ def _check_client_id(client_id: str) -> None:
         raise LabelStoreError(
             f"Expected an identifier of 8 to 100 letters, digits and '_.:-', but got {client_id[:100]!r}. Use a UUID."
         )
-
-
-def _no_image(image_id: str) -> NotInStore:
-    return NotInStore(f"Expected the id of an image, but there is none called {image_id[:64]!r}.")
