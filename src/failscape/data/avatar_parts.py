@@ -6,6 +6,7 @@ linear in the colour of a part. So a part is drawn twice, in black and in white,
 
 import importlib
 import io
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import NamedTuple
@@ -22,13 +23,9 @@ SIDE = 64
 SLOTS = ("body", "clothing", "mouth", "nose", "eyes", "brows", "hair", "beard", "moustache", "glasses")
 """The parts of a face in the order in which they are painted over each other."""
 
-Layer = tuple[str, str]
-"""A slot and what is drawn there, a name of `python_avatars`; none is drawn for an empty name."""
-
 _FINENESS = 3  # A part is drawn so many times larger and averaged down: its edges are truer than resvg's at 64 pixels.
 _WINDOW = (24, 8, 216, 216)  # Left, top, width and height in the drawing's own 264 x 280: the head fills the image.
-# The drawn beards come with a moustache. This polygon of the drawing's own coordinates is the upper lip.
-_UPPER_LIP = (108, 128, 156, 147)
+_UPPER_LIP = (108, 128, 156, 147)  # Left, top, right, bottom. The drawn beards come with a moustache, which is cut off.
 _ARGUMENTS = {
     "body": ("", ""),
     "clothing": ("ClothingType", "clothing"),
@@ -43,47 +40,39 @@ _ARGUMENTS = {
 }
 
 
-class Part(NamedTuple):
-    """A part in any colour: `ink + tint * colour` is laid over what is below it, which shows through by `1 - cover`.
+class _Part(NamedTuple):
+    """A part, cut out: `ink + tint * colour` is laid over what is below it, which shows through by `1 - cover`.
 
     Attributes:
+        box: the rows and columns outside of which nothing is drawn.
         ink: what it adds if its colour is black, `(3, H, W)`.
         tint: how much of its colour it adds, `(1, H, W)`; zero where it has none of its own.
         cover: its opacity, `(1, H, W)`.
     """
 
-    ink: Float32[np.ndarray, "3 H W"]
-    tint: Float32[np.ndarray, "1 H W"]
-    cover: Float32[np.ndarray, "1 H W"]
+    box: tuple[slice, slice]
+    ink: NDArray[np.float32]
+    tint: NDArray[np.float32]
+    cover: NDArray[np.float32]
 
 
-@cache
-def part(layer: Layer) -> Part:
-    """Draw a part, or give the one drawn before.
+def paint(background: Float32[np.ndarray, "3"], layers: Sequence[tuple[str, str, str]]) -> UInt8[np.ndarray, "3 64 64"]:
+    """Lay parts over each other.
+
+    Args:
+        background: its colour in [0, 1].
+        layers: slot, name in `python_avatars`, and colour as `#RRGGBB`, of each part; the first lies lowest.
 
     Raises:
         SpecError: if the extra `avatars` is not installed.
     """
-    black, white = _render(layer, "#000000"), _render(layer, "#FFFFFF")
-    return Part(black[:3], (white[:3] - black[:3]).mean(axis=0, keepdims=True), black[3:])
-
-
-def paint(
-    background: Float32[np.ndarray, "3"], layers: list[tuple[Layer, Float32[np.ndarray, "3"]]]
-) -> UInt8[np.ndarray, "3 H W"]:
-    """Lay parts over each other in their colours.
-
-    Args:
-        background: its colour in [0, 1].
-        layers: each with its colour; the first lies lowest.
-    """
     image = np.empty((3, SIDE, SIDE), np.float32)
     image[:] = background[:, None, None]
-    for layer, colour in layers:
-        ink, tint, cover = part(layer)
-        image *= 1 - cover
-        image += ink
-        image += tint * colour[:, None, None]
+    for slot, name, colour in layers:
+        (rows, columns), light, through = _coloured(slot, name, colour)
+        window = image[:, rows, columns]
+        window *= through
+        window += light
     return np.asarray((image * 255).round().clip(0, 255), np.uint8)
 
 
@@ -97,12 +86,31 @@ def require_libraries() -> None:
     _library("resvg_py")
 
 
-def _render(layer: Layer, colour: str) -> NDArray[np.float32]:
+@cache
+def _coloured(
+    slot: str, name: str, colour: str
+) -> tuple[tuple[slice, slice], NDArray[np.float32], NDArray[np.float32]]:
+    """Return where a part is, what it adds in its colour, and by how much it lets what is below show through."""
+    box, ink, tint, cover = _part(slot, name)
+    rgb = np.frombuffer(bytes.fromhex(colour[1:]), np.uint8).astype(np.float32) / 255
+    return box, ink + tint * rgb[:, None, None], 1 - cover
+
+
+@cache
+def _part(slot: str, name: str) -> _Part:
+    """Draw a part, or give the one drawn before."""
+    black, white = _render(slot, name, "#000000"), _render(slot, name, "#FFFFFF")
+    rows, columns = (np.flatnonzero(black[3].any(axis=axis)) for axis in (1, 0))
+    box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+    black, white = black[:, *box], white[:, *box]
+    return _Part(box, black[:3], (white[:3] - black[:3]).mean(axis=0, keepdims=True), black[3:])
+
+
+def _render(slot: str, name: str, colour: str) -> NDArray[np.float32]:
     """Draw one part alone on nothing: `(4, SIDE, SIDE)`, colours multiplied by the opacity, all in [0, 1]."""
     from PIL import Image
 
     avatars, resvg = _library("python_avatars"), _library("resvg_py")
-    slot, name = layer
     empty = {"eyebrows": "", "eyes": "", "nose": "", "mouth": "", "clothing": "", "accessory": "", "facial_hair": ""}
     kind, argument = _ARGUMENTS[slot]
     chosen = {argument: getattr(getattr(avatars, kind), name)} if kind else {}

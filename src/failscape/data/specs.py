@@ -4,7 +4,8 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
-from failscape.data.avatars import TRAITS, parse_avatars, read_avatars
+from failscape.data.avatar_faces import TRAITS
+from failscape.data.avatars import read_avatars
 from failscape.data.class_folder import read_class_folder
 from failscape.data.corrupted import RECIPES, Recipe, corrupted, parse_recipe
 from failscape.data.encoded import SUFFIXES
@@ -107,11 +108,10 @@ def _load(spec: str, image_shape: tuple[int, int, int] | None) -> ImageSet:
     if spec.removeprefix("embedded:") != spec and spec in NAMES:
         return read_embedded_digits(spec.removeprefix("embedded:"))
     if spec == "avatars" or spec.startswith("avatars:"):
-        target, split, without = parse_avatars(spec)
-        return read_avatars(target, split, without=without)
+        return read_avatars(spec)
     if spec in NAMES:
         name, _, ending = spec.partition(":")
-        split = "train" if ending == "train" else "test"
+        split: Split = "train" if ending == "train" else "test"
         return read_moons(split) if name == "moons" else read_published(name, split)
     path = _path(spec)
     if spec and path.is_dir():
