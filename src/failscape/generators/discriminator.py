@@ -64,11 +64,23 @@ class ResidualTrunk(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
         """Return the features of images in [0, 1]."""
-        x = (2 * x - 1).contiguous(memory_format=torch.channels_last)
-        x = self.blocks(activate(self.from_image(x)))
+        return self.summarize(self.blocks(self._begin(x)))
+
+    def maps(self, x: Float[Tensor, "N C H W"]) -> list[Tensor]:
+        """Return what each block makes of images in [0, 1], the largest resolution first."""
+        maps = [self._begin(x)]
+        for block in self.blocks:
+            maps.append(block(maps[-1]))
+        return maps[1:]
+
+    def summarize(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
+        """Return the features that the last block's map is made into."""
         if self.deviation is not None:
             x = self.deviation(x)
         return activate(self.flat(activate(self.last(x)).flatten(1)))
+
+    def _begin(self, x: Tensor) -> Tensor:
+        return activate(self.from_image((2 * x - 1).contiguous(memory_format=torch.channels_last)))
 
 
 @final

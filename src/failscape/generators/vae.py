@@ -85,8 +85,19 @@ class VAE(Autoencoder):
         noise = torch.randn(mean.shape, generator=rng, device=mean.device)
         logits = self.decode_logits(mean + (0.5 * log_variance).exp() * noise)
         reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(dim=1)
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
-        return reconstruction, divergence
+        return reconstruction, divergence(mean, log_variance)
+
+
+def divergence(mean: Float[Tensor, "N D"], log_variance: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+    r"""Return $KL(N(\mu, \sigma^2) \| N(0, I))$ of each row, in nats.
+
+    $\frac12 \sum_d (\mu_d^2 + \sigma_d^2 - 1 - \log \sigma_d^2)$ (Kingma and Welling, appendix B).
+
+    Example:
+        >>> divergence(torch.tensor([[3.0, 0.0]]), torch.zeros(1, 2))
+        tensor([4.5000])
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
 
 
 def _layers(widths: Sequence[int]) -> list[nn.Module]:

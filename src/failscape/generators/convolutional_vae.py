@@ -1,0 +1,69 @@
+"""What the convolutional autoencoders with a distribution over latents share."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from failscape.generators.condition import Condition
+from failscape.generators.convolutional import ConvDecoder, ConvEncoder, checked_sizes
+from failscape.generators.generator import Autoencoder
+
+
+class ConvolutionalVAE(Autoencoder):
+    r"""Prior $N(0, I)$, posterior $q(z|x) = N(\mu(x), \sigma^2(x))$, and a convolutional decoder.
+
+    What the pixels' distribution is, and so what a good reconstruction is, is each family's own.
+
+    Args:
+        image_shape: `(C, H, W)`, of any size; sides from 28 to 128 are what it is made for.
+        channels: feature maps at each resolution, the smallest first; each resolution is twice the one before.
+        latent_dim: D.
+
+    Raises:
+        GeneratorError: if the sizes do not fit each other.
+    """
+
+    def __init__(
+        self, *, image_shape: Sequence[int], channels: Sequence[int] = (96, 48, 24), latent_dim: int = 64
+    ) -> None:
+        super().__init__()
+        self.image_shape, _ = checked_sizes(image_shape, channels, latent_dim)
+        self.latent_dim = latent_dim
+        self.config = {"image_shape": list(image_shape), "channels": list(channels), "latent_dim": latent_dim}
+        self.decoder = ConvDecoder(self.image_shape, channels, latent_dim)
+        self.encoder = ConvEncoder(self.image_shape, channels, 2 * latent_dim)
+
+    def posterior(self, x: Float[Tensor, "N C H W"]) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+        """Return mean and log-variance of the distribution over the latents of each image.
+
+        Raises:
+            GeneratorError: if the images have another shape than `image_shape`.
+        """
+        self.check_images(x)
+        mean, log_variance = self.encoder(x).chunk(2, dim=1)
+        return mean, log_variance
+
+    def encode(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+        """Return the mean of the distribution over the latents of each image."""
+        return self.posterior(x)[0]
+
+    def draw(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
+        """Draw as `forward` does, without clipping to [0, 1]: what the training differentiates."""
+        drawn: Tensor = self.decoder(z)
+        return 0.5 + 0.5 * drawn
+
+    def forward(self, z: Float[Tensor, "N D"], condition: Condition | None = None) -> Float[Tensor, "N C H W"]:
+        """Draw the images of the latents, in [0, 1]; a condition is refused."""
+        self.check_latents(z)
+        self.check_condition(condition, len(z))
+        return self.draw(z).clamp(0, 1)
+
+
+def draw_latents(
+    mean: Float[Tensor, "N D"], log_variance: Float[Tensor, "N D"], *, rng: torch.Generator
+) -> Float[Tensor, "N D"]:
+    r"""Draw one latent of each posterior as $\mu + \sigma \cdot \epsilon$, so that gradients reach both."""
+    noise = torch.randn(mean.shape, generator=rng)
+    return mean + (0.5 * log_variance).exp() * noise
