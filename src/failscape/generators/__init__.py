@@ -9,12 +9,14 @@ from failscape.generators.generator import (
     require_autoencoder,
     require_styles,
 )
+from failscape.generators.intro_vae import IntroVAE
 from failscape.generators.inversion import Inversion, invert
 from failscape.generators.loading import EMBEDDED, FAMILIES, load_generator, save_generator
 from failscape.generators.mlp import MLP
 from failscape.generators.progressive import Progressive
 from failscape.generators.stylegan2 import StyleGAN2
 from failscape.generators.vae import VAE
+from failscape.generators.vae_gan import VAEGAN
 from failscape.generators.wgan import WGAN
 
 __all__ = [
@@ -22,11 +24,13 @@ __all__ = [
     "FAMILIES",
     "MLP",
     "VAE",
+    "VAEGAN",
     "WGAN",
     "Autoencoder",
     "Condition",
     "ConditionSpace",
     "Generator",
+    "IntroVAE",
     "Inversion",
     "Progressive",
     "StyleGAN2",

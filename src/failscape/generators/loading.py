@@ -9,15 +9,19 @@ import torch
 
 from failscape.errors import FailscapeError, SpecError, WeightsError
 from failscape.generators.generator import Generator
+from failscape.generators.intro_vae import IntroVAE
 from failscape.generators.mlp import MLP
 from failscape.generators.progressive import Progressive
 from failscape.generators.stylegan2 import StyleGAN2
 from failscape.generators.vae import VAE
+from failscape.generators.vae_gan import VAEGAN
 from failscape.generators.wgan import WGAN
 from failscape.storage import fill_network, load_model, save_model
 
 EMBEDDED = ("mnist-vae-2d", "mnist-vae-10d", "mnist-stylegan2")
-FAMILIES: dict[str, type[Generator]] = {family.family: family for family in (MLP, Progressive, StyleGAN2, VAE, WGAN)}
+FAMILIES: dict[str, type[Generator]] = {
+    family.family: family for family in (IntroVAE, MLP, Progressive, StyleGAN2, VAE, VAEGAN, WGAN)
+}
 
 
 def save_generator(

@@ -204,7 +204,7 @@ class VAEGANSettings(ConvolutionalSettings):
 
     kind: Literal["vae-gan"] = "vae-gan"
     name: str = Field(default="vae-gan", description="name of the run folder")
-    divergence: float = Field(default=0.01, ge=0, description="weight of the divergence from the prior, in nats a pixel")
+    divergence: float = Field(default=0.01, ge=0, description="weight of the divergence from the prior, nats a pixel")
     features: float = Field(default=1.0, ge=0, description="weight of the distance in the discriminator's features")
     pixels: float = Field(default=2.0, ge=0, description="weight of the mean squared difference of pixels")
     adversarial: float = Field(default=0.1, ge=0, description="weight of the game in the decoder's loss")
@@ -303,12 +303,14 @@ class GANSettings(TrainingSettings):
         return value
 
 
-AnySettings = ClassifierSettings | GANSettings | VAESettings | WGANSettings
+AnySettings = ClassifierSettings | GANSettings | IntroVAESettings | VAEGANSettings | VAESettings | WGANSettings
 
 _KINDS: dict[str, type[AnySettings]] = {
     "classifier": ClassifierSettings,
     "gan": GANSettings,
+    "intro-vae": IntroVAESettings,
     "vae": VAESettings,
+    "vae-gan": VAEGANSettings,
     "wgan": WGANSettings,
 }
 
