@@ -8,10 +8,20 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from failscape.errors import ConfigError
-from failscape.training import AnySettings, ClassifierSettings, GANSettings, VAESettings, read_settings
+from failscape.training import (
+    AnySettings,
+    ClassifierSettings,
+    GANSettings,
+    IntroVAESettings,
+    VAEGANSettings,
+    VAESettings,
+    WGANSettings,
+    read_settings,
+)
 
 train = App(name="train", help="Train a classifier or a generator.")
-_CLASSIFIER, _GAN, _VAE = ClassifierSettings(), GANSettings(), VAESettings()
+_CLASSIFIER, _GAN, _VAE, _WGAN = ClassifierSettings(), GANSettings(), VAESettings(), WGANSettings()
+_INTRO_VAE, _VAE_GAN = IntroVAESettings(), VAEGANSettings()
 
 
 @train.command
@@ -40,16 +50,18 @@ def vae(
     out: Path = Path("runs"),
     resume: Path | None = None,
     dry_run: bool = False,
+    allow_code: bool = False,
 ) -> int:
-    """Train a variational autoencoder.
+    """Train a variational autoencoder; a classifier may steer it toward a class or a frontier.
 
     Args:
         settings: of the training.
         out: where numbered run folders are made.
         resume: go on in this run folder, by the settings written there.
         dry_run: print the resolved settings and do nothing.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
     """
-    return _train(settings, out=out, resume=resume, dry_run=dry_run)
+    return _train(settings, out=out, resume=resume, dry_run=dry_run, allow_code=allow_code)
 
 
 @train.command
@@ -64,6 +76,69 @@ def gan(
     """Train a generator of images of a class and of a classifier's certainty, by an adversarial game.
 
     Several processes, GPUs or machines share the work: torchrun --nproc-per-node 2 -m failscape train gan.
+
+    Args:
+        settings: of the training.
+        out: where numbered run folders are made.
+        resume: go on in this run folder, by the settings written there.
+        dry_run: print the resolved settings and do nothing.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    return _train(settings, out=out, resume=resume, dry_run=dry_run, allow_code=allow_code)
+
+
+@train.command
+def wgan(
+    *,
+    settings: Annotated[WGANSettings, Parameter(name="*")] = _WGAN,
+    out: Path = Path("runs"),
+    resume: Path | None = None,
+    dry_run: bool = False,
+    allow_code: bool = False,
+) -> int:
+    """Train a generator against a Wasserstein critic; a classifier may steer it toward a class or a frontier.
+
+    Args:
+        settings: of the training.
+        out: where numbered run folders are made.
+        resume: go on in this run folder, by the settings written there.
+        dry_run: print the resolved settings and do nothing.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    return _train(settings, out=out, resume=resume, dry_run=dry_run, allow_code=allow_code)
+
+
+@train.command
+def vae_gan(
+    *,
+    settings: Annotated[VAEGANSettings, Parameter(name="*")] = _VAE_GAN,
+    out: Path = Path("runs"),
+    resume: Path | None = None,
+    dry_run: bool = False,
+    allow_code: bool = False,
+) -> int:
+    """Train an autoencoder that a discriminator judges, by its features; a classifier may steer it.
+
+    Args:
+        settings: of the training.
+        out: where numbered run folders are made.
+        resume: go on in this run folder, by the settings written there.
+        dry_run: print the resolved settings and do nothing.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    return _train(settings, out=out, resume=resume, dry_run=dry_run, allow_code=allow_code)
+
+
+@train.command
+def intro_vae(
+    *,
+    settings: Annotated[IntroVAESettings, Parameter(name="*")] = _INTRO_VAE,
+    out: Path = Path("runs"),
+    resume: Path | None = None,
+    dry_run: bool = False,
+    allow_code: bool = False,
+) -> int:
+    """Train a variational autoencoder whose encoder is the discriminator; a classifier may steer it.
 
     Args:
         settings: of the training.

@@ -14,6 +14,7 @@ from failscape.storage import next_run_folder
 from failscape.training.classifier_task import ClassifierTask
 from failscape.training.distributed import Workers, process_group, workers
 from failscape.training.gan_task import GANTask
+from failscape.training.intro_vae_task import IntroVAETask
 from failscape.training.loop import Hook, check_images, check_same_images, check_shares, train
 from failscape.training.sample_grid import write_sample_grid
 from failscape.training.settings import (
@@ -21,11 +22,14 @@ from failscape.training.settings import (
     ClassifierSettings,
     GANSettings,
     GuidedSettings,
+    IntroVAESettings,
+    VAEGANSettings,
     VAESettings,
     read_settings,
 )
 from failscape.training.target_guidance import TargetGuidance
 from failscape.training.task import Task
+from failscape.training.vae_gan_task import VAEGANTask
 from failscape.training.vae_task import VAETask
 from failscape.training.wgan_task import WGANTask
 
@@ -43,7 +47,7 @@ def start_run(settings: AnySettings, out: Path, *, allow_code: bool = False) -> 
     Returns:
         The run folder, with `train.toml`, `log.jsonl`, `checkpoints/`, and a classifier that
         `failscape.load_classifier` takes, or a generator that `failscape.load_generator` takes; beside a generator
-        trained by an adversarial game lies `samples/`.
+        lies `samples/`.
 
     Raises:
         TrainingError: if there are several processes and what is trained is no GAN, or the device is missing.
@@ -141,8 +145,12 @@ def _task(settings: AnySettings, images: ImageSet, allow_code: bool) -> tuple[Ta
         return GANTask(settings, images=images, classifier=classifier, oracle=oracle), (write_sample_grid,)
     guidance = _guidance(settings, images, load(settings.classifier))
     if isinstance(settings, VAESettings):
-        return VAETask(settings, image_shape=images.image_shape, guidance=guidance), ()
+        return VAETask(settings, image_shape=images.image_shape, guidance=guidance), (write_sample_grid,)
     oracle = load(settings.oracle)
+    if isinstance(settings, VAEGANSettings):
+        return VAEGANTask(settings, images=images, guidance=guidance, oracle=oracle), (write_sample_grid,)
+    if isinstance(settings, IntroVAESettings):
+        return IntroVAETask(settings, images=images, guidance=guidance, oracle=oracle), (write_sample_grid,)
     return WGANTask(settings, images=images, guidance=guidance, oracle=oracle), (write_sample_grid,)
 
 

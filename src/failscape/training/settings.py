@@ -129,6 +129,7 @@ class GuidedSettings(TrainingSettings):
     classifier: str = Field(default="none", description="spec of the classifier that steers the generator, or none")
     target: str = Field(
         default="none",
+        validate_default=True,
         description="what its verdict on generated images is to be: a class, shares such as 3=0.7,8=0.3, or uniform",
     )
     guidance: float = Field(default=1.0, ge=0, description="weight of the classifier's say")

@@ -10,32 +10,40 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from failscape.data import ImageSet
-from failscape.generators import VAE, save_generator
+from failscape.generators import VAE, Generator, save_generator
+from failscape.training.generator_task import GeneratorTask
 from failscape.training.schedule import set_learning_rate, warmup_cosine
 from failscape.training.settings import VAESettings
 from failscape.training.target_guidance import TargetGuidance
-from failscape.training.task import Task
 
 _EVALUATION_BATCH = 500
 
 
 @final
-class VAETask(Task):
+class VAETask(GeneratorTask):
     """Fits a `VAE` to images; labels are not used.
 
     Args:
         settings: of the training.
         image_shape: `(C, H, W)`.
         guidance: a classifier's say on images drawn from the prior.
+        start: go on from a copy of this network in place of random weights.
     """
 
     def __init__(
-        self, settings: VAESettings, *, image_shape: tuple[int, int, int], guidance: TargetGuidance | None = None
+        self,
+        settings: VAESettings,
+        *,
+        image_shape: tuple[int, int, int],
+        guidance: TargetGuidance | None = None,
+        start: VAE | None = None,
     ) -> None:
         self._settings, self._guidance = settings, guidance
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            self._vae = VAE(image_shape=image_shape, latent_dim=settings.latent_dim, hidden=settings.hidden)
+        if start is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(settings.seed)
+                start = VAE(image_shape=image_shape, latent_dim=settings.latent_dim, hidden=settings.hidden)
+        self._vae = deepcopy(start).requires_grad_(True).train()
         self._averaged_vae = deepcopy(self._vae).requires_grad_(False).eval()
         self.networks = nn.ModuleDict({"vae": self._vae})
         self.averaged = nn.ModuleDict({"vae": self._averaged_vae})
@@ -61,6 +69,11 @@ class VAETask(Task):
         loss.backward()
         optimizer.step()
         return {name: term.detach() for name, term in losses.items()}
+
+    @property
+    def judged(self) -> Generator:
+        """The averaged network."""
+        return self._averaged_vae
 
     @torch.no_grad()
     def evaluate(self, images: ImageSet) -> dict[str, float]:

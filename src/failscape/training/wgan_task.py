@@ -1,7 +1,8 @@
 """Training of a generator against a Wasserstein critic with gradient penalty."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -103,20 +104,22 @@ class WGANTask(GeneratorTask):
             penalty = wasserstein_penalty(self._generator.score, real, fake, rng=rng)
         distance = on_real.mean() - on_fake.mean()
         loss = self._settings.penalty * penalty - distance + _DRIFT * on_real.square().mean()
-        self._update("critic", loss)
+        self._update("critic", loss.backward)
         return {"critic": loss, "distance": distance, "penalty": penalty}
 
     def _step_generator(self, n: int, progress: float, rng: torch.Generator) -> dict[str, Tensor]:
-        generator = self._generator
+        generator, losses = self._generator, {}
         with self._autocast():
             fake = clip_images(generator.draw(generator.sample_latents(n, rng=rng)))
-            # The critic only hands the gradient on; what that leaves in its own weights, its next step clears.
-            loss = -generator.score(fake).mean()
-        losses = {"generator": loss}
+        # By way of the images, so that no gradient is computed for the critic's own weights.
+        shown = fake.detach().requires_grad_()
+        with self._autocast():
+            loss = losses["generator"] = -generator.score(shown).mean()
         if self._guidance is not None and (weight := self._guidance.weight(progress)) > 0:
-            losses["guidance"] = self._guidance(F.interpolate(fake, size=generator.image_shape[1:]), rng=rng)
+            losses["guidance"] = self._guidance(F.interpolate(shown, size=generator.image_shape[1:]), rng=rng)
             loss = loss + weight * losses["guidance"]
-        self._update("decoder", loss)
+        (gradient,) = torch.autograd.grad(loss, shown)
+        self._update("decoder", partial(fake.backward, gradient))
         return losses
 
     def _step_encoder(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -132,11 +135,12 @@ class WGANTask(GeneratorTask):
             features = (averaged.critic_features(again) - seen).float().square().mean()
         latent = (found - z).square().mean()
         pixels = (again - x).square().mean()
-        self._update("encoder", latent + features / seen.float().square().mean() + 20 * pixels)
+        loss = latent + features / seen.float().square().mean() + 20 * pixels
+        self._update("encoder", loss.backward)
         return {"encoder_latent": latent, "encoder_features": features, "encoder_pixels": pixels}
 
-    def _update(self, part: str, loss: Tensor) -> None:
-        update(self.optimizers[part], loss.backward, self._parts[part])
+    def _update(self, part: str, backward: Callable[[], Any]) -> None:
+        update(self.optimizers[part], backward, self._parts[part])
 
     def _grow(self, progress: float) -> None:
         for network in (self._generator, self._averaged_generator):

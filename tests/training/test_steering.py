@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from failscape.classifiers import load_classifier
+from failscape.data import load_images
+from failscape.errors import GeneratorError, UnsupportedGenerator
+from failscape.generators import MLP, WGAN, load_generator
+from failscape.training import steer
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_images("embedded:mnist-test").read(torch.arange(1000))
+
+
+def test_leads_an_autoencoder_to_a_class_and_leaves_the_original_alone(digits):
+    classifier, vae = load_classifier("embedded:mnist-clean"), load_generator("embedded:mnist-vae-10d")
+    before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+
+    steered = steer(vae, classifier, torch.eye(10)[7], digits, steps=60, weight=50.0, rng=torch.Generator())
+    rng = torch.Generator().manual_seed(1)
+    drawn, original = steered.sample(200, rng=rng), vae.sample(200, rng=rng)
+
+    assert (classifier.predict(drawn) == 7).float().mean() > 0.9
+    assert (classifier.predict(original) == 7).float().mean() < 0.3
+    # The oracle was not asked, and sees mostly the same: what is drawn is a digit.
+    assert (load_classifier("embedded:mnist-oracle-clean").predict(drawn) == 7).float().mean() > 0.6
+    assert all(torch.equal(before[name], tensor) for name, tensor in vae.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in steered.parameters())
+
+
+def test_the_same_seed_leads_to_the_same_weights(digits):
+    classifier, vae = load_classifier("embedded:mnist-clean"), load_generator("embedded:mnist-vae-2d")
+    ends = [
+        steer(vae, classifier, torch.eye(10)[0], digits, steps=2, rng=torch.Generator().manual_seed(3))
+        for _ in range(2)
+    ]
+    for name, tensor in ends[0].state_dict().items():
+        assert torch.equal(tensor, ends[1].state_dict()[name])
+
+
+def test_refuses_a_family_that_keeps_no_critic_and_images_of_another_shape(digits, stripes_classifier):
+    rng = torch.Generator()
+    mlp = MLP(image_shape=(1, 28, 28), latent_dim=2, hidden=4)
+    classifier = load_classifier("embedded:mnist-clean")
+    with pytest.raises(UnsupportedGenerator, match="Search in its latent space"):
+        steer(mlp, classifier, torch.eye(10)[0], digits, rng=rng)
+    wgan = WGAN(image_shape=(1, 8, 8), channels=(4,), latent_dim=2)
+    with pytest.raises(GeneratorError, match=r"shape \(1, 8, 8\)"):
+        steer(wgan, stripes_classifier, torch.eye(2)[0], digits, rng=rng)
