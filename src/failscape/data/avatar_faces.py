@@ -79,8 +79,8 @@ _HAIR = (
 )
 _BEARDS = ("BEARD_LIGHT", "BEARD_MEDIUM", "BEARD_MAGESTIC")
 _MOUSTACHE = "MOUSTACHE_FANCY"  # The only one that leaves the mouth free.
-_GLASSES = ("PRESCRIPTION_2", "ROUND")  # Dark frames and clear lenses, so that the eyes are seen.
-_VARIANTS = ("skin", "clothing", "cloth", "mouth", "nose", "eyes", "brows", "hair", "beard", "glasses", "hue", "depth")
+_GLASSES = "ROUND"  # The only ones that leave both brows and eyes free, and are dark on any skin.
+_VARIANTS = ("skin", "clothing", "cloth", "mouth", "nose", "eyes", "brows", "hair", "beard", "hue", "depth")
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class Faces:
     Attributes:
         hair_colour: which of `HAIR_COLOURS`.
         traits: which of `TRAITS` each face has, in their order.
-        variants: numbers in [0, 1) that decide everything else, such as the skin and which glasses it would wear.
+        variants: numbers in [0, 1) that decide everything else, such as the skin and which beard it would have.
         ids: the seed of each face and its place among the faces of that seed.
     """
 
     hair_colour: Int64[Tensor, " N"]
     traits: Bool[Tensor, "N 10"]
-    variants: Float64[Tensor, "N 12"]
+    variants: Float64[Tensor, "N 11"]
     ids: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -286,7 +286,7 @@ def _layers(has: Mapping[str, bool], u: Mapping[str, float], hair: str) -> list[
         "hair": _pick(_HAIR[has["long_hair"]], u["hair"]),
         "beard": _pick(_BEARDS, u["beard"]) if has["beard"] else "",
         "moustache": _MOUSTACHE if has["moustache"] else "",
-        "glasses": _pick(_GLASSES, u["glasses"]) if has["glasses"] else "",
+        "glasses": _GLASSES if has["glasses"] else "",
     }
     colours = {
         "body": _pick(_SKINS, u["skin"]),

@@ -25,7 +25,7 @@ SLOTS = ("body", "clothing", "mouth", "nose", "eyes", "brows", "hair", "beard", 
 
 _FINENESS = 3  # A part is drawn so many times larger and averaged down: its edges are truer than resvg's at 64 pixels.
 _WINDOW = (24, 8, 216, 216)  # Left, top, width and height in the drawing's own 264 x 280: the head fills the image.
-_UPPER_LIP = (108, 128, 156, 147)  # Left, top, right, bottom. The drawn beards come with a moustache, which is cut off.
+_UPPER_LIP = (98, 128, 166, 147)  # Left, top, right, bottom. The drawn beards come with a moustache, which is cut off.
 _ARGUMENTS = {
     "body": ("", ""),
     "clothing": ("ClothingType", "clothing"),

@@ -39,13 +39,22 @@ def read_class_folder(folder: Path, *, image_shape: tuple[int, int, int] | None 
             f"Expected images as {folder}/CLASS/NAME.png (or jpg, jpeg, webp), but got {got}. Put each image "
             "into a folder named after its class."
         )
-    source = _FolderSource(folder, [path for path, _ in found], image_shape)
+    source = FileSource(folder, [path for path, _ in found], image_shape)
     y = torch.tensor([label for _, label in found])
     return ImageSet(source, y, tuple(entry.name for entry in classes), ids=source.ids, name=folder.resolve().name)
 
 
-class _FolderSource:
-    """Decodes files one by one."""
+class FileSource:
+    """Decodes image files one by one.
+
+    Args:
+        folder: what the ids, the files' paths, are relative to.
+        files: at least one.
+        image_shape: `(C, H, W)` to which all are converted; by default they must be as the first.
+
+    Raises:
+        ImageError: if the first image is unreadable.
+    """
 
     def __init__(self, folder: Path, files: list[Path], image_shape: tuple[int, int, int] | None) -> None:
         self._folder = folder
@@ -57,6 +66,7 @@ class _FolderSource:
         return len(self.ids)
 
     def read(self, indices: Int[Tensor, " N"]) -> Float[Tensor, "N C H W"]:
+        """Decode the files at `indices`, in that order."""
         files = [self._folder / self.ids[i] for i in indices.tolist()]
         return torch.stack([self._decoder.decode(file, str(file)) for file in files])
 

@@ -3,9 +3,12 @@
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import get_args
 
 from failscape.data.avatar_faces import TRAITS
 from failscape.data.avatars import read_avatars
+from failscape.data.cartoon_set import read_cartoon_set
+from failscape.data.celeba import CelebaSplit, read_celeba
 from failscape.data.class_folder import read_class_folder
 from failscape.data.corrupted import RECIPES, Recipe, corrupted, parse_recipe
 from failscape.data.encoded import SUFFIXES
@@ -41,6 +44,10 @@ def load_images(
             - `mnist` or `fashion-mnist`, with `:test` (default) or `:train`: from `$FAILSCAPE_DATA`, the
               cache folder, or a download, which is checked;
             - `moons`, likewise: points of the plane in two interleaving half circles, as images `(2, 1, 1)`;
+            - `avatars:hair` (ten colours) or `avatars:traits/NAME` (two classes), likewise: cartoon faces, drawn on
+              the spot; after `:without=glasses,no-beard` those that have the whole combination are left out;
+            - `cartoonset:FOLDER#ATTRIBUTE`: Google's Cartoon Set by one of its attributes; `celeba:FOLDER#ATTRIBUTE`,
+              with `:test` (default), `:train` or `:validation`: CelebA;
             - a folder of class folders of PNG, JPEG or WebP files; an `.npz` file; a `.parquet` file;
             - an IDX pair as `IMAGES,LABELS`, or only the images if the labels lie beside them under their
               usual name, such as `t10k-labels-idx1-ubyte.gz`.
@@ -48,8 +55,8 @@ def load_images(
             Any of them may end in `+half-corrupted` or `+half-blurred-and-noised` (the recipes of two papers),
             or `+CORRUPTION@SEVERITY` such as `+gaussian_blur@3`: the images are corrupted as they are read, the
             same way each time. `*4` after it gives four independent draws, one after the other.
-        image_shape: `(C, H, W)` to which encoded images (folders, Parquet) are converted and resized; of
-            other sets it is only demanded.
+        image_shape: `(C, H, W)` to which encoded images (folders, Cartoon Set, CelebA, Parquet) are converted and
+            resized; of other sets it is only demanded.
         allow_one_class: accept a set in which only one class occurs.
 
     Raises:
@@ -84,9 +91,14 @@ def _split(spec: str) -> tuple[str, Recipe | None, int]:
         return base, *parse_recipe(ending)
     except SpecError:
         # Without a set before it, the + belongs to a path, of which there is more to say.
-        if base in NAMES or _exists(base):
+        if base in NAMES or _names_faces(base) or _exists(base):
             raise
         return spec, None, 1
+
+
+def _names_faces(spec: str) -> bool:
+    """Whether a spec names avatars, or a folder and an attribute."""
+    return spec.startswith("avatars:") or (spec.startswith(("cartoonset:", "celeba:")) and "#" in spec)
 
 
 def _path(text: str) -> Path:
@@ -109,6 +121,13 @@ def _load(spec: str, image_shape: tuple[int, int, int] | None) -> ImageSet:
         return read_embedded_digits(spec.removeprefix("embedded:"))
     if spec == "avatars" or spec.startswith("avatars:"):
         return read_avatars(spec)
+    if spec.startswith("cartoonset:"):
+        folder, attribute = _folder_and_attribute(spec)
+        return read_cartoon_set(folder, attribute, image_shape=image_shape)
+    if spec.startswith("celeba:"):
+        folder, ending = _folder_and_attribute(spec)
+        attribute, colon, part = ending.partition(":")
+        return read_celeba(folder, attribute, _celeba_split(part) if colon else "test", image_shape=image_shape)
     if spec in NAMES:
         name, _, ending = spec.partition(":")
         split: Split = "train" if ending == "train" else "test"
@@ -124,6 +143,29 @@ def _load(spec: str, image_shape: tuple[int, int, int] | None) -> ImageSet:
     if pair is not None:
         return read_idx_pair(*pair, name=_idx_name(pair[0]))
     raise SpecError(_what_is_wrong(spec, path))
+
+
+def _folder_and_attribute(spec: str) -> tuple[Path, str]:
+    """Split `NAME:FOLDER#ATTRIBUTE`; of an attribute that is missing the reader says which there are."""
+    name, _, rest = spec.partition(":")
+    text, _, attribute = rest.rpartition("#") if "#" in rest else (rest, "", "")
+    folder = _path(text)
+    if not folder.is_dir():
+        raise SpecError(
+            f"Expected {name}:FOLDER#ATTRIBUTE, but got {spec!r}, and there is no folder {folder}. Check the spelling "
+            "and the current folder."
+        )
+    return folder, attribute
+
+
+def _celeba_split(text: str) -> CelebaSplit:
+    for split in get_args(CelebaSplit):
+        if text == split:
+            return split
+    raise SpecError(
+        f"Expected a part of CelebA ({', '.join(get_args(CelebaSplit))}) after the attribute, but got {text!r}. Choose "
+        "one of these."
+    )
 
 
 def _idx_pair(spec: str, path: Path) -> tuple[Path, Path] | None:
@@ -153,9 +195,11 @@ def _idx_name(images: Path) -> str:
 
 
 def _what_is_wrong(spec: str, path: Path) -> str:
+    names = [name for name in NAMES if not name.startswith("avatars:traits/")]
     understood = (
-        f"Expected {', '.join(NAMES)}, a folder of class folders, an .npz or .parquet file, or an IDX pair "
-        f"as IMAGES,LABELS, each with {', '.join(f'+{name}' for name in RECIPES)} or +CORRUPTION@SEVERITY if wanted"
+        f"Expected {', '.join(names)}, avatars:traits/NAME, cartoonset:FOLDER#ATTRIBUTE, celeba:FOLDER#ATTRIBUTE, a "
+        f"folder of class folders, an .npz or .parquet file, or an IDX pair as IMAGES,LABELS, each with "
+        f"{', '.join(f'+{name}' for name in RECIPES)} or +CORRUPTION@SEVERITY if wanted"
     )
     if path.is_file():
         if path.suffix.lower() in SUFFIXES:
