@@ -4,29 +4,62 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from failscape.errors import MissingExtra
+from failscape.labels.agreement import Agreement, PairAgreement, cohen_kappa, consensus, fleiss_kappa, measure_agreement
 from failscape.labels.records import NOT_ANY, QUEUES, Event, LabelImage, NewLabel, Progress, Project, Queue
 from failscape.labels.task import ORIGINS, LabelTask, Origin, label_task, teaching_value
 
 if TYPE_CHECKING:
+    from failscape.labels.decision import Decision as Decision
+    from failscape.labels.decision import decisions as decisions
+    from failscape.labels.decision import labelled_images as labelled_images
+    from failscape.labels.exports import FORMATS as FORMATS
+    from failscape.labels.exports import ExportReport as ExportReport
+    from failscape.labels.exports import export_labels as export_labels
+    from failscape.labels.imports import ImportReport as ImportReport
+    from failscape.labels.imports import import_labels as import_labels
     from failscape.labels.store import LabelStore as LabelStore
 
-# Loaded at first use: it needs SQLAlchemy, which is an extra.
-_HOMES = {"LabelStore": "failscape.labels.store"}
+# Loaded at first use: they need SQLAlchemy, which is an extra.
+_HOMES = {
+    "FORMATS": "failscape.labels.exports",
+    "Decision": "failscape.labels.decision",
+    "ExportReport": "failscape.labels.exports",
+    "ImportReport": "failscape.labels.imports",
+    "LabelStore": "failscape.labels.store",
+    "decisions": "failscape.labels.decision",
+    "export_labels": "failscape.labels.exports",
+    "import_labels": "failscape.labels.imports",
+    "labelled_images": "failscape.labels.decision",
+}
 
 __all__ = [
+    "FORMATS",
     "NOT_ANY",
     "ORIGINS",
     "QUEUES",
+    "Agreement",
+    "Decision",
     "Event",
+    "ExportReport",
+    "ImportReport",
     "LabelImage",
     "LabelStore",
     "LabelTask",
     "NewLabel",
     "Origin",
+    "PairAgreement",
     "Progress",
     "Project",
     "Queue",
+    "cohen_kappa",
+    "consensus",
+    "decisions",
+    "export_labels",
+    "fleiss_kappa",
+    "import_labels",
     "label_task",
+    "labelled_images",
+    "measure_agreement",
     "teaching_value",
 ]
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, final, get_args
 
-from failscape.labels.task import Origin
+from failscape.labels.task import NOT_ANY_NAME, Origin
 
 Queue = Literal["teaching", "random"]
 QUEUES: tuple[Queue, ...] = get_args(Queue)
 
-# The answer "not any class".
+# The answer that no class fits.
 NOT_ANY = -1
 
 
@@ -38,7 +38,7 @@ class Project:
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or "not any class"."""
-        return "not any class" if label == NOT_ANY else self.class_names[label]
+        return NOT_ANY_NAME if label == NOT_ANY else self.class_names[label]
 
 
 @final

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 import sqlalchemy as sa
@@ -72,7 +72,7 @@ class LabelStore:
         """Where the store lies, without a password."""
         return self._database.name
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LabelStore":
         return self
 
     def __exit__(

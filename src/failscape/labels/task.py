@@ -1,5 +1,6 @@
 """What is to be labelled: 8-bit images with what the classifier, and the oracle if there is one, make of them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final, get_args
@@ -16,7 +17,12 @@ from failscape.explain import to_8_bits
 Origin = Literal["generated", "test", "frontier"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
+# How the answer that no class fits is written; no class may be called so.
+NOT_ANY_NAME = "not any class"
+
 _TOLERANCE = 1e-3
+# What neither databases nor XML can hold.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 @final
@@ -57,9 +63,14 @@ class LabelTask:
             )
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
             raise LabelError(f"Expected different class names, one a class, but got {self.class_names!r}.")
+        if NOT_ANY_NAME in self.class_names:
+            raise LabelError(f"Expected other class names than {NOT_ANY_NAME!r}, which is an answer of its own.")
         for whose, probs in (("classifier", self.probs), ("oracle", self.oracle_probs)):
             if probs is not None:
                 _check_probs(probs, (n, len(self.class_names)), whose)
+        unsuitable = [name for name in (*self.class_names, *self.names) if _CONTROL.search(name)]
+        if unsuitable:
+            raise DataError(f"Expected names without control characters, but got {unsuitable[0]!r}. Rename it.")
         if len(self.names) != n or len(set(self.names)) != n or not all(self.names):
             raise DataError(
                 f"Expected {n} different names, one an image, but got {len(set(self.names))} among {len(self.names)}."

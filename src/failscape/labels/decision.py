@@ -1,0 +1,104 @@
+"""What most labellers say of each image, and the images with these labels as a set to train on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from failscape.data import ImageSet
+from failscape.data.encoded import ImageDecoder
+from failscape.errors import LabelStoreError
+from failscape.labels.agreement import consensus
+from failscape.labels.records import NOT_ANY, Event, LabelImage
+from failscape.labels.store import LabelStore
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What people said of an image.
+
+    Attributes:
+        image: the image.
+        labels: those that hold, of everybody.
+        label: what most of them say: a class, or `NOT_ANY`; None where they are tied, or nobody labelled it.
+    """
+
+    image: LabelImage
+    labels: tuple[Event, ...]
+    label: int | None
+
+    @property
+    def tied(self) -> bool:
+        """Whether there are labels, but no majority."""
+        return bool(self.labels) and self.label is None
+
+    @property
+    def differs(self) -> bool:
+        """Whether people decided, and on something else than the classifier's class."""
+        return self.label is not None and self.label != self.image.prediction
+
+
+def decisions(store: LabelStore, project_id: str) -> tuple[Decision, ...]:
+    """Return what people said of each image of a project, in the order in which the images were stored.
+
+    Raises:
+        NotInStore: if there is no such project.
+    """
+    images = store.images(project_id)
+    by_image: dict[str, list[Event]] = {image.id: [] for image in images}
+    for label in store.labels(project_id):
+        by_image[label.image_id].append(label)
+    return tuple(
+        Decision(
+            image=image,
+            labels=tuple(by_image[image.id]),
+            label=consensus([label.label for label in by_image[image.id] if label.label is not None]),
+        )
+        for image in images
+    )
+
+
+def labelled_images(store: LabelStore, project_id: str) -> ImageSet:
+    """Return the images that people gave a class, with that class as the label.
+
+    Images that are tied, in no class, or not labelled are left out; `decisions` tells which. The ids are the names of
+    the images.
+
+    Raises:
+        NotInStore: if there is no such project.
+        LabelStoreError: if no image has a class.
+    """
+    decided = [one for one in decisions(store, project_id) if one.label not in (None, NOT_ANY)]
+    project = store.project(project_id)
+    if not decided:
+        raise LabelStoreError(
+            f"Expected labelled images in {project.name!r}, but no image has a class yet. Label some first."
+        )
+    return ImageSet(
+        _StoredImages(store, [one.image for one in decided]),
+        torch.tensor([one.label for one in decided]),
+        project.class_names,
+        ids=[one.image.name for one in decided],
+        name=project.name,
+    )
+
+
+class _StoredImages:
+    """Reads images from the store when they are needed."""
+
+    def __init__(self, store: LabelStore, images: Sequence[LabelImage]) -> None:
+        self._store = store
+        self._images = images
+        self._decoder = ImageDecoder(store.png(images[0].id), images[0].name)
+        self.image_shape = self._decoder.image_shape
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, indices: Int[Tensor, " N"]) -> Float[Tensor, "N C H W"]:
+        chosen = [self._images[i] for i in indices.tolist()]
+        return torch.stack([self._decoder.decode(self._store.png(image.id), image.name) for image in chosen])
