@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from failscape.explain import Result
-from failscape.figures import Figure, Gallery, Plot, diverging
+from failscape.figures import Figure, Gallery, PictureMatrix, Plot, diverging
 from failscape.figures.files import drawing_bytes
 from failscape.report import drawings
 from failscape.report.drawings import data_uri
 from failscape.report.first_page import FindingView, choose_findings, view_findings
 from failscape.report.gallery import CaseView, GalleryView, view_gallery
+from failscape.report.matrix import MatrixView, view_matrix
 from failscape.report.run import Run, Step, read_run
 from failscape.report.wording import Glossary, Row, Term, interval, measured, number, readable, summary_rows
 from failscape.storage import write_bytes
@@ -33,7 +34,7 @@ _WIDE_PLOT = 900
 @final
 @dataclass(frozen=True, kw_only=True)
 class FigureView:
-    """A figure: a plot has a picture, a gallery its cases, and one that could not be drawn a problem.
+    """A figure: a plot has a picture, a gallery its cases, a matrix its cells, and one that failed a problem.
 
     A plot that is `wide` is scrolled on a narrow screen.
     """
@@ -45,6 +46,7 @@ class FigureView:
     uri: str = ""
     wide: bool = False
     gallery: GalleryView | None = None
+    matrix: MatrixView | None = None
     problem: str = ""
 
 
@@ -93,7 +95,7 @@ def write_report(run: Path) -> Path:
         StorageError: if there is no such folder, or it cannot be written.
     """
     content = read_run(run)
-    steps = [_view_step(step, f"s{i}") for i, step in enumerate(content.steps, start=1)]
+    steps = [view_step(step, f"s{i}") for i, step in enumerate(content.steps, start=1)]
     findings = choose_findings([step.findings for step in steps])
     # Where findings lead, they are followed by what is missing.
     told = [step for step in steps if not findings or not step.problem]
@@ -106,9 +108,9 @@ def write_report(run: Path) -> Path:
     )
     page = environment.get_template("report.html").render(
         run=content,
-        title=_title(content),
+        title=run_title(content),
         compared=bool(_compared(content)),
-        facts=_facts(content),
+        facts=run_facts(content),
         findings=findings,
         summaries=told[:_MOST_SUMMARIES],
         more=len(told[_MOST_SUMMARIES:]),
@@ -127,7 +129,8 @@ def write_report(run: Path) -> Path:
     return target
 
 
-def _view_step(step: Step, prefix: str) -> StepView:
+def view_step(step: Step, prefix: str) -> StepView:
+    """Lay out a step; `prefix` begins every identifier on the page that belongs to it."""
     facts = [
         (readable(key), number(step.record[key]))
         for key in ("method", "images", "classifier", "compared_with", "oracle", "generator")
@@ -192,11 +195,13 @@ def _defined(definitions: Mapping[str, str], names: Sequence[str]) -> dict[str, 
 
 
 def _view_figure(figure: Figure, step_folder: Path, prefix: str) -> FigureView:
-    kind = "gallery" if isinstance(figure, Gallery) else "plot"
+    kind = "gallery" if isinstance(figure, Gallery) else "matrix" if isinstance(figure, PictureMatrix) else "plot"
     head: dict[str, Any] = {"id": prefix, "title": figure.title, "caption": figure.caption, "kind": kind}
     try:
         if isinstance(figure, Gallery):
             return FigureView(**head, gallery=view_gallery(figure, prefix))
+        if isinstance(figure, PictureMatrix):
+            return FigureView(**head, matrix=view_matrix(figure, prefix))
         if isinstance(figure, Plot):
             return _view_plot(figure, step_folder, head)
     except Exception as error:  # noqa: BLE001 - one broken figure must not cost the reader all the others
@@ -234,7 +239,8 @@ def _cells(table: pa.Table) -> list[list[str]]:
     return [[number(value) for value in row] for row in zip(*columns, strict=True)]
 
 
-def _title(run: Run) -> str:
+def run_title(run: Run) -> str:
+    """Say in a heading what was explained."""
     classifier = _classifier(run)
     if others := _compared(run):
         names = [classifier, *others]
@@ -258,7 +264,7 @@ def _compared(run: Run) -> list[str]:
     return [str(spec).removeprefix("embedded:") for spec in compared[0]]
 
 
-def _facts(run: Run) -> list[tuple[str, str]]:
+def run_facts(run: Run) -> list[tuple[str, str]]:
     """Return what was explained, with what, on which images."""
     records = [step.record for step in run.steps]
     facts = []
