@@ -15,6 +15,7 @@ from failscape.labels.records import Event
 from failscape.metrics import Estimate
 
 _RESAMPLES = 1000
+_WEIGHTS_AT_ONCE = 1_000_000
 
 
 @final
@@ -206,8 +207,10 @@ def _estimate(statistic: Callable[[Tensor], Tensor], n: int) -> Estimate:
     rng = torch.Generator().manual_seed(0)
     value = statistic(torch.ones(1, n, dtype=torch.float64)).item()
     drawn = []
-    for _ in range(_RESAMPLES):
-        times = torch.bincount(torch.randint(n, (n,), generator=rng), minlength=n)
-        drawn.append(statistic(times.double()[None]))
+    # As many resamples at a time as fill some megabytes.
+    for many in torch.arange(_RESAMPLES).split(max(1, _WEIGHTS_AT_ONCE // n)):
+        rows = torch.randint(n, (len(many), n), generator=rng)
+        times = torch.zeros(len(many), n, dtype=torch.float64)
+        drawn.append(statistic(times.scatter_add_(1, rows, torch.ones_like(times))))
     low, high = torch.cat(drawn).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Estimate(value=value, low=low, high=high, n=n)
