@@ -92,8 +92,9 @@ def _coloured(
 ) -> tuple[tuple[slice, slice], NDArray[np.float32], NDArray[np.float32]]:
     """Return where a part is, what it adds in its colour, and by how much it lets what is below show through."""
     box, ink, tint, cover = _part(slot, name)
-    rgb = np.frombuffer(bytes.fromhex(colour[1:]), np.uint8).astype(np.float32) / 255
-    return box, ink + tint * rgb[:, None, None], 1 - cover
+    rgb = np.frombuffer(bytes.fromhex(colour[1:]), np.uint8).astype(np.float32) / np.float32(255)
+    light: NDArray[np.float32] = ink + tint * rgb[:, None, None]
+    return box, light, 1 - cover
 
 
 @cache
@@ -125,7 +126,8 @@ def _render(slot: str, name: str, colour: str) -> NDArray[np.float32]:
         left, top, size, _ = _WINDOW
         x0, y0, x1, y1 = (round((v - o) * width / size) for v, o in zip(_UPPER_LIP, (left, top) * 2, strict=True))
         values[:, y0:y1, x0:x1] = 0
-    return values.reshape(4, SIDE, _FINENESS, SIDE, _FINENESS).mean(axis=(2, 4))
+    averaged: NDArray[np.float32] = values.reshape(4, SIDE, _FINENESS, SIDE, _FINENESS).mean(axis=(2, 4))
+    return averaged
 
 
 def _cropped(svg: str, *, body: bool) -> str:

@@ -159,12 +159,12 @@ def _folder_and_attribute(spec: str) -> tuple[Path, str]:
 
 
 def _celeba_split(text: str) -> CelebaSplit:
-    for split in get_args(CelebaSplit):
+    splits: tuple[CelebaSplit, ...] = get_args(CelebaSplit)
+    for split in splits:
         if text == split:
             return split
     raise SpecError(
-        f"Expected a part of CelebA ({', '.join(get_args(CelebaSplit))}) after the attribute, but got {text!r}. Choose "
-        "one of these."
+        f"Expected a part of CelebA ({', '.join(splits)}) after the attribute, but got {text!r}. Choose one of these."
     )
 
 
