@@ -16,7 +16,14 @@ from failscape.classifiers.networks import NETWORKS, build_network
 from failscape.errors import ClassifierError, SpecError, WeightsError
 from failscape.storage import fill_network, load_model, save_model
 
-EMBEDDED = ("mnist-clean", "mnist-corrupted", "mnist-oracle-clean", "mnist-oracle-corrupted")
+EMBEDDED = (
+    "mnist-clean",
+    "mnist-corrupted",
+    "mnist-oracle-clean",
+    "mnist-oracle-corrupted",
+    "fashion",
+    "fashion-oracle",
+)
 
 
 def save_classifier(

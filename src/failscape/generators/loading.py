@@ -18,7 +18,7 @@ from failscape.generators.vae_gan import VAEGAN
 from failscape.generators.wgan import WGAN
 from failscape.storage import fill_network, load_model, save_model
 
-EMBEDDED = ("mnist-vae-2d", "mnist-vae-10d", "mnist-stylegan2")
+EMBEDDED = ("mnist-vae-2d", "mnist-vae-10d", "mnist-stylegan2", "fashion-vae", "fashion-wgan")
 FAMILIES: dict[str, type[Generator]] = {
     family.family: family for family in (IntroVAE, MLP, Progressive, StyleGAN2, VAE, VAEGAN, WGAN)
 }
