@@ -107,7 +107,8 @@ class CentroidPathResult(Result):
     def probs(self) -> Float[Tensor, "L T K"]:
         """The classifier's probabilities at the points."""
         assert self.verification is not None
-        return self.verification.probs[: self._scanned].unflatten(0, (len(self.ids), -1))
+        probs: Tensor = self.verification.probs[: self._scanned].unflatten(0, (len(self.ids), -1))
+        return probs
 
     @property
     def oracle_probs(self) -> Float[Tensor, "L T K"] | None:

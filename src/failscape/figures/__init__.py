@@ -4,14 +4,28 @@ from failscape.figures.collages import collage
 from failscape.figures.colours import diverging
 from failscape.figures.curves import curves_with_bands, histogram_pair, rate_bars
 from failscape.figures.effects import effect_matrix, histogram_grid, signed_effects
-from failscape.figures.figure import Case, Figure, Finding, Gallery, LatentPlane, Line, Panel, Plot, percent
+from failscape.figures.figure import (
+    Case,
+    Figure,
+    Finding,
+    Gallery,
+    LatentPlane,
+    Line,
+    Panel,
+    PictureGroup,
+    PictureMatrix,
+    Plot,
+    percent,
+)
 from failscape.figures.files import png_bytes, save_plot
 from failscape.figures.grids import difference_map, image_grid
 from failscape.figures.heat_table import heat_tables
 from failscape.figures.maps import latent_maps
+from failscape.figures.matrices import picture_matrix
 from failscape.figures.multiples import small_multiples
 from failscape.figures.paths import path_drawing
 from failscape.figures.planes import latent_plane
+from failscape.figures.rankings import ranking
 from failscape.figures.reliability import reliability_diagram
 from failscape.figures.requests import requested_against_obtained
 from failscape.figures.style import house_style
@@ -24,6 +38,8 @@ __all__ = [
     "LatentPlane",
     "Line",
     "Panel",
+    "PictureGroup",
+    "PictureMatrix",
     "Plot",
     "collage",
     "curves_with_bands",
@@ -39,7 +55,9 @@ __all__ = [
     "latent_plane",
     "path_drawing",
     "percent",
+    "picture_matrix",
     "png_bytes",
+    "ranking",
     "rate_bars",
     "reliability_diagram",
     "requested_against_obtained",

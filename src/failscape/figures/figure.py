@@ -1,7 +1,8 @@
 """What a result shows: figures that save themselves as files, and that the report lays out by kind.
 
 A `Plot` is one drawing. A `Gallery` is a list of cases, one an image, each with pictures, probabilities and,
-where the result has them, a curve and a map. Neither knows which method it came from.
+where the result has them, a curve and a map. A `PictureMatrix` is a drawing whose cells lead to groups of pictures.
+None knows which method it came from.
 """
 
 from abc import ABC
@@ -130,6 +131,40 @@ class Gallery(Figure):
     class_names: tuple[str, ...]
     cases: Sequence[Case]
     definitions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureGroup:
+    """Pictures that belong together, and what stands for them.
+
+    Attributes:
+        title: one line.
+        note: what there is to say of them all, in plain sentences.
+        cells: rows and columns of the matrix at which it stands; none for a group that is only listed below it.
+        panels: the pictures, the most telling first, which stands for all; none where nothing was found.
+        marks: for each picture a word or two of doubt, "" where there is none.
+    """
+
+    title: str
+    note: str
+    cells: Sequence[tuple[int, int]] = ()
+    panels: Sequence[Panel] = ()
+    marks: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureMatrix(Plot):
+    """A matrix whose cells lead to groups of pictures; where these cannot be opened its drawing shows what it can.
+
+    Attributes:
+        row_labels: from top to bottom.
+        column_labels: from left to right.
+        groups: in the order in which they are listed.
+    """
+
+    row_labels: Sequence[str]
+    column_labels: Sequence[str]
+    groups: Sequence[PictureGroup]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ class Progressive(CriticGenerator):
         latent_dim: D.
 
     Attributes:
+        levels: resolutions in all.
         stage: how far it has grown: 0 is the smallest resolution alone, 1.25 has a quarter of the resolution above the
             second faded in, `len(channels) - 1` is the whole. A loaded generator is whole.
 
@@ -62,6 +63,7 @@ class Progressive(CriticGenerator):
             )
         self.latent_dim = latent_dim
         self.config = {"image_shape": list(image_shape), "channels": list(channels), "latent_dim": latent_dim}
+        self.levels = len(channels)
         self.decoder = _GrowingDecoder(self.image_shape[0], base, channels, latent_dim)
         self.critic = _GrowingCritic(self.image_shape[0], base, channels)
         self.encoder = ConvEncoder(self.image_shape, channels, latent_dim)
@@ -83,7 +85,7 @@ class Progressive(CriticGenerator):
     def shown(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C h w"]:
         """Return real images at the size that it has grown to, as sharp as the present mixture can draw."""
         level = math.ceil(self.stage)
-        x = F.avg_pool2d(x, 2 ** (len(self.decoder.blocks) - 1 - level))
+        x = F.avg_pool2d(x, 2 ** (self.levels - 1 - level))
         return x if level == self.stage else torch.lerp(_doubled(F.avg_pool2d(x, 2)), x, self.stage - (level - 1))
 
     def score(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, " N"]:
@@ -93,6 +95,7 @@ class Progressive(CriticGenerator):
 
     def critic_features(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N F"]:
         """Return what the critic makes its score from."""
+        assert isinstance(self.critic, _GrowingCritic)
         features: Tensor = self.critic.features(x, self.stage)
         return features
 

@@ -145,7 +145,7 @@ class WGANTask(GeneratorTask):
     def _grow(self, progress: float) -> None:
         for network in (self._generator, self._averaged_generator):
             if isinstance(network, Progressive):
-                network.stage = growth(progress, levels=len(network.decoder.blocks), until=self._settings.grow_until)
+                network.stage = growth(progress, levels=network.levels, until=self._settings.grow_until)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16)
@@ -189,7 +189,8 @@ def wasserstein_penalty(
     u = torch.rand(len(real), 1, 1, 1, generator=rng)
     between = torch.lerp(fake, real, u).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    norm: Tensor = gradient.flatten(1).norm(dim=1)
+    return (norm - 1).square().mean()
 
 
 def growth(progress: float, *, levels: int, until: float) -> float:
