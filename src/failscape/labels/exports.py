@@ -81,7 +81,7 @@ def export_labels(store: LabelStore, project_id: str, folder: Path, *, kind: Exp
         StorageError: if the folder holds something already, or cannot be written.
 
     References:
-        "Synthetic data generation …", section 4.4, for the two zip files.
+        "Synthetic Data Generation To Better Perceive Classifier Predictions", section 4.4, for the two zip files.
     """
     if kind not in _WRITERS:
         raise LabelStoreError(f"Expected a format of {', '.join(FORMATS)}, but got {kind!r}.")
