@@ -64,9 +64,7 @@ def view_matrix(matrix: PictureMatrix, prefix: str) -> MatrixView:
         for row, name in enumerate(matrix.row_labels)
     ]
     marks = [mark for group in groups for _, mark in group.pictures if mark]
-    return MatrixView(
-        columns=list(matrix.column_labels), rows=rows, groups=groups, marked=list(dict.fromkeys(marks))
-    )
+    return MatrixView(columns=list(matrix.column_labels), rows=rows, groups=groups, marked=list(dict.fromkeys(marks)))
 
 
 def _view_group(group: PictureGroup, identifier: str) -> GroupView:
