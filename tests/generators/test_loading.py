@@ -46,9 +46,9 @@ def test_half_precision_is_close(tmp_path: Path, vae: VAE) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "gan"}, "family among mlp, stylegan2, vae in .*'gan'"),
-        ({"family": None}, "family among mlp, stylegan2, vae"),
-        ({"family": ["vae"]}, "family among mlp, stylegan2, vae"),
+        ({"family": "gan"}, "family among intro-vae, mlp, progressive, stylegan2, vae, vae-gan, wgan in .*'gan'"),
+        ({"family": None}, "family among intro-vae, mlp, progressive, stylegan2, vae, vae-gan, wgan"),
+        ({"family": ["vae"]}, "family among intro-vae, mlp, progressive, stylegan2, vae, vae-gan, wgan"),
         ({"config": {}}, "complete description"),
         ({"config": None}, "complete description"),
         ({"config": {"image_shape": [1, 8, 8], "latent_dim": 3, "depth": 2}}, "complete description"),

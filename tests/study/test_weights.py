@@ -62,7 +62,7 @@ class TestEmbedded:
 
     @pytest.mark.parametrize("name", ["mnist-nothing", "../../mnist-clean", ""])
     def test_an_unknown_one_is_refused(self, name: str, tmp_path: Path) -> None:
-        with pytest.raises(SpecError, match=r"Expected one of mnist-clean, .* to retrain"):
+        with pytest.raises(SpecError, match=r"Expected one of fashion, .* to retrain"):
             train_embedded(name, tmp_path)
         assert not list(tmp_path.iterdir())
 
