@@ -7,6 +7,7 @@ from failscape.search.level import Level, reach_level
 from failscape.search.line import Crossing, first_crossing
 from failscape.search.minimal_norm import MinimalNorm, minimal_norm
 from failscape.search.objective import Objective, is_valid, scores_of, value_and_gradient
+from failscape.search.target import TargetSearch, reach_target, total_variation
 
 __all__ = [
     "Changes",
@@ -17,6 +18,7 @@ __all__ = [
     "MinimalNorm",
     "Objective",
     "StoppedLoss",
+    "TargetSearch",
     "descend_fixed_step",
     "first_crossing",
     "grid_points",
@@ -24,7 +26,9 @@ __all__ = [
     "label_changes",
     "minimal_norm",
     "reach_level",
+    "reach_target",
     "scores_of",
     "search_grid",
+    "total_variation",
     "value_and_gradient",
 ]
