@@ -363,7 +363,12 @@ def test_what_was_acknowledged_survives_kill_9_of_processes_that_label_at_once(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert labelling.stdout is not None
-    lines = [labelling.stdout.readline() for _ in range(random.randint(60, 160))]
+    # Until all of them are at work, and then for a while that nobody knows beforehand.
+    lines: list[bytes] = []
+    while len({(line.split()[0], line.split()[-1]) for line in lines}) < 3 * len(places):
+        lines.append(labelling.stdout.readline())
+        assert lines[-1], "they ended before all of them had labelled"
+    lines += [labelling.stdout.readline() for _ in range(random.randint(1, 100))]
     os.killpg(labelling.pid, signal.SIGKILL)
     rest, complaints = labelling.communicate(timeout=30)
     assert complaints == b""
@@ -374,7 +379,6 @@ def test_what_was_acknowledged_survives_kill_9_of_processes_that_label_at_once(
 
 
 def check_nothing_is_lost_or_doubled(where: Path | str, project_id: str, acknowledged: list[list[str]]) -> None:
-    assert len({name for *_, name in acknowledged}) == 3, "they did not work at once"
     with LabelStore(where) as store:
         events = {event.id: event for event in store.events(project_id)}
         for number, client_id, image_id, name in acknowledged:

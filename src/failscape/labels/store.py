@@ -1,7 +1,6 @@
 """The label store: projects of images, and what people said of them, event after event."""
 
 import math
-import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -9,22 +8,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, final
 
-import numpy as np
 import sqlalchemy as sa
 import torch
 
 from failscape.errors import LabelConflict, LabelStoreError, NotInStore
-from failscape.figures import png_bytes
 from failscape.labels.database import Database, events, images, labellers, pixels, projects, reservations
-from failscape.labels.records import NOT_ANY, QUEUES, Event, LabelImage, NewLabel, Progress, Project, Queue
-from failscape.labels.rows import event_record, find_event, find_project, image_record, no_image, packed, select_events
+from failscape.labels.records import QUEUES, Event, LabelImage, NewLabel, Progress, Project, Queue
+from failscape.labels.rows import event_record, find_event, find_project, image_record, no_image, select_events
 from failscape.labels.selection import held_labels, images_left, next_in_queue, totals
 from failscape.labels.task import LabelTask
+from failscape.labels.writing import (
+    append_event,
+    check_client_id,
+    check_label,
+    checked_name,
+    insert_images,
+    known_event,
+    labeller_id_of,
+)
 
 # The window of the pace.
 _PACE_MS = 5 * 60_000
-_CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{8,100}")
-_ROWS_AT_ONCE = 500
 _Written = TypeVar("_Written")
 
 
@@ -111,7 +115,7 @@ class LabelStore:
                 f"Expected at least 1 labeller an image and a queue of {' or '.join(QUEUES)}, but got "
                 f"{labellers_per_image} and {queue!r}."
             )
-        name = _checked_name(name, "project", 200)
+        name = checked_name(name, "project", 200)
         project_id = uuid.uuid4().hex
         row = {
             "id": project_id,
@@ -127,7 +131,7 @@ class LabelStore:
                 if connection.scalar(sa.select(projects.c.id).where(projects.c.name == name)) is not None:
                     raise taken
                 connection.execute(projects.insert().values(row))
-                _insert_images(connection, project_id, 0, task, rng)
+                insert_images(connection, project_id, 0, task, rng)
         except LabelStoreError as error:
             if isinstance(error.__cause__, sa.exc.IntegrityError):
                 raise taken from error
@@ -155,7 +159,7 @@ class LabelStore:
                     f"Expected images with new names, but {min(repeated)!r} is in {project.name!r} already"
                     f"{f', and {len(repeated) - 1} more' if len(repeated) > 1 else ''}."
                 )
-            _insert_images(connection, project_id, project.images, task, rng)
+            insert_images(connection, project_id, project.images, task, rng)
         return self.project(project_id)
 
     def projects(self) -> tuple[Project, ...]:
@@ -238,7 +242,7 @@ class LabelStore:
         with self._database.writing() as connection:
             # One at a time, so that no image goes to one labeller too many.
             project = find_project(connection, project_id, lock=True)
-            labeller_id = _labeller_id(connection, labeller)
+            labeller_id = labeller_id_of(connection, labeller)
             connection.execute(
                 reservations.delete().where(reservations.c.project_id == project_id, reservations.c.expires_ms <= now)
             )
@@ -271,7 +275,7 @@ class LabelStore:
 
         def insert(connection: sa.Connection) -> tuple[Event, ...]:
             project = find_project(connection, project_id)
-            labeller_id = _labeller_id(connection, labeller)
+            labeller_id = labeller_id_of(connection, labeller)
             return tuple(self._insert_label(connection, project, labeller_id, labeller.strip(), one) for one in new)
 
         return self._written(insert)
@@ -286,11 +290,11 @@ class LabelStore:
             NotInStore: if the project has no such label of this labeller.
             LabelConflict: if the client's identifier was used for something else.
         """
-        _check_client_id(client_id)
+        check_client_id(client_id)
 
         def insert(connection: sa.Connection) -> Event:
             find_project(connection, project_id)
-            labeller_id = _labeller_id(connection, labeller)
+            labeller_id = labeller_id_of(connection, labeller)
             wanted = sa.select(events.c.image_id).where(
                 events.c.id == event_id,
                 events.c.project_id == project_id,
@@ -310,14 +314,14 @@ class LabelStore:
                 "at_ms": self._now(),
                 "seconds": None,
             }
-            known = _known_event(connection, row)
+            known = known_event(connection, row)
             if known is None:
                 undone = connection.scalar(sa.select(events.c.id).where(events.c.undoes == event_id))
                 known = None if undone is None else find_event(connection, undone, repeated=True)
             if known is None:
                 # Before whatever the tab has been handed.
                 self._reserve(connection, project_id, labeller_id, tab, {image_id: 0})
-                known = _append(connection, row)
+                known = append_event(connection, row)
             return known
 
         return self._written(insert)
@@ -417,14 +421,7 @@ class LabelStore:
     def _insert_label(
         self, connection: sa.Connection, project: Project, labeller_id: int, labeller: str, new: NewLabel
     ) -> Event:
-        _check_client_id(new.client_id)
-        if new.label != NOT_ANY and not 0 <= new.label < len(project.class_names):
-            raise LabelStoreError(
-                f"Expected a label from 0 to {len(project.class_names) - 1}, or {NOT_ANY} for none of them, but got "
-                f"{new.label}."
-            )
-        if new.seconds is not None and not (math.isfinite(new.seconds) and new.seconds >= 0):
-            raise LabelStoreError(f"Expected seconds of at least 0, but got {new.seconds}.")
+        check_label(new, project)
         inside = sa.select(images.c.id).where(images.c.id == new.image_id, images.c.project_id == project.id)
         if connection.scalar(inside) is None:
             raise no_image(new.image_id)
@@ -438,7 +435,7 @@ class LabelStore:
             "at_ms": self._now(),
             "seconds": new.seconds,
         }
-        known = _known_event(connection, row)
+        known = known_event(connection, row)
         if known is not None:
             return known
         connection.execute(
@@ -446,72 +443,11 @@ class LabelStore:
                 reservations.c.image_id == new.image_id, reservations.c.labeller_id == labeller_id
             )
         )
-        return _append(connection, row)
-
-
-def _insert_images(
-    connection: sa.Connection, project_id: str, first: int, task: LabelTask, rng: torch.Generator
-) -> None:
-    lots = torch.rand(len(task), generator=rng, dtype=torch.float64).tolist()
-    for rows in np.array_split(np.arange(len(task)), math.ceil(len(task) / _ROWS_AT_ONCE)):
-        new = [
-            {
-                "id": uuid.uuid4().hex,
-                "project_id": project_id,
-                "position": first + row,
-                "name": task.names[row],
-                "origin": task.origins[row],
-                "probs": packed(task.probs[row]),
-                "oracle_probs": None if task.oracle_probs is None else packed(task.oracle_probs[row]),
-                "priority": task.priority[row].item(),
-                "lot": lots[row],
-            }
-            for row in rows.tolist()
-        ]
-        connection.execute(images.insert(), new)
-        pngs = [png_bytes(task.images[row] / 255) for row in rows.tolist()]
-        connection.execute(
-            pixels.insert(), [{"image_id": one["id"], "png": png} for one, png in zip(new, pngs, strict=True)]
-        )
-
-
-def _labeller_id(connection: sa.Connection, name: str) -> int:
-    """Return the number of a labeller, who is new if the name is."""
-    name = _checked_name(name, "labeller", 100)
-    found = connection.scalar(sa.select(labellers.c.id).where(labellers.c.name == name))
-    return _inserted(connection, labellers.insert().values(name=name)) if found is None else found
+        return append_event(connection, row)
 
 
 def _held_events() -> sa.Select[Any]:
     return select_events().where(events.c.id.in_(sa.select(held_labels().c.event_id))).order_by(events.c.id)
-
-
-def _append(connection: sa.Connection, row: dict[str, Any]) -> Event:
-    return find_event(connection, _inserted(connection, events.insert().values(row)))
-
-
-def _inserted(connection: sa.Connection, insert: sa.Insert) -> int:
-    key = connection.execute(insert).inserted_primary_key
-    assert key is not None, "one row was inserted"
-    return int(key[0])
-
-
-def _known_event(connection: sa.Connection, row: dict[str, Any]) -> Event | None:
-    """Return the event that the client sent before under the same identifier.
-
-    Raises:
-        LabelConflict: if that says something else.
-    """
-    found = connection.execute(sa.select(events).where(events.c.client_id == row["client_id"])).one_or_none()
-    if found is None:
-        return None
-    same = ("project_id", "image_id", "labeller_id", "label", "undoes")
-    if any(getattr(found, key) != row[key] for key in same):
-        raise LabelConflict(
-            f"Expected a new identifier for a new event, but {row['client_id']!r} was used for another one. Draw "
-            "a UUID for each."
-        )
-    return find_event(connection, found.id, repeated=True)
 
 
 def _pace(connection: sa.Connection, project_id: str, labeller_id: int | None, since_ms: int) -> float | None:
@@ -523,19 +459,3 @@ def _pace(connection: sa.Connection, project_id: str, labeller_id: int | None, s
     )
     count, first, last = connection.execute(recent).one()
     return None if count < 2 or first == last else (count - 1) * 60_000 / (last - first)
-
-
-def _checked_name(name: str, whose: str, longest: int) -> str:
-    name = name.strip()
-    if not 1 <= len(name) <= longest or not name.isprintable():
-        raise LabelStoreError(
-            f"Expected the name of a {whose} of 1 to {longest} printable characters, but got {name[:longest]!r}."
-        )
-    return name
-
-
-def _check_client_id(client_id: str) -> None:
-    if not _CLIENT_ID.fullmatch(client_id):
-        raise LabelStoreError(
-            f"Expected an identifier of 8 to 100 letters, digits and '_.:-', but got {client_id[:100]!r}. Use a UUID."
-        )
