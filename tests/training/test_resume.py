@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from failscape.storage import latest_run_folder, read_tensors
-from failscape.training import ClassifierSettings, GANSettings, TrainingSettings, VAESettings
+from failscape.training import (
+    ClassifierSettings,
+    GANSettings,
+    IntroVAESettings,
+    TrainingSettings,
+    VAEGANSettings,
+    VAESettings,
+)
 
 SCRIPT = Path(__file__).with_name("killing.py")
 VARYING = {"seconds", "images_per_second"}
@@ -108,3 +115,20 @@ def test_a_kill_changes_no_bit_of_an_adversarial_game(
     assert grids.keys() == {"000000096.png", "000000192.png"}
     for path in tmp_path.rglob("*/samples/*.png"):
         assert path.read_bytes() == grids[path.name]
+
+
+# Of the two, the first has more to keep.
+@pytest.mark.parametrize("kind", [VAEGANSettings, pytest.param(IntroVAESettings, marks=pytest.mark.slow)])
+def test_a_kill_changes_no_bit_of_a_convolutional_autoencoder(
+    kind: type[VAEGANSettings] | type[IntroVAESettings], stripes_file: Path, tmp_path: Path
+) -> None:
+    small = {"images": 96, "batch": 16, "checkpoint_every": 32, "log_every": 16, "channels": (8, 8), "latent_dim": 4}
+    # Checkpoints fall between two penalties, so that a resumed training must know when the next is due.
+    penalties = {"penalty_every": 3} if kind is VAEGANSettings else {}
+    settings = kind.parse({"data": str(stripes_file), "validation": str(stripes_file)} | small | penalties)
+
+    kills = kill(settings, tmp_path, 22)
+
+    assert {saved for _, saved in kills} >= {32, 64}
+    check_losses(kills, interval=32)
+    check_all_alike(tmp_path / "out", "checkpoints/000000000096.safetensors", "generator.safetensors")

@@ -47,7 +47,7 @@ class Drawn:
     samples: Float[Tensor, "M C H W"]
 
     @property
-    def judged(self) -> Float[Tensor, "2*M C H W"]:
+    def judged(self) -> Float[Tensor, "J C H W"]:
         """As many of the reconstructions as there are samples, the first ones, then the samples.
 
         Half a batch of each costs half of two batches, and is told from real images as well.

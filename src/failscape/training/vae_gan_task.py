@@ -7,11 +7,12 @@ from typing import Any, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
 from failscape.generators.vae_gan import VAEGAN
-from failscape.training.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from failscape.training.adversarial import gradient_penalty
 from failscape.training.convolutional_vae_task import ConvolutionalVAETask
 from failscape.training.generator_task import adam
 from failscape.training.settings import VAEGANSettings
@@ -90,11 +91,11 @@ class VAEGANTask(ConvolutionalVAETask[VAEGAN]):
         )
         losses["pixels"] = (drawn.reconstructions - x).square().mean()
         faithful = settings.features * losses["features"] + settings.pixels * losses["pixels"]
-        losses["decoder"] = generator_loss(on_drawn, on_real, relativistic=False)
+        losses["decoder"] = F.softplus(-on_drawn).mean()
         losses |= self._guide(drawn, progress=progress, rng=rng)
         game = settings.adversarial * losses["decoder"] + losses.get("guidance", 0.0)
         losses["divergence"] = drawn.divergence.mean()
-        losses["critic"] = discriminator_loss(on_real, on_drawn, relativistic=False)
+        losses["critic"] = F.softplus(-on_real).mean() + F.softplus(on_drawn).mean()
 
         # All gradients before any step, since they share their graphs.
         self.optimizers["critic"].zero_grad(set_to_none=True)
