@@ -5,6 +5,7 @@ draws are made for the whole batch by every process, which keeps its own rows; s
 process with the same total batch, up to rounding. The first process alone writes files and evaluates.
 """
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -186,6 +187,9 @@ def process_group(device: str) -> Iterator[Workers]:
         return
     if found.type == "cuda":
         torch.cuda.set_device(found)
+    # The first step of an optimiser imports this too. Imported while there is a group it keeps the group (torch 2.13),
+    # whose threads outlive it and now and then abort the process at its exit.
+    importlib.import_module("torch._dynamo")
     distributed.init_process_group("cpu:gloo,cuda:nccl" if found.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield workers()
