@@ -8,8 +8,7 @@ from torch.distributions import Normal, kl_divergence
 
 from failscape.errors import GeneratorError
 from failscape.generators import VAEGAN, Condition, IntroVAE, load_generator, save_generator
-from failscape.generators.convolutional_vae import draw_latents
-from failscape.generators.vae import divergence
+from failscape.generators.vae import divergence, draw_latents
 from failscape.testing import check_generator
 
 SIZES = {28: (12, 8, 4), 30: (12, 8, 4), 64: (8, 8, 4, 4), 100: (8, 8, 4, 4), 128: (8, 8, 4, 4, 4)}

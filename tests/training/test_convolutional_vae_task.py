@@ -13,8 +13,8 @@ from failscape.classifiers import Classifier
 from failscape.data import ImageSet
 from failscape.errors import ClassifierError, GeneratorError, TrainingError
 from failscape.generators import VAEGAN, IntroVAE, load_generator
-from failscape.generators.convolutional_vae import ConvolutionalVAE, draw_latents
-from failscape.generators.vae import divergence
+from failscape.generators.convolutional_vae import ConvolutionalVAE
+from failscape.generators.vae import divergence, draw_latents
 from failscape.training import IntroVAESettings, IntroVAETask, VAEGANSettings, VAEGANTask, train
 from failscape.training.adversarial import clip_images
 from failscape.training.intro_vae_task import introspection
@@ -181,7 +181,7 @@ def test_distance_in_features_by_hand() -> None:
 def test_hinge_by_hand() -> None:
     told = torch.tensor([0.0, 4.0, 10.0, 25.0], requires_grad=True)
     loss = introspection(told, 10.0)
-    assert float(loss) == pytest.approx((10 + 6 + 0 + 0) / 4)
+    assert loss.item() == pytest.approx((10 + 6 + 0 + 0) / 4)
     loss.backward()
     assert told.grad is not None
     assert told.grad.tolist() == [-0.25, -0.25, 0, 0]

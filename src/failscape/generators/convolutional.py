@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from failscape.errors import GeneratorError
+from failscape.generators.condition import Condition
 from failscape.generators.discriminator import ResidualTrunk
 from failscape.generators.generator import Autoencoder
 from failscape.generators.layers import ACTIVATION_GAIN, EqualizedConv, EqualizedLinear, activate, normalized
@@ -39,6 +40,39 @@ def checked_sizes(
             f"{width}. Give fewer entries in `channels`."
         )
     return (colours, height, width), (math.ceil(height / factor), math.ceil(width / factor))
+
+
+class ConvGenerator(Autoencoder):
+    """A generator that draws by a `ConvDecoder`; what else it holds is its family's own.
+
+    Args:
+        image_shape: `(C, H, W)`, of any size; sides from 28 to 128 are what it is made for.
+        channels: feature maps at each resolution, the smallest first; each resolution is twice the one before.
+        latent_dim: D.
+
+    Raises:
+        GeneratorError: if the sizes do not fit each other.
+    """
+
+    def __init__(
+        self, *, image_shape: Sequence[int], channels: Sequence[int] = (96, 48, 24), latent_dim: int = 64
+    ) -> None:
+        super().__init__()
+        self.image_shape, _ = checked_sizes(image_shape, channels, latent_dim)
+        self.latent_dim = latent_dim
+        self.config = {"image_shape": list(image_shape), "channels": list(channels), "latent_dim": latent_dim}
+        self.decoder = ConvDecoder(self.image_shape, channels, latent_dim)
+
+    def draw(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
+        """Draw as `forward` does, without clipping to [0, 1]: what the training differentiates."""
+        drawn: Tensor = self.decoder(z)
+        return 0.5 + 0.5 * drawn
+
+    def forward(self, z: Float[Tensor, "N D"], condition: Condition | None = None) -> Float[Tensor, "N C H W"]:
+        """Draw the images of the latents, in [0, 1]; a condition is refused."""
+        self.check_latents(z)
+        self.check_condition(condition, len(z))
+        return self.draw(z).clamp(0, 1)
 
 
 class CriticGenerator(Autoencoder):

@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from failscape.generators.condition import Condition
-from failscape.generators.convolutional import ConvDecoder, ConvEncoder, checked_sizes
-from failscape.generators.generator import Autoencoder
+from failscape.generators.convolutional import ConvEncoder, ConvGenerator
 
 
-class ConvolutionalVAE(Autoencoder):
+class ConvolutionalVAE(ConvGenerator):
     r"""Prior $N(0, I)$, posterior $q(z|x) = N(\mu(x), \sigma^2(x))$, and a convolutional decoder.
 
     What the pixels' distribution is, and so what a good reconstruction is, is each family's own.
@@ -28,11 +25,7 @@ class ConvolutionalVAE(Autoencoder):
     def __init__(
         self, *, image_shape: Sequence[int], channels: Sequence[int] = (96, 48, 24), latent_dim: int = 64
     ) -> None:
-        super().__init__()
-        self.image_shape, _ = checked_sizes(image_shape, channels, latent_dim)
-        self.latent_dim = latent_dim
-        self.config = {"image_shape": list(image_shape), "channels": list(channels), "latent_dim": latent_dim}
-        self.decoder = ConvDecoder(self.image_shape, channels, latent_dim)
+        super().__init__(image_shape=image_shape, channels=channels, latent_dim=latent_dim)
         self.encoder = ConvEncoder(self.image_shape, channels, 2 * latent_dim)
 
     def posterior(self, x: Float[Tensor, "N C H W"]) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
@@ -48,22 +41,3 @@ class ConvolutionalVAE(Autoencoder):
     def encode(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
         """Return the mean of the distribution over the latents of each image."""
         return self.posterior(x)[0]
-
-    def draw(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
-        """Draw as `forward` does, without clipping to [0, 1]: what the training differentiates."""
-        drawn: Tensor = self.decoder(z)
-        return 0.5 + 0.5 * drawn
-
-    def forward(self, z: Float[Tensor, "N D"], condition: Condition | None = None) -> Float[Tensor, "N C H W"]:
-        """Draw the images of the latents, in [0, 1]; a condition is refused."""
-        self.check_latents(z)
-        self.check_condition(condition, len(z))
-        return self.draw(z).clamp(0, 1)
-
-
-def draw_latents(
-    mean: Float[Tensor, "N D"], log_variance: Float[Tensor, "N D"], *, rng: torch.Generator
-) -> Float[Tensor, "N D"]:
-    r"""Draw one latent of each posterior as $\mu + \sigma \cdot \epsilon$, so that gradients reach both."""
-    noise = torch.randn(mean.shape, generator=rng)
-    return mean + (0.5 * log_variance).exp() * noise

@@ -82,10 +82,17 @@ class VAE(Autoencoder):
         $KL(q(z|x) \| p(z))$ in closed form (Kingma and Welling, appendix B).
         """
         mean, log_variance = self.posterior(x)
-        noise = torch.randn(mean.shape, generator=rng, device=mean.device)
-        logits = self.decode_logits(mean + (0.5 * log_variance).exp() * noise)
+        logits = self.decode_logits(draw_latents(mean, log_variance, rng=rng))
         reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(dim=1)
         return reconstruction, divergence(mean, log_variance)
+
+
+def draw_latents(
+    mean: Float[Tensor, "N D"], log_variance: Float[Tensor, "N D"], *, rng: torch.Generator
+) -> Float[Tensor, "N D"]:
+    r"""Draw one latent of each posterior as $\mu + \sigma \cdot \epsilon$, so that gradients reach both."""
+    noise = torch.randn(mean.shape, generator=rng, device=mean.device)
+    return mean + (0.5 * log_variance).exp() * noise
 
 
 def divergence(mean: Float[Tensor, "N D"], log_variance: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:

@@ -6,12 +6,11 @@ from typing import ClassVar, final
 from jaxtyping import Float
 from torch import Tensor
 
-from failscape.generators.condition import Condition
-from failscape.generators.convolutional import ConvDecoder, ConvEncoder, Critic, CriticGenerator, checked_sizes
+from failscape.generators.convolutional import ConvEncoder, ConvGenerator, Critic, CriticGenerator
 
 
 @final
-class WGAN(CriticGenerator):
+class WGAN(ConvGenerator, CriticGenerator):
     r"""A convolutional generator, its critic, and an encoder that was trained after them.
 
     The critic $D$ approximates the Wasserstein distance $E[D(x)] - E[D(\hat x)]$ between real and generated images,
@@ -35,24 +34,9 @@ class WGAN(CriticGenerator):
     def __init__(
         self, *, image_shape: Sequence[int], channels: Sequence[int] = (96, 48, 24), latent_dim: int = 64
     ) -> None:
-        super().__init__()
-        self.image_shape, _ = checked_sizes(image_shape, channels, latent_dim)
-        self.latent_dim = latent_dim
-        self.config = {"image_shape": list(image_shape), "channels": list(channels), "latent_dim": latent_dim}
-        self.decoder = ConvDecoder(self.image_shape, channels, latent_dim)
+        super().__init__(image_shape=image_shape, channels=channels, latent_dim=latent_dim)
         self.critic = Critic(self.image_shape, channels)
         self.encoder = ConvEncoder(self.image_shape, channels, latent_dim)
-
-    def draw(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
-        """Draw as `forward` does, without clipping to [0, 1]: what the training differentiates."""
-        drawn: Tensor = self.decoder(z)
-        return 0.5 + 0.5 * drawn
-
-    def forward(self, z: Float[Tensor, "N D"], condition: Condition | None = None) -> Float[Tensor, "N C H W"]:
-        """Draw the images of the latents, in [0, 1]; a condition is refused."""
-        self.check_latents(z)
-        self.check_condition(condition, len(z))
-        return self.draw(z).clamp(0, 1)
 
     def score(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
         """Return the critic's score of each image."""

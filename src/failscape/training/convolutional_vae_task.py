@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
 from failscape.generators import save_generator
-from failscape.generators.convolutional_vae import ConvolutionalVAE, draw_latents
-from failscape.generators.vae import divergence
+from failscape.generators.convolutional_vae import ConvolutionalVAE
+from failscape.generators.vae import divergence, draw_latents
 from failscape.training.adversarial import clip_images
 from failscape.training.gan_evaluation import GeneratorEvaluation
 from failscape.training.generator_task import GeneratorTask, adam, check_oracle
