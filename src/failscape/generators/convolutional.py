@@ -61,7 +61,7 @@ class ConvGenerator(Autoencoder):
         self.image_shape, _ = checked_sizes(image_shape, channels, latent_dim)
         self.latent_dim = latent_dim
         self.config = {"image_shape": list(image_shape), "channels": list(channels), "latent_dim": latent_dim}
-        self.decoder = ConvDecoder(self.image_shape, channels, latent_dim)
+        self.decoder: nn.Module = ConvDecoder(self.image_shape, channels, latent_dim)
 
     def draw(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
         """Draw as `forward` does, without clipping to [0, 1]: what the training differentiates."""
