@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from failscape.classifiers import Classifier
 from failscape.errors import ClassifierError, UnsupportedClassifier
-from failscape.training.target_guidance import TargetGuidance, target_divergence
+from failscape.training.guidance import target_divergence
+from failscape.training.target_guidance import TargetGuidance
 
 
 def brightness() -> Classifier:

@@ -1,11 +1,9 @@
 """What the adversarial trainings of convolutional autoencoders share: who learns from which gradient, and numbers."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -13,7 +11,6 @@ from torch import Tensor, nn
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
-from failscape.generators import save_generator
 from failscape.generators.convolutional_vae import ConvolutionalVAE
 from failscape.generators.vae import divergence, draw_latents
 from failscape.training.adversarial import clip_images
@@ -95,7 +92,7 @@ class ConvolutionalVAETask(GeneratorTask, Generic[Network]):
             "encoder": adam(network.encoder.parameters()),
             "decoder": adam(network.decoder.parameters()),
         }
-        self._bf16, self._half, self._seed = settings.bf16, settings.half, settings.seed
+        self._bf16, self.half, self._seed = settings.bf16, settings.half, settings.seed
         self._learning_rate, self._decay_from = settings.learning_rate, settings.decay_from
         self._evaluation: GeneratorEvaluation | None = None
 
@@ -180,7 +177,3 @@ class ConvolutionalVAETask(GeneratorTask, Generic[Network]):
                 images, self._images, classifier=None, oracle=self._oracle, seed=self._seed
             )
         return numbers | self._evaluation.quality(self.judged)
-
-    def export(self, folder: Path, provenance: Mapping[str, Any]) -> None:
-        """Save the averaged generator as `generator.safetensors` and `generator.json`."""
-        save_generator(self.judged, folder, provenance=provenance, half=self._half)

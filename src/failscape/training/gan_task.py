@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
-from failscape.generators import MLP, Condition, Generator, StyleGAN2, save_generator
+from failscape.generators import MLP, Condition, Generator, StyleGAN2
 from failscape.generators.discriminator import ProjectionDiscriminator
 from failscape.generators.mlp import MLPDiscriminator
 from failscape.training.adversarial import (
@@ -79,7 +78,7 @@ class GANTask(GeneratorTask):
         classifier: Classifier | None = None,
         oracle: Classifier | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings, self.half = settings, settings.half
         self._classifier = classifier
         self._oracle = oracle
         if classifier is not None and settings.guidance > 0:
@@ -315,10 +314,6 @@ class GANTask(GeneratorTask):
         # Of a judge who says the same of all images there is no rank correlation; that must not end the training.
         known = {name: value for name, value in numbers.items() if "spearman" not in name or not math.isnan(value)}
         return known | {f"told_{name}": share for name, share in self._told.items()}
-
-    def export(self, folder: Path, provenance: Mapping[str, Any]) -> None:
-        """Save the averaged generator as `generator.safetensors` and `generator.json`."""
-        save_generator(self._averaged_generator, folder, provenance=provenance, half=self._settings.half)
 
     def state(self) -> dict[str, Any]:
         """Return the networks' state and how the game stands."""

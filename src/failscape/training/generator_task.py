@@ -1,7 +1,8 @@
 """What the trainings of generators share: an averaged generator that is judged and saved."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,18 +11,28 @@ from torch import nn
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
 from failscape.errors import ClassifierError
-from failscape.generators import Condition, Generator
+from failscape.generators import Condition, Generator, save_generator
 from failscape.training.distributed import workers
 from failscape.training.task import Task
 
 
 class GeneratorTask(Task):
-    """A task that ends in a generator, of which samples can be drawn at any time."""
+    """A task that ends in a generator, of which samples can be drawn at any time.
+
+    Attributes:
+        half: save the weights as float16.
+    """
+
+    half: bool
 
     @property
     @abstractmethod
     def judged(self) -> Generator:
         """The averaged generator, on the CPU, where latents are drawn and classifiers judge."""
+
+    def export(self, folder: Path, provenance: Mapping[str, Any]) -> None:
+        """Save the averaged generator as `generator.safetensors` and `generator.json`."""
+        save_generator(self.judged, folder, provenance=provenance, half=self.half)
 
     def learnt_conditions(self, n: int, *, rng: torch.Generator) -> Condition | None:
         """Draw the conditions of `n` images learnt from; None, the default, for a generator without condition."""

@@ -37,7 +37,7 @@ def condition_loss(logits: Float[Tensor, "N K"], condition: Condition, *, score:
     """
     if score == VECTOR:
         assert condition.probs is not None, "checked at the border"
-        return F.kl_div(logits.log_softmax(dim=1), condition.probs, reduction="none").sum(dim=1)
+        return target_divergence(logits, condition.probs)
     asked = torch.logit(condition.score.double()).clamp(-_CERTAIN, _CERTAIN).float()
     error = SCORES[score].logit(logits, condition.y) - asked
     error = torch.where(asked >= _CERTAIN, error.clamp_max(0), error)
@@ -48,6 +48,23 @@ def condition_loss(logits: Float[Tensor, "N K"], condition: Condition, *, score:
         others = logits.scatter(1, condition.y[:, None], -torch.inf)
         loss = loss + F.relu(_LEAD - (own[:, 0] - others.amax(dim=1)))
     return loss
+
+
+def target_divergence(
+    logits: Float[Tensor, "N K"], target: Float[Tensor, "N K"] | Float[Tensor, " K"]
+) -> Float[Tensor, " N"]:
+    r"""Return $KL(t \| p)$ of each row, in nats.
+
+    Args:
+        logits: of p.
+        target: t, one a row or one for all.
+
+    Example:
+        >>> target_divergence(torch.zeros(1, 4), torch.tensor([1.0, 0, 0, 0])).exp()
+        tensor([4.0000])
+    """
+    log_probs = logits.log_softmax(dim=1)
+    return F.kl_div(log_probs, target.to(log_probs).expand_as(log_probs), reduction="none").sum(dim=1)
 
 
 def guarded(x: Float[Tensor, "N C H W"], *, rng: torch.Generator) -> Float[Tensor, "N C H W"]:

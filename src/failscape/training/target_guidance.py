@@ -5,11 +5,10 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from failscape.classifiers import Classifier
 from failscape.errors import ClassifierError
-from failscape.training.guidance import guarded
+from failscape.training.guidance import guarded, target_divergence
 from failscape.training.schedule import ramp
 
 
@@ -70,14 +69,3 @@ class TargetGuidance:
             return x.sum() * torch.nan
         shown = guarded(x, rng=rng) if self._guard else x
         return target_divergence(self._classifier(shown), self._target).mean()
-
-
-def target_divergence(logits: Float[Tensor, "N K"], target: Float[Tensor, " K"]) -> Float[Tensor, " N"]:
-    r"""Return $KL(t \| p)$ of each row, in nats.
-
-    Example:
-        >>> target_divergence(torch.zeros(1, 4), torch.tensor([1.0, 0, 0, 0])).exp()
-        tensor([4.0000])
-    """
-    log_probs = logits.log_softmax(dim=1)
-    return F.kl_div(log_probs, target.to(log_probs).expand_as(log_probs), reduction="none").sum(dim=1)

@@ -1,16 +1,14 @@
 """Training of a variational autoencoder by its evidence lower bound."""
 
-from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from failscape.data import ImageSet
-from failscape.generators import VAE, Generator, save_generator
+from failscape.generators import VAE, Generator
 from failscape.training.generator_task import GeneratorTask
 from failscape.training.schedule import set_learning_rate, warmup_cosine
 from failscape.training.settings import VAESettings
@@ -38,7 +36,7 @@ class VAETask(GeneratorTask):
         guidance: TargetGuidance | None = None,
         start: VAE | None = None,
     ) -> None:
-        self._settings, self._guidance = settings, guidance
+        self._settings, self._guidance, self.half = settings, guidance, settings.half
         if start is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(settings.seed)
@@ -93,7 +91,3 @@ class VAETask(GeneratorTask):
             "divergence": divergence / len(images),
             "n": float(len(images)),
         }
-
-    def export(self, folder: Path, provenance: Mapping[str, Any]) -> None:
-        """Save the averaged network as `generator.safetensors` and `generator.json`."""
-        save_generator(self._averaged_vae, folder, provenance=provenance, half=self._settings.half)

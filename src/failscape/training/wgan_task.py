@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
-from failscape.generators import WGAN, Generator, Progressive, save_generator
+from failscape.generators import WGAN, Generator, Progressive
 from failscape.generators.convolutional import CriticGenerator
 from failscape.training.adversarial import clip_images
 from failscape.training.gan_evaluation import GeneratorEvaluation
@@ -62,7 +61,8 @@ class WGANTask(GeneratorTask):
         oracle: Classifier | None = None,
         start: CriticGenerator | None = None,
     ) -> None:
-        self._settings, self._images, self._guidance, self._oracle = settings, images, guidance, oracle
+        self._settings, self.half = settings, settings.half
+        self._images, self._guidance, self._oracle = images, guidance, oracle
         if oracle is not None:
             check_oracle(oracle, images, images.class_names)
         with torch.random.fork_rng(devices=[]):
@@ -163,10 +163,6 @@ class WGANTask(GeneratorTask):
                 images, self._images, classifier=None, oracle=self._oracle, seed=self._settings.seed
             )
         return self._evaluation(self._averaged_generator)
-
-    def export(self, folder: Path, provenance: Mapping[str, Any]) -> None:
-        """Save the averaged generator as `generator.safetensors` and `generator.json`."""
-        save_generator(self._averaged_generator, folder, provenance=provenance, half=self._settings.half)
 
     def state(self) -> dict[str, Any]:
         """Return the networks' state and whose turn it is."""
