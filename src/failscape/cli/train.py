@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,35 @@ from failscape.training import (
 )
 
 train = App(name="train", help="Train a classifier or a generator.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """Where a training is made, and whether.
+
+    Attributes:
+        out: where numbered run folders are made.
+        resume: go on in this run folder, by the settings written there.
+        dry_run: print the resolved settings and do nothing.
+    """
+
+    out: Path = Path("runs")
+    resume: Path | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CodeRun(_Run):
+    """The same, of what may be trained with a classifier of the user's own.
+
+    Attributes:
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+
+    allow_code: bool = False
+
+
+_RUN, _CODE_RUN = _Run(), _CodeRun()
 _CLASSIFIER, _GAN, _VAE, _WGAN = ClassifierSettings(), GANSettings(), VAESettings(), WGANSettings()
 _INTRO_VAE, _VAE_GAN = IntroVAESettings(), VAEGANSettings()
 
@@ -28,50 +58,37 @@ _INTRO_VAE, _VAE_GAN = IntroVAESettings(), VAEGANSettings()
 def classifier(
     *,
     settings: Annotated[ClassifierSettings, Parameter(name="*")] = _CLASSIFIER,
-    out: Path = Path("runs"),
-    resume: Path | None = None,
-    dry_run: bool = False,
+    run: Annotated[_Run, Parameter(name="*")] = _RUN,
 ) -> int:
     """Train a reference classifier.
 
     Args:
         settings: of the training.
-        out: where numbered run folders are made.
-        resume: go on in this run folder, by the settings written there.
-        dry_run: print the resolved settings and do nothing.
+        run: where it is made.
     """
-    return _train(settings, out=out, resume=resume, dry_run=dry_run)
+    return _train(settings, run)
 
 
 @train.command
 def vae(
     *,
     settings: Annotated[VAESettings, Parameter(name="*")] = _VAE,
-    out: Path = Path("runs"),
-    resume: Path | None = None,
-    dry_run: bool = False,
-    allow_code: bool = False,
+    run: Annotated[_CodeRun, Parameter(name="*")] = _CODE_RUN,
 ) -> int:
     """Train a variational autoencoder; a classifier may steer it toward a class or a frontier.
 
     Args:
         settings: of the training.
-        out: where numbered run folders are made.
-        resume: go on in this run folder, by the settings written there.
-        dry_run: print the resolved settings and do nothing.
-        allow_code: let python:FILE.py:FUNCTION specs run their file.
+        run: where it is made.
     """
-    return _train(settings, out=out, resume=resume, dry_run=dry_run, allow_code=allow_code)
+    return _train(settings, run)
 
 
 @train.command
 def gan(
     *,
     settings: Annotated[GANSettings, Parameter(name="*")] = _GAN,
-    out: Path = Path("runs"),
-    resume: Path | None = None,
-    dry_run: bool = False,
-    allow_code: bool = False,
+    run: Annotated[_CodeRun, Parameter(name="*")] = _CODE_RUN,
 ) -> int:
     """Train a generator of images of a class and of a classifier's certainty, by an adversarial game.
 
@@ -79,75 +96,54 @@ def gan(
 
     Args:
         settings: of the training.
-        out: where numbered run folders are made.
-        resume: go on in this run folder, by the settings written there.
-        dry_run: print the resolved settings and do nothing.
-        allow_code: let python:FILE.py:FUNCTION specs run their file.
+        run: where it is made.
     """
-    return _train(settings, out=out, resume=resume, dry_run=dry_run, allow_code=allow_code)
+    return _train(settings, run)
 
 
 @train.command
 def wgan(
     *,
     settings: Annotated[WGANSettings, Parameter(name="*")] = _WGAN,
-    out: Path = Path("runs"),
-    resume: Path | None = None,
-    dry_run: bool = False,
-    allow_code: bool = False,
+    run: Annotated[_CodeRun, Parameter(name="*")] = _CODE_RUN,
 ) -> int:
     """Train a generator against a Wasserstein critic; a classifier may steer it toward a class or a frontier.
 
     Args:
         settings: of the training.
-        out: where numbered run folders are made.
-        resume: go on in this run folder, by the settings written there.
-        dry_run: print the resolved settings and do nothing.
-        allow_code: let python:FILE.py:FUNCTION specs run their file.
+        run: where it is made.
     """
-    return _train(settings, out=out, resume=resume, dry_run=dry_run, allow_code=allow_code)
+    return _train(settings, run)
 
 
 @train.command
 def vae_gan(
     *,
     settings: Annotated[VAEGANSettings, Parameter(name="*")] = _VAE_GAN,
-    out: Path = Path("runs"),
-    resume: Path | None = None,
-    dry_run: bool = False,
-    allow_code: bool = False,
+    run: Annotated[_CodeRun, Parameter(name="*")] = _CODE_RUN,
 ) -> int:
     """Train an autoencoder that a discriminator judges, by its features; a classifier may steer it.
 
     Args:
         settings: of the training.
-        out: where numbered run folders are made.
-        resume: go on in this run folder, by the settings written there.
-        dry_run: print the resolved settings and do nothing.
-        allow_code: let python:FILE.py:FUNCTION specs run their file.
+        run: where it is made.
     """
-    return _train(settings, out=out, resume=resume, dry_run=dry_run, allow_code=allow_code)
+    return _train(settings, run)
 
 
 @train.command
 def intro_vae(
     *,
     settings: Annotated[IntroVAESettings, Parameter(name="*")] = _INTRO_VAE,
-    out: Path = Path("runs"),
-    resume: Path | None = None,
-    dry_run: bool = False,
-    allow_code: bool = False,
+    run: Annotated[_CodeRun, Parameter(name="*")] = _CODE_RUN,
 ) -> int:
     """Train a variational autoencoder whose encoder is the discriminator; a classifier may steer it.
 
     Args:
         settings: of the training.
-        out: where numbered run folders are made.
-        resume: go on in this run folder, by the settings written there.
-        dry_run: print the resolved settings and do nothing.
-        allow_code: let python:FILE.py:FUNCTION specs run their file.
+        run: where it is made.
     """
-    return _train(settings, out=out, resume=resume, dry_run=dry_run, allow_code=allow_code)
+    return _train(settings, run)
 
 
 @train.command
@@ -164,18 +160,19 @@ def embedded(name: str, /, *, out: Path = Path("runs")) -> int:
     return 0
 
 
-def _train(settings: AnySettings, *, out: Path, resume: Path | None, dry_run: bool, allow_code: bool = False) -> int:
-    if resume is not None:
-        settings = _settings_of(resume, settings)
-    if dry_run:
+def _train(settings: AnySettings, run: _Run) -> int:
+    if run.resume is not None:
+        settings = _settings_of(run.resume, settings)
+    if run.dry_run:
         sys.stdout.write(settings.to_toml())
         return 0
     from failscape.training import resume_run, start_run
 
-    if resume is None:
-        folder = start_run(settings, out, allow_code=allow_code)
+    allow_code = isinstance(run, _CodeRun) and run.allow_code
+    if run.resume is None:
+        folder = start_run(settings, run.out, allow_code=allow_code)
     else:
-        folder = resume_run(resume, allow_code=allow_code)
+        folder = resume_run(run.resume, allow_code=allow_code)
     # The processes that torchrun starts share one standard output.
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.write(f"{folder}\n")
