@@ -128,6 +128,19 @@ def test_a_training_that_was_cut_off_ends_with_the_same_bits(
         assert torch.equal(tensor, again.networks.state_dict()[name]), name
 
 
+def test_the_encoder_may_begin_before_a_progressive_generator_is_whole(
+    images: ImageSet, settings: WGANSettings
+) -> None:
+    settings = WGANSettings.parse(
+        settings.model_dump() | {"family": "progressive", "encoder_from": 0.0, "critic_steps": 1}
+    )
+    task = WGANTask(settings, images=images)
+    rng = torch.Generator().manual_seed(0)
+    for progress in (0.0, 0.35, 0.6):
+        losses = task.step(images.x[:32], images.y[:32], progress=progress, rng=rng)
+        assert losses["encoder_pixels"] > 0
+
+
 def test_grows_by_turns_and_ends_whole():
     stages = [growth(t / 100, levels=4, until=0.6) for t in range(101)]
     assert stages[0] == 0

@@ -125,16 +125,17 @@ class WGANTask(GeneratorTask):
     def _step_encoder(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Regress the latents of generated images; draw real ones again, as the critic's features see them."""
         averaged = self._averaged_generator
+        real = averaged.shown(x)
         with self._autocast():
             with torch.no_grad():
                 z = averaged.sample_latents(len(x), rng=rng)
                 fake = averaged(z)
-                seen = averaged.critic_features(x)
+                seen = averaged.critic_features(real)
             found, encoded = self._generator.encode(torch.cat([fake, x])).float().chunk(2)
             again = clip_images(averaged.draw(encoded))
             features = (averaged.critic_features(again) - seen).float().square().mean()
         latent = (found - z).square().mean()
-        pixels = (again - x).square().mean()
+        pixels = (again - real).square().mean()
         loss = latent + features / seen.float().square().mean() + 20 * pixels
         self._update("encoder", loss.backward)
         return {"encoder_latent": latent, "encoder_features": features, "encoder_pixels": pixels}
