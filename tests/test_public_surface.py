@@ -48,6 +48,8 @@ def test_names_of_explain() -> None:
         "BatchedMethod",
         "Calibration",
         "CalibrationResult",
+        "CentroidPath",
+        "CentroidPathResult",
         "CornerCases",
         "CornerCasesResult",
         "CorruptionTable",
@@ -84,6 +86,7 @@ def test_names_of_explain() -> None:
 def test_methods_by_name() -> None:
     assert {
         "calibration": explain.Calibration,
+        "centroid-path": explain.CentroidPath,
         "corner-cases": explain.CornerCases,
         "corruption-table": explain.CorruptionTable,
         "degradation": explain.Degradation,

@@ -257,6 +257,14 @@ class TestTensors:
         pickle.loads(content)
         assert canary.exists(), "the canary is dead: the test tells nothing"
 
+    @pytest.mark.parametrize("length", [640, 896, 1152, 1408])
+    def test_a_header_whose_length_looks_like_a_pickle_is_read(self, tmp_path: Path, length: int) -> None:
+        header = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'.ljust(length)
+        content = length.to_bytes(8, "little") + header + b"\x07"
+        assert content[:1] == pickle.dumps(0)[:1]
+        (tmp_path / "a.safetensors").write_bytes(content)
+        assert read_tensors(tmp_path / "a.safetensors")["a"].tolist() == [7]
+
     def test_what_torch_saves_is_not_run(self, tmp_path: Path) -> None:
         torch.save({"a": torch.zeros(2), "b": Canary(tmp_path / "canary")}, tmp_path / "a.safetensors")
         with pytest.raises(WeightsError, match=r"holds a pickle"):

@@ -108,8 +108,10 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
         )
     try:
         with source.open("rb") as file:
-            head = file.read(8)
-        if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or head[:4] == b"PK\x03\x04":
+            head = file.read(9)
+        # The length of the header comes first, and may look like the beginning of a pickle; its brace does not.
+        begins = head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or head[:4] == b"PK\x03\x04"
+        if begins and head[8:] != b"{":
             raise WeightsError(
                 f"Expected safetensors in {source}, but it holds a pickle, which could run code when loaded. "
                 "Convert it with safetensors.torch.save_file(state_dict, 'weights.safetensors')."

@@ -9,6 +9,7 @@ from failscape import load_classifier
 from failscape.explain import (
     METHODS,
     Calibration,
+    CentroidPath,
     CornerCases,
     CorruptionTable,
     Degradation,
@@ -29,6 +30,11 @@ from failscape.testing import check_method
 CORRUPTED = load_classifier("embedded:mnist-corrupted")
 TRIED: dict[str, list[tuple[Method[Any], str]]] = {
     "calibration": [(Calibration(), "ten"), (Calibration(bins=3, shown=1), "two")],
+    "centroid-path": [
+        (CentroidPath(points=5), "ten"),
+        (CentroidPath(way="both", centroids=2, samples=1, points=4, shown=1), "two"),
+        (CentroidPath(points=3, shown=0), "on condition"),
+    ],
     "corner-cases": [
         (CornerCases(per_class=1, joint=1, samples=40, steps=2, most=2), "on condition"),
         (CornerCases(per_class=0, joint=1, samples=40, steps=2), "on condition"),

@@ -5,6 +5,8 @@ from typing import Any
 
 from failscape.errors import WeightsError
 from failscape.explain.calibration import Calibration, CalibrationResult
+from failscape.explain.centroid_path import CentroidPath
+from failscape.explain.centroid_path_result import CentroidPathResult
 from failscape.explain.corner_cases import CornerCases
 from failscape.explain.corner_result import CornerCasesResult
 from failscape.explain.corruption_table import CorruptionTable, CorruptionTableResult
@@ -27,6 +29,7 @@ from failscape.storage import read_json
 
 METHODS: dict[str, type[Method[Any]]] = {
     "calibration": Calibration,
+    "centroid-path": CentroidPath,
     "corner-cases": CornerCases,
     "corruption-table": CorruptionTable,
     "degradation": Degradation,
@@ -60,6 +63,8 @@ __all__ = [
     "BatchedMethod",
     "Calibration",
     "CalibrationResult",
+    "CentroidPath",
+    "CentroidPathResult",
     "CornerCases",
     "CornerCasesResult",
     "CorruptionTable",

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import pytest
+
+from failscape.cli import main
+from failscape.explain import CentroidPathResult, load_result
+
+_MODELS = ("--classifier", "embedded:mnist-clean", "--generator", "embedded:mnist-vae-2d")
+
+
+def test_a_path_is_gone_between_the_pairs_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["path", "embedded:mnist-test", *_MODELS, "--pair", "4:9", "--pair", "3:8", "--limit", "300"]
+    assert main([*command, "--samples", "1", "--way", "both", "--out", str(tmp_path)]) == 0
+    report = Path(capsys.readouterr().out.strip())
+    result = load_result(report.parent / "steps" / "01-centroid-path")
+    assert isinstance(result, CentroidPathResult)
+    assert {*zip(result.first.tolist(), result.second.tolist(), strict=True)} == {(4, 9), (3, 8)}
+    assert result.great_circle.tolist().count(True) == 4
+    assert len(result.ids) == 8
+
+
+@pytest.mark.parametrize("pair", ["4", "4:", "4:9:7"])
+def test_what_is_no_pair_is_refused(pair: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["path", "embedded:mnist-test", *_MODELS, "--pair", pair]) == 2
+    assert f"FROM:TO, such as 4:9, but got {pair!r}" in capsys.readouterr().err
