@@ -68,6 +68,7 @@ def test_names_of_explain() -> None:
         "RealDirections",
         "RealDirectionsResult",
         "Result",
+        "RetrainingResult",
         "StyleInfluence",
         "StyleInfluenceResult",
         "StyleDifference",

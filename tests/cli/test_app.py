@@ -43,7 +43,7 @@ def test_help_answers_at_once() -> None:
         times.append(time.perf_counter() - start)
         assert done.returncode == 0
     assert min(times) < 1
-    for command in ("demo", "study", "explain", "reproduce", "train", "calibrate", "report"):
+    for command in ("demo", "study", "explain", "reproduce", "train", "calibrate", "retrain", "report"):
         assert command in done.stdout
 
 

@@ -103,16 +103,54 @@ def save_with_temperature(
         WeightsError: if the weights are broken.
         StorageError: if the target cannot be written.
     """
+    advice = f"Pass the temperature there: failscape.Classifier(..., temperature={temperature:.6g})."
+    tensors, description = _tensors_and_description(spec, advice)
+    provenance = description["provenance"] | {"calibration": dict(record or {})}
+    save_model(target, "classifier", tensors, description | {"temperature": temperature, "provenance": provenance})
+
+
+def save_with_weights(
+    spec: str | Path, target: Path, *, state: Mapping[str, Tensor], record: Mapping[str, Any] | None = None
+) -> None:
+    """Save a classifier of failscape's own again, the same network and temperature with other weights.
+
+    Args:
+        spec: `embedded:NAME`, or a folder or file that failscape saved.
+        target: a folder, or a `.safetensors` path.
+        state: the network's new state dictionary.
+        record: how the weights were found; kept with the provenance as "retraining".
+
+    Raises:
+        SpecError: if the spec names nothing, or is `python:`, whose architecture is not known.
+        WeightsError: if the weights are broken.
+        StorageError: if the target cannot be written.
+    """
+    _, description = _tensors_and_description(spec, "Save its state dictionary as you save yours.")
+    provenance = description["provenance"] | {"retraining": dict(record or {})}
+    save_model(target, "classifier", state, description | {"provenance": provenance})
+
+
+def provenance_of(spec: str | Path) -> dict[str, Any]:
+    """Return where the weights of a classifier came from: settings, command, numbers reached; {} if that is not known.
+
+    Raises:
+        SpecError: if the spec names nothing.
+        WeightsError: if the weights are broken.
+    """
     if str(spec).startswith("python:"):
-        raise SpecError(
-            f"Expected a classifier that failscape saved, but {str(spec)!r} is your own code. Pass the temperature "
-            f"there: failscape.Classifier(..., temperature={temperature:.6g})."
-        )
+        return {}
+    provenance: dict[str, Any] = _tensors_and_description(spec, "")[1]["provenance"]
+    return provenance
+
+
+def _tensors_and_description(spec: str | Path, advice: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what failscape saved of a classifier, to be saved again with a part of it changed."""
+    if str(spec).startswith("python:"):
+        raise SpecError(f"Expected a classifier that failscape saved, but {str(spec)!r} is your own code. {advice}")
     with _saved(str(spec)) as path:
         tensors, description = load_model(path, "classifier")
     description = {key: value for key, value in description.items() if key not in ("format", "kind", "sha256")}
-    provenance = dict(description.get("provenance") or {}) | {"calibration": dict(record or {})}
-    save_model(target, "classifier", tensors, description | {"temperature": temperature, "provenance": provenance})
+    return tensors, description | {"provenance": dict(description.get("provenance") or {})}
 
 
 @contextmanager

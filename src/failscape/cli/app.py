@@ -35,6 +35,9 @@ app.command("failscape.cli.compare:compare", name="compare", help="Put classifie
 app.command("failscape.cli.studies:reproduce", name="reproduce", help="Reproduce the experiments of a paper.")
 app.command("failscape.cli.train:train", name="train", help="Train a classifier or a generator.")
 app.command("failscape.cli.calibrate:calibrate", name="calibrate", help="Fit a classifier's temperature.")
+app.command(
+    "failscape.cli.retrain:retrain", name="retrain", help="Retrain a classifier on labelled images, and measure it."
+)
 app.command("failscape.cli.labels:labels", name="labels", help="Show, export and import what people said of images.")
 app.command("failscape.cli.studies:report", name="report", help="Write the report of a run again.")
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from failscape.errors import LabelStoreError, StorageError
+from failscape.errors import StorageError
 
 if TYPE_CHECKING:
-    from failscape.labels import Agreement, LabelStore, Project
+    from failscape.labels import Agreement, LabelStore
 
 labels = App(name="labels", help="Show, export and import what people said of images.")
 
@@ -63,10 +63,10 @@ def export(
         project: which project, where there are several.
         out: where "latest" is looked for.
     """
-    from failscape.labels import export_labels
+    from failscape.labels import export_labels, project_of
 
     with _open(run, out) as store:
-        report = export_labels(store, _project(store, project).id, to, kind=kind)
+        report = export_labels(store, project_of(store, project).id, to, kind=kind)
     sys.stdout.write(
         f"{report.images:,} images written; {report.tied:,} without a majority, {report.not_any:,} in no class, "
         f"{report.unlabelled:,} not labelled\n{report.folder}\n"
@@ -93,10 +93,10 @@ def import_(
         project: which project, where there are several.
         out: where "latest" is looked for.
     """
-    from failscape.labels import import_labels
+    from failscape.labels import import_labels, project_of
 
     with _open(run, out) as store:
-        report = import_labels(store, _project(store, project).id, file, labeller=labeller)
+        report = import_labels(store, project_of(store, project).id, file, labeller=labeller)
     sys.stdout.write(f"{report.new:,} new labels, {report.changed:,} changed, {report.same:,} as they were\n")
     return 0
 
@@ -111,16 +111,6 @@ def _open(run: str, out: Path) -> "LabelStore":
     if folder is None:
         raise StorageError(f"Expected a run in {out}, but there is none. Run `failscape demo` to make one.")
     return LabelStore(folder, create=False)
-
-
-def _project(store: "LabelStore", name: str | None) -> "Project":
-    if name is not None:
-        return store.project(name)
-    projects = store.projects()
-    if len(projects) != 1:
-        names = ", ".join(repr(project.name) for project in projects) or "none"
-        raise LabelStoreError(f"Expected one project in {store.name}, but got {names}. Name one with --project.")
-    return projects[0]
 
 
 def _agreement_line(agreement: "Agreement") -> str:

@@ -148,7 +148,7 @@ def reproduce(name: str, /, *, out: Path, retrain: bool = False) -> int:
 
     with progress() as show:
         folder = run_reproduction(name, out, retrain=retrain, progress=show)
-    return _finish(folder)
+    return finish(folder)
 
 
 def report(run: str, /, *, out: Path = Path("runs")) -> int:
@@ -163,7 +163,7 @@ def report(run: str, /, *, out: Path = Path("runs")) -> int:
     folder = latest_run_folder(out) if run == "latest" else Path(run)
     if folder is None:
         raise StorageError(f"Expected a run in {out}, but there is none. Run `failscape demo` to make one.")
-    return _finish(folder)
+    return finish(folder)
 
 
 def run(
@@ -176,13 +176,13 @@ def run(
 
         folder = run_study(config, out=out, allow_code=allow_code, progress=show)
         show("writing the report")
-    code = _finish(folder)
+    code = finish(folder)
     if code == 0:
         afterwards(folder)
     return code
 
 
-def _finish(run: Path) -> int:
+def finish(run: Path) -> int:
     """Write the report, say where it is, and count a failed step as an error."""
     from failscape.report import write_report
     from failscape.study.run_folder import read_steps

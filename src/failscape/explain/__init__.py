@@ -19,6 +19,7 @@ from failscape.explain.method import BatchedMethod, Method, Result, Verification
 from failscape.explain.perturbation_heatmap import HeatmapResult, PerturbationHeatmap
 from failscape.explain.real_directions import RealDirections
 from failscape.explain.real_directions_result import RealDirectionsResult
+from failscape.explain.retraining_result import RetrainingResult
 from failscape.explain.style_difference import StyleDifference, StyleDifferenceResult
 from failscape.explain.style_influence import StyleInfluence, StyleInfluenceResult
 from failscape.explain.sympathetic import SympatheticExamples
@@ -45,17 +46,22 @@ METHODS: dict[str, type[Method[Any]]] = {
 }
 
 
+# What studies find that are more than one method.
+_OF_STUDIES: dict[str, type[Result]] = {"retraining": RetrainingResult}
+
+
 def load_result(folder: Path) -> Result:
-    """Load a saved result of whatever method.
+    """Load a saved result of whatever method or study.
 
     Raises:
-        WeightsError: if the files are missing or broken, or no method returns such a result.
+        WeightsError: if the files are missing or broken, or nothing returns such a result.
     """
     kind = read_json(folder / "result.json").get("type")
-    for method in METHODS.values():
-        if method.result_type.__name__ == kind:
-            return method.result_type.load(folder)
-    raise WeightsError(f"Expected the result of one of {', '.join(METHODS)} in {folder}, but got {kind!r}.")
+    types = {name: method.result_type for name, method in METHODS.items()} | _OF_STUDIES
+    for result_type in types.values():
+        if result_type.__name__ == kind:
+            return result_type.load(folder)
+    raise WeightsError(f"Expected the result of one of {', '.join(types)} in {folder}, but got {kind!r}.")
 
 
 __all__ = [
@@ -83,6 +89,7 @@ __all__ = [
     "RealDirections",
     "RealDirectionsResult",
     "Result",
+    "RetrainingResult",
     "StyleDifference",
     "StyleDifferenceResult",
     "StyleInfluence",

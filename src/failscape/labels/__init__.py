@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from failscape.labels.decision import Decision as Decision
     from failscape.labels.decision import decisions as decisions
     from failscape.labels.decision import labelled_images as labelled_images
+    from failscape.labels.decision import project_of as project_of
     from failscape.labels.exports import FORMATS as FORMATS
     from failscape.labels.exports import ExportReport as ExportReport
     from failscape.labels.exports import export_labels as export_labels
@@ -30,6 +31,7 @@ _HOMES = {
     "export_labels": "failscape.labels.exports",
     "import_labels": "failscape.labels.imports",
     "labelled_images": "failscape.labels.decision",
+    "project_of": "failscape.labels.decision",
 }
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "label_task",
     "labelled_images",
     "measure_agreement",
+    "project_of",
     "teaching_value",
 ]
 

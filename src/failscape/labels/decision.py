@@ -12,7 +12,7 @@ from failscape.data import ImageSet
 from failscape.data.encoded import ImageDecoder
 from failscape.errors import LabelStoreError
 from failscape.labels.agreement import consensus
-from failscape.labels.records import NOT_ANY, Event, LabelImage
+from failscape.labels.records import NOT_ANY, Event, LabelImage, Project
 from failscape.labels.store import LabelStore
 
 
@@ -60,6 +60,22 @@ def decisions(store: LabelStore, project_id: str) -> tuple[Decision, ...]:
         )
         for image in images
     )
+
+
+def project_of(store: LabelStore, name: str | None) -> Project:
+    """Return the project with a name or an id, or without one the only project that there is.
+
+    Raises:
+        NotInStore: if there is no such project.
+        LabelStoreError: if none is named and there are none, or several.
+    """
+    if name is not None:
+        return store.project(name)
+    projects = store.projects()
+    if len(projects) != 1:
+        names = ", ".join(repr(project.name) for project in projects) or "none"
+        raise LabelStoreError(f"Expected one project in {store.name}, but got {names}. Name one with --project.")
+    return projects[0]
 
 
 def labelled_images(store: LabelStore, project_id: str) -> ImageSet:

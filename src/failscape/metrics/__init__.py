@@ -17,6 +17,7 @@ from failscape.metrics.intervals import (
 )
 from failscape.metrics.kernel import kernel_distance
 from failscape.metrics.neighbours import NeighbourVote, nearest, neighbour_vote, standardized
+from failscape.metrics.paired import mcnemar, mean_over_both
 from failscape.metrics.recall import PrecisionAndRecall, precision_and_recall
 from failscape.metrics.requests import QuantileBands, quantile_bands, rank_correlation
 
@@ -37,8 +38,10 @@ __all__ = [
     "expected_calibration_error",
     "frechet_distance",
     "kernel_distance",
+    "mcnemar",
     "mean",
     "mean_by_t",
+    "mean_over_both",
     "median",
     "nearest",
     "neighbour_vote",

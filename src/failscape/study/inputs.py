@@ -204,10 +204,19 @@ def _check_fit(inputs: StepInputs, models: Models) -> None:
                 f"{classifier.image_shape} as {classifier.name}, but {oracle.name} has "
                 f"{', '.join(oracle.class_names)} and {oracle.image_shape}. Train one on the same images."
             )
+    require_drawn_for(classifier, generator, inputs.generator)
+
+
+def require_drawn_for(classifier: Classifier, generator: Generator, spec: str) -> None:
+    """Refuse a generator that draws images of another shape than the classifier takes.
+
+    Raises:
+        GeneratorError: naming its spec.
+    """
     if generator.image_shape != classifier.image_shape:
         raise GeneratorError(
             f"Expected a generator of images of shape {classifier.image_shape}, as {classifier.name} takes them, but "
-            f"{inputs.generator} draws {generator.image_shape}. Train one on the classifier's images."
+            f"{spec} draws {generator.image_shape}. Train one on the classifier's images."
         )
 
 

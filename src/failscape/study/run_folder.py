@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, final
+from typing import IO, Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,10 +29,22 @@ from failscape.storage import (
     write_bytes,
     write_json,
 )
-from failscape.study.config import StepConfig, StudyConfig
+from failscape.study.config import StepConfig
 
 if sys.platform != "win32":
     import fcntl
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """What a run folder is made by: a study, or a retraining."""
+
+    @property
+    def name(self) -> str:
+        """Names the folder."""
+
+    def to_toml(self) -> str:
+        """Return all settings, every default filled in."""
 
 
 @final
@@ -49,7 +61,7 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, config: StudyConfig, *, out: Path, folder: Path | None) -> Iterator["RunFolder"]:
+    def open(cls, config: Recorded, *, out: Path, folder: Path | None) -> Iterator["RunFolder"]:
         """Go on in the latest run of the same name if it is the same study, else make the next number.
 
         Args:

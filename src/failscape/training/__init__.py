@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from failscape.training.classifier_task import ClassifierTask as ClassifierTask
+    from failscape.training.fine_tuning import fine_tune as fine_tune
     from failscape.training.gan_evaluation import GeneratorEvaluation as GeneratorEvaluation
     from failscape.training.gan_task import GANTask as GANTask
     from failscape.training.intro_vae_task import IntroVAETask as IntroVAETask
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from failscape.training.runs import start_run as start_run
     from failscape.training.settings import AnySettings as AnySettings
     from failscape.training.settings import ClassifierSettings as ClassifierSettings
+    from failscape.training.settings import FineTuningSettings as FineTuningSettings
     from failscape.training.settings import GANSettings as GANSettings
     from failscape.training.settings import IntroVAESettings as IntroVAESettings
     from failscape.training.settings import TrainingSettings as TrainingSettings
@@ -36,6 +38,8 @@ _HOMES = {
     "start_run": "runs",
     "ClassifierSettings": "settings",
     "ClassifierTask": "classifier_task",
+    "FineTuningSettings": "settings",
+    "fine_tune": "fine_tuning",
     "Hook": "loop",
     "IntroVAESettings": "settings",
     "IntroVAETask": "intro_vae_task",
@@ -57,6 +61,7 @@ __all__ = [
     "AnySettings",
     "ClassifierSettings",
     "ClassifierTask",
+    "FineTuningSettings",
     "GANSettings",
     "GANTask",
     "GeneratorEvaluation",
@@ -71,6 +76,7 @@ __all__ = [
     "VAETask",
     "WGANSettings",
     "WGANTask",
+    "fine_tune",
     "read_settings",
     "resume_run",
     "start_run",

@@ -9,7 +9,7 @@ from pathlib import Path
 import failscape
 from failscape.classifiers import Classifier, load_classifier, target_distribution
 from failscape.data import ImageSet, load_images
-from failscape.errors import ClassifierError, TrainingError
+from failscape.errors import ClassifierError, ConfigError, TrainingError
 from failscape.storage import next_run_folder
 from failscape.training.classifier_task import ClassifierTask
 from failscape.training.distributed import Workers, process_group, workers
@@ -20,6 +20,7 @@ from failscape.training.sample_grid import write_sample_grid
 from failscape.training.settings import (
     AnySettings,
     ClassifierSettings,
+    FineTuningSettings,
     GANSettings,
     GuidedSettings,
     IntroVAESettings,
@@ -136,6 +137,11 @@ def _command() -> str:
 
 def _task(settings: AnySettings, images: ImageSet, allow_code: bool) -> tuple[Task, Sequence[Hook]]:
     load = partial(_classifier, allow_code=allow_code)
+    if isinstance(settings, FineTuningSettings):
+        raise ConfigError(
+            "Expected the settings of a training of its own, but got those of a fine-tuning, which is a part of a "
+            "retraining. Run the same `failscape retrain` command again; it goes on where it was."
+        )
     if isinstance(settings, ClassifierSettings):
         return ClassifierTask(settings, image_shape=images.image_shape, class_names=images.class_names), ()
     if isinstance(settings, GANSettings):

@@ -123,6 +123,20 @@ class ClassifierSettings(TrainingSettings):
         return value
 
 
+class FineTuningSettings(TrainingSettings):
+    """What the further training of a classifier is told, on its own data and labelled images beside them."""
+
+    kind: Literal["fine-tuning"] = "fine-tuning"
+    name: str = Field(default="fine-tuning", description="name of the run folder")
+    validation: str = Field(default="none", description="none: what comes of it is measured by the study around it")
+    images: PositiveInt = Field(default=60_000, description="images to see in all, repetitions counted")
+    warmup: NonNegativeInt = Field(default=3_000, description="images over which the learning rate rises")
+    ema_half_life: NonNegativeInt = Field(default=3_000, description="half-life of the weight average, in images")
+    checkpoint_every: PositiveInt = Field(default=20_000, description="images between two checkpoints")
+    share: float = Field(default=0.5, ge=0, le=1, description="of each batch, the part that is labelled images")
+    augment: bool = Field(default=True, description="shift, turn and scale the images a little")
+
+
 class GuidedSettings(TrainingSettings):
     """What the training of a generator is told that a classifier may steer toward a target distribution."""
 
@@ -310,10 +324,19 @@ class GANSettings(TrainingSettings):
         return value
 
 
-AnySettings = ClassifierSettings | GANSettings | IntroVAESettings | VAEGANSettings | VAESettings | WGANSettings
+AnySettings = (
+    ClassifierSettings
+    | FineTuningSettings
+    | GANSettings
+    | IntroVAESettings
+    | VAEGANSettings
+    | VAESettings
+    | WGANSettings
+)
 
 _KINDS: dict[str, type[AnySettings]] = {
     "classifier": ClassifierSettings,
+    "fine-tuning": FineTuningSettings,
     "gan": GANSettings,
     "intro-vae": IntroVAESettings,
     "vae": VAESettings,

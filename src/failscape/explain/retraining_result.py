@@ -1,0 +1,433 @@
+"""What retraining on labelled images changed: mistakes on fresh images, accuracy on clean and corrupted ones."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure as Drawing
+from torch import Tensor
+
+from failscape.explain.method import EIGHT_BITS, SHARED, Result
+from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid, percent, rate_bars
+from failscape.metrics import Estimate, mcnemar, mean, mean_by_t, mean_over_both
+
+ARMS = ("before", "retrained", "control", "data alone")
+"""Classifiers that are compared: as it was, and retrained on chosen images, on random ones, on its own data alone."""
+
+BEFORE, RETRAINED, CONTROL, ALONE = range(len(ARMS))
+_SHOWN = 6
+_COLUMNS = 8
+
+_DEFINITIONS = {
+    "replicates": "Repetitions of the whole experiment, each with a seed, labelled images and fresh images of its own. "
+    "Intervals are Student's, 95 %, over them, unless something else is said.",
+    "labelled": "Labelled images that a classifier was retrained on, in each replicate; the control on as many.",
+    "taught": "Share of the labelled images that the classifier was wrong about before.",
+    "fresh": "Fresh images on which the share of wrong ones was measured, of all replicates; none was trained on.",
+    "wrong_before": "Share of fresh images on which the classifier and the labels differ, before.",
+    "wrong_retrained": "The same share on the same images, of the classifier retrained on the chosen images.",
+    "wrong_control": "The same share on the same images, of the control: retrained on as many labelled images, but "
+    "random ones.",
+    "wrong_data_alone": "The same share on the same images, of the classifier trained as long on its own data alone. "
+    "Where a classifier is unsure any change of it changes its answer, so that this, not the share before, is what "
+    "further training by itself amounts to.",
+    "gain": "Share of wrong images before, less that of the retrained classifier.",
+    "gain_over_control": "Share of wrong images of the control, less that of the retrained classifier.",
+    "gain_over_data_alone": "Share of wrong images after training on its own data alone, less that of the retrained.",
+    "ratio": "Wrong images of the retrained classifier, as a part of those before; the mean over the replicates.",
+    "ratio_control": "The same of the control.",
+    "p_value": "Exact McNemar test on all fresh images: is it as often wrong before as retrained?",
+    "p_value_control": "The same: is the control as often wrong as the retrained one?",
+    "judged_before": "Share of the fresh images on which the classifier and the judge differ, before. The judge is "
+    "another network than what gave the labels.",
+    "judged_retrained": "The same share of the retrained classifier.",
+    "judged_control": "The same share of the control.",
+    "judged_data_alone": "The same share after training on its own data alone.",
+    "judged_gain": "Share of images wrong to the judge before, less that of the retrained classifier.",
+    "judged_gain_over_control": "Share of images wrong to the judge of the control, less that of the retrained one.",
+    "judged_ratio": "Images wrong to the judge of the retrained classifier, as a part of those before.",
+    "agreement": "Share of the fresh images to which judge and labels give the same class. It bounds what can be "
+    "reached on both counts at once.",
+    "wrong_at_new_frontier": "Share of wrong images among fresh ones of another kind: what the retrained classifier, "
+    "not the one before, is unsure of. A classifier is often wrong where it is unsure, however good it is.",
+    "clean_before": "Accuracy on the test images, before.",
+    "clean_retrained": "Accuracy on the test images of the retrained classifier. Interval: over replicates and images.",
+    "clean_control": "Accuracy on the test images of the control. Interval: likewise.",
+    "clean_data_alone": "Accuracy on the test images after training on its own data alone. Interval: likewise.",
+    "clean_change": "Accuracy on the test images, retrained less before. Interval: over replicates and images.",
+    "corrupted_before": "Accuracy on corrupted test images, the mean over corruptions and severities, before.",
+    "corrupted_retrained": "Accuracy on corrupted test images of the retrained classifier. Interval: over replicates "
+    "and images.",
+    "corrupted_control": "Accuracy on corrupted test images of the control. Interval: likewise.",
+    "corrupted_data_alone": "Accuracy on corrupted test images after training on its own data alone.",
+    "corrupted_change": "Accuracy on corrupted test images, retrained less before. Interval: over replicates and "
+    "images.",
+    "id": "Name of the fresh image.",
+    "replicate": "Which repetition it belongs to.",
+    "new_frontier": "Whether it was drawn where the retrained classifier is unsure, instead of the one before.",
+    "label": "The class that it was given.",
+    "judge": "The class that the judge gives it.",
+    "before": "What the classifier takes it for before.",
+    "retrained": "What the retrained one of its replicate takes it for.",
+    "control": "What the control of its replicate takes it for.",
+    "data_alone": "What the one trained on its own data alone takes it for.",
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RetrainingResult(Result):
+    """What retraining changed, in S replicates.
+
+    Attributes:
+        images: fresh images of all replicates, 8-bit values in [0, 1]. The verification holds what the classifier
+            said of them before, and, if there is a judge, what that says.
+        ids: their names.
+        replicate: which replicate each belongs to.
+        new_frontier: whether it was drawn where the retrained classifier of its replicate is unsure.
+        labels: the class that each was given.
+        predictions: what the retrained classifier, the control, and the one trained on its data alone say.
+        clean: which test images each of `ARMS` gets right.
+        corrupted: in what share of the corruptions and severities each of `ARMS` gets each corrupted image right.
+        labelled: images that a classifier was retrained on.
+        taught: in what share of the chosen images, and of the control's, the classifier was wrong before.
+        examples: some of the chosen images of the first replicate.
+        example_labels: the class that each was given.
+        labeller: who or what gave the labels.
+        stand_in: whether that was a stand-in for a person.
+        judge: the name of the other network that judges, "" if there is none.
+        protocol: how the images came about, in a sentence.
+        data: what the classifiers were trained on beside the labelled images.
+        test: the test images.
+        class_names: K names.
+    """
+
+    ids: tuple[str, ...]
+    replicate: Int[Tensor, " N"]
+    new_frontier: Bool[Tensor, " N"]
+    labels: Int[Tensor, " N"]
+    predictions: Int[Tensor, "3 N"]
+    clean: Bool[Tensor, "4 S M"]
+    corrupted: Float[Tensor, "4 S L"]
+    labelled: int
+    taught: Float[Tensor, "2 S"]
+    examples: Float[Tensor, "E C H W"] = field(metadata=EIGHT_BITS)
+    example_labels: Int[Tensor, " E"]
+    labeller: str
+    stand_in: bool
+    judge: str
+    protocol: str
+    data: str
+    test: str
+    class_names: tuple[str, ...] = field(metadata=SHARED)
+
+    @property
+    def replicates(self) -> int:
+        """S, the number of repetitions."""
+        return self.clean.shape[1]
+
+    @property
+    def verdicts(self) -> Int[Tensor, "4 N"]:
+        """What each of `ARMS` says of each fresh image."""
+        assert self.verification is not None
+        return torch.cat([self.verification.prediction[None], self.predictions])
+
+    @property
+    def wrong(self) -> Bool[Tensor, "4 N"]:
+        """Whether each of `ARMS` differs from the labels."""
+        return self.verdicts != self.labels
+
+    @property
+    def judged_wrong(self) -> Bool[Tensor, "4 N"] | None:
+        """Whether each of `ARMS` differs from the judge, if there is one."""
+        assert self.verification is not None
+        judged = self.verification.oracle_prediction
+        return None if judged is None else self.verdicts != judged
+
+    @property
+    def gain(self) -> Estimate:
+        """By how much the share of wrong images fell."""
+        return self._over_replicates(self._fall(self.wrong, BEFORE))
+
+    @property
+    def gain_over_control(self) -> Estimate:
+        """By how much it is below that of the control."""
+        return self._over_replicates(self._fall(self.wrong, CONTROL))
+
+    @property
+    def judged_gain(self) -> Estimate | None:
+        """By how much the share of images that are wrong to the judge fell, if there is one."""
+        judged = self.judged_wrong
+        return None if judged is None else self._over_replicates(self._fall(judged, BEFORE))
+
+    @property
+    def ratio(self) -> Estimate:
+        """Wrong images of the retrained classifier as a part of those before."""
+        return self._ratio(self.wrong, RETRAINED)
+
+    @property
+    def is_gain_shown(self) -> bool:
+        """Whether fewer fresh images are wrong, to the labels and to the judge, beyond what chance would do."""
+        judged = self.judged_gain
+        return self.gain.low > 0 and (judged is None or judged.low > 0)
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Mistakes on fresh images and accuracies, before and after."""
+        fresh, wrong, judged = ~self.new_frontier, self.wrong, self.judged_wrong
+        summary: dict[str, float] = {
+            "replicates": float(self.replicates),
+            "labelled": float(self.labelled),
+            "taught": self.taught[0].mean().item(),
+            "fresh": float(fresh.sum()),
+        }
+        for arm, name in enumerate(ARMS):
+            summary |= self._over_replicates(wrong[arm]).named(f"wrong_{_key(name)}")
+        summary |= self.gain.named("gain")
+        summary |= self.gain_over_control.named("gain_over_control")
+        summary |= self._over_replicates(self._fall(wrong, ALONE)).named("gain_over_data_alone")
+        summary |= self.ratio.named("ratio")
+        summary |= self._ratio(wrong, CONTROL).named("ratio_control")
+        summary["p_value"] = mcnemar(wrong[BEFORE, fresh], wrong[RETRAINED, fresh])
+        summary["p_value_control"] = mcnemar(wrong[CONTROL, fresh], wrong[RETRAINED, fresh])
+        if judged is not None:
+            for arm, name in enumerate(ARMS):
+                summary |= self._over_replicates(judged[arm]).named(f"judged_{_key(name)}")
+            assert self.judged_gain is not None
+            summary |= self.judged_gain.named("judged_gain")
+            summary |= self._over_replicates(self._fall(judged, CONTROL)).named("judged_gain_over_control")
+            summary |= self._ratio(judged, RETRAINED).named("judged_ratio")
+            assert self.verification is not None
+            assert self.verification.oracle_prediction is not None
+            agree = self.verification.oracle_prediction.eq(self.labels)
+            summary |= self._over_replicates(agree).named("agreement")
+        if self.new_frontier.any():
+            found = self._over_replicates(wrong[RETRAINED], new_frontier=True)
+            summary |= found.named("wrong_at_new_frontier")
+        for what, right in (("clean", self.clean.double()), ("corrupted", self.corrupted.double())):
+            summary |= mean(right[BEFORE, 0]).named(f"{what}_before")
+            for arm, name in enumerate(ARMS[1:], start=1):
+                summary |= mean_over_both(right[arm]).named(f"{what}_{_key(name)}")
+            summary |= mean_over_both(right[RETRAINED] - right[BEFORE]).named(f"{what}_change")
+        return summary
+
+    @property
+    def table(self) -> pa.Table:
+        """One row a fresh image."""
+        assert self.verification is not None
+        names, verdicts = self.class_names, self.verdicts.tolist()
+        judged = self.verification.oracle_prediction
+        columns: dict[str, list[object]] = {
+            "id": list(self.ids),
+            "replicate": self.replicate.tolist(),
+            "new_frontier": self.new_frontier.tolist(),
+            "label": [names[k] for k in self.labels.tolist()],
+        }
+        if judged is not None:
+            columns["judge"] = [names[k] for k in judged.tolist()]
+        for arm, row in zip(ARMS, verdicts, strict=True):
+            columns[_key(arm)] = [names[k] for k in row]
+        return pa.table(columns)
+
+    @property
+    def definitions(self) -> Mapping[str, str]:
+        """What each number means."""
+        return _DEFINITIONS
+
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """Mistakes and accuracies of all classifiers, what was taught, and what came of single images."""
+        judged = f", and {self.judge}, which gave none of the labels, as the judge" if self.judge else ""
+        plots = [
+            Plot(
+                name="wrong",
+                title="Wrong on fresh images",
+                caption=f"Share of fresh images on which each classifier differs from the labels by {self.labeller}"
+                f"{judged}. {self.protocol} None of them was trained on. Control: retrained on {self.labelled:,} "
+                "labelled images at random instead of chosen ones. Data alone: trained as long without any. "
+                f"{self._whiskers}",
+                draw=self._draw_wrong,
+            ),
+            Plot(
+                name="accuracy",
+                title="What it costs: accuracy on real images",
+                caption=f"Accuracy on {self.test}, as they are and under corruptions. {self._whiskers}",
+                draw=self._draw_accuracy,
+            ),
+        ]
+        if len(self.examples):
+            plots.append(
+                Plot(
+                    name="taught",
+                    title="Some of what was taught",
+                    caption=f"Chosen images of the first replicate, with the class given by {self.labeller}.",
+                    draw=self._draw_examples,
+                )
+            )
+        gallery = Gallery(
+            name="cases",
+            title="What became of single images",
+            caption="Fresh images of the first replicate: first such that were wrong and are right, then such that "
+            "still are wrong, then such that have become wrong.",
+            class_names=self.class_names,
+            cases=[self._case(row) for row in self._telling()],
+            definitions=_DEFINITIONS,
+        )
+        return [*plots, gallery] if gallery.cases else plots
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """Whether retraining helps, and what it costs."""
+        mended = self._rows(was=True, becomes=False)[:_SHOWN]
+        panels = [
+            Panel(
+                label=f"{self.class_names[int(self.labels[row])]}; before "
+                f"{self.class_names[int(self.verdicts[BEFORE, row])]}",
+                pixels=self.images[row],
+            )
+            for row in mended
+        ]
+        return (Finding(sentence=self._gain_sentence(), panels=panels), Finding(sentence=self._cost_sentence()))
+
+    def _gain_sentence(self) -> str:
+        shares = [self._over_replicates(self.wrong[arm]).value for arm in range(len(ARMS))]
+        numbers = (
+            f"of fresh generated images {percent(shares[BEFORE])} are wrong before, {percent(shares[RETRAINED])} after "
+            f"retraining on {self.labelled:,} labelled ones, {percent(shares[CONTROL])} after retraining on as many at "
+            f"random, and {percent(shares[ALONE])} after training on its own data alone"
+        )
+        judged = self.judged_gain
+        if self.gain.high < 0:
+            start = "No gain shown, but harm"
+        elif not self.gain.low > 0:
+            start = "No gain shown"
+        elif judged is not None and not judged.low > 0:
+            start = f"No gain shown beyond the labels themselves, since {self.judge} sees none"
+        elif not self.gain_over_control.low > 0:
+            start = "Retraining helps, but no gain over random images is shown"
+        else:
+            start = "Retraining helps, more than on as many random images"
+        who = f" Labels by {self.labeller}{', in place of a person' if self.stand_in else ''}."
+        if self.judged_wrong is not None:
+            values = [self._over_replicates(self.judged_wrong[arm]).value for arm in (BEFORE, RETRAINED)]
+            who += f" To {self.judge}, which gave none, {percent(values[0])} were wrong and {percent(values[1])} are."
+        return f"{start}: {numbers}.{who}"
+
+    def _cost_sentence(self) -> str:
+        parts = []
+        for what, right in (("clean", self.clean.double()), ("corrupted", self.corrupted.double())):
+            change = mean_over_both(right[RETRAINED] - right[BEFORE])
+            if change.low > 0:
+                judgement = "higher"
+            elif change.high < 0:
+                judgement = "lower"
+            else:
+                judgement = "no difference shown"
+            parts.append(
+                f"{percent(float(right[BEFORE].mean()))} of {what} test images are right before and "
+                f"{percent(float(right[RETRAINED].mean()))} after ({judgement})"
+            )
+        return f"{parts[0][0].upper()}{parts[0][1:]}; {parts[1]}."
+
+    def _over_replicates(self, values: Tensor, *, new_frontier: bool = False) -> Estimate:
+        """Return the mean over the replicates, of each one's own images; with one replicate, over its images."""
+        values, chosen = values.double(), self.new_frontier == new_frontier
+        means = [values[chosen & (self.replicate == s)].mean() for s in range(self.replicates)]
+        if len(means) == 1:
+            return mean(values[chosen])
+        found = mean_by_t(torch.stack(means))
+        low, high = (max(-1.0, found.low), min(1.0, found.high))
+        return Estimate(value=found.value, low=low, high=high, n=found.n)
+
+    def _fall(self, wrong: Bool[Tensor, "4 N"], arm: int) -> Float[Tensor, " N"]:
+        return wrong[arm].double() - wrong[RETRAINED].double()
+
+    def _ratio(self, wrong: Bool[Tensor, "4 N"], arm: int) -> Estimate:
+        """Return wrong images after as a part of those before, the mean over the replicates."""
+        own = [~self.new_frontier & (self.replicate == s) for s in range(self.replicates)]
+        ratios = torch.stack([wrong[arm, rows].sum() / wrong[BEFORE, rows].sum() for rows in own]).double()
+        if len(ratios) == 1:
+            return Estimate(value=float(ratios[0]), low=math.nan, high=math.nan, n=1)
+        return mean_by_t(ratios)
+
+    @property
+    def _whiskers(self) -> str:
+        if self.replicates == 1:
+            return "Intervals: 95 %, over the images; more replicates would tell what the seed makes of it."
+        return f"Intervals: 95 %, over {self.replicates} replicates."
+
+    def _rows(self, *, was: bool, becomes: bool) -> list[int]:
+        wrong = self.wrong
+        rows = (wrong[BEFORE] == was) & (wrong[RETRAINED] == becomes) & ~self.new_frontier & (self.replicate == 0)
+        return rows.nonzero()[:, 0].tolist()
+
+    def _telling(self) -> list[int]:
+        kinds = [(True, False), (True, True), (False, True)]
+        return [row for was, becomes in kinds for row in self._rows(was=was, becomes=becomes)[:_SHOWN]]
+
+    def _case(self, row: int) -> Case:
+        assert self.verification is not None
+        label = self.class_names[int(self.labels[row])]
+        said = {arm: self.class_names[int(k)] for arm, k in zip(ARMS, self.verdicts[:, row], strict=True)}
+        good = said["retrained"] == label
+        if good:
+            verdict = f"Mended: taken for {said['before']} before, and for {label} now."
+        elif said["before"] == label:
+            verdict = f"Lost: right before, and taken for {said['retrained']} now."
+        else:
+            verdict = f"Still wrong: taken for {said['before']} before, and for {said['retrained']} now."
+        probabilities = {"before": self.verification.probs[row]}
+        if self.verification.oracle_probs is not None:
+            probabilities["judge"] = self.verification.oracle_probs[row]
+        return Case(
+            id=self.ids[row],
+            heading=f"Labelled {label}",
+            verdict=verdict,
+            good=good,
+            panels=(Panel(label="image", pixels=self.images[row]),),
+            probabilities=probabilities,
+            numbers={"control": said["control"], "data_alone": said["data alone"]},
+        )
+
+    def _draw_wrong(self) -> Drawing:
+        groups = {"by the labels": (self.wrong, False)}
+        if self.judged_wrong is not None:
+            groups["by the judge"] = (self.judged_wrong, False)
+        series: dict[str, list[Estimate]] = {
+            name: [self._over_replicates(wrong[arm], new_frontier=new) for wrong, new in groups.values()]
+            for arm, name in enumerate(ARMS)
+        }
+        return _bars(series, list(groups), "share of fresh images that are wrong")
+
+    def _draw_accuracy(self) -> Drawing:
+        kinds = (self.clean.double(), self.corrupted.double())
+        series = {
+            name: [mean(right[BEFORE, 0]) if arm == BEFORE else mean_over_both(right[arm]) for right in kinds]
+            for arm, name in enumerate(ARMS)
+        }
+        return _bars(series, ["clean", "corrupted"], "accuracy on test images")
+
+    def _draw_examples(self) -> Drawing:
+        count = len(self.examples) // _COLUMNS * _COLUMNS or len(self.examples)
+        columns = min(_COLUMNS, count)
+        return image_grid(
+            self.examples[:count].unflatten(0, (-1, columns)),
+            cell_labels=[self.class_names[k] for k in self.example_labels[:count].tolist()],
+        )
+
+
+def _bars(series: Mapping[str, Sequence[Estimate]], groups: Sequence[str], y_label: str) -> Drawing:
+    return rate_bars(
+        {name: [each.value for each in estimates] for name, estimates in series.items()},
+        {name: [(each.low, each.high) for each in estimates] for name, estimates in series.items()},
+        groups=groups,
+        y_label=y_label,
+    )
+
+
+def _key(arm: str) -> str:
+    return arm.replace(" ", "_")

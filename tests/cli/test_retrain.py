@@ -1,0 +1,59 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from failscape.cli import main
+from failscape.explain import RetrainingResult, load_result
+
+_MODELS = ("--data", "images.npz", "--test", "others.npz")
+
+
+@pytest.fixture
+def run(folder: Path) -> Path:
+    """A run of the toy study that was never begun, a classifier to label, and other images to test on."""
+    shutil.copytree("classifier", "other")
+    rng = np.random.default_rng(1)
+    np.savez("others.npz", x=rng.random((9, 8, 8), dtype=np.float32), y=np.arange(9) % 3)
+    Path("runs/00001-toy").mkdir(parents=True)
+    shutil.copy("study.toml", "runs/00001-toy/study.toml")
+    return folder
+
+
+def test_a_retraining_ends_with_its_report(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["--labeller", "other", "--labelled", "6", "--fresh", "6", "--replicates", "2", "--images", "64"]
+    assert main(["retrain", "latest", *_MODELS, *told, "--sure", "0", "--share", "0.2"]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert page == Path("runs/00002-retrain/report.html")
+    result = load_result(page.parent / "steps" / "01-retraining")
+    assert isinstance(result, RetrainingResult)
+    assert (result.labeller, result.stand_in, result.labelled, result.replicates) == ("other", True, 6, 2)
+    # The labeller is a copy of the classifier, which so cannot be wrong.
+    assert "No gain shown" in page.read_text()
+    config = (page.parent / "study.toml").read_text()
+    assert 'data = "images.npz"' in config
+    assert "share = 0.2" in config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["latest", *_MODELS], "failscape labels import RUN FILE"),
+        (["latest", "--labeller", "other"], "Expected --data"),
+        (["nowhere", *_MODELS, "--labeller", "other"], "a run folder"),
+        (["latest", *_MODELS, "--labeller", "other", "--judge", "other"], "none may judge its own labels"),
+        (["latest", *_MODELS, "--labeller", "other", "--share", "2"], "`share`"),
+        (["latest", *_MODELS, "--labeller", "other", "--labelled", "0"], "--labelled"),
+    ],
+)
+def test_what_cannot_be_retrained_is_one_line(
+    run: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(["retrain", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("failscape: error: ")
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+    assert not Path("runs/00002-retrain").exists()
