@@ -80,6 +80,8 @@ class CalibrationResult(Result):
         class_names: K names.
     """
 
+    origin = "test"
+
     labels: Int[Tensor, " N"]
     ids: tuple[str, ...]
     temperature: float

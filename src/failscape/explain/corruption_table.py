@@ -82,6 +82,8 @@ class CorruptionTableResult(Result):
         ids: classifier, corruption and severity of each row of the table.
     """
 
+    origin = "test"
+
     label: int
     shown: str
     verdicts: Int[Tensor, "M N"]

@@ -60,6 +60,8 @@ class EdgeCasesResult(Result):
         ids: one a pair.
     """
 
+    origin = "frontier"
+
     epsilon_outside: Float[Tensor, "M D"]
     epsilon_inside: Float[Tensor, "M D"]
     target: Int[Tensor, " M"]

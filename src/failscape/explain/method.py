@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, Generic, TypeVar, final, get_args, get_origin
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final, get_args, get_origin
 
 import pyarrow as pa
 import torch
@@ -69,9 +69,13 @@ class Result(ABC):
     declared `field(metadata=SHARED)`.
 
     Attributes:
+        origin: where its images come from, for those who label them: drawn by a generator, drawn on a boundary of the
+            classifier, or from the images that were explained.
         images: the images that the result claims something about, in [0, 1], 8-bit values.
         verification: set by `Method.__call__`.
     """
+
+    origin: ClassVar[Literal["generated", "frontier", "test"]] = "generated"
 
     images: Float[Tensor, "N C H W"] = field(metadata=EIGHT_BITS)
     verification: Verification | None = None

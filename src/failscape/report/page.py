@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import jinja2
 import numpy as np
 import pyarrow as pa
 
 from failscape.explain import Result
 from failscape.figures import Figure, Gallery, PictureMatrix, Plot, diverging
 from failscape.figures.files import drawing_bytes
-from failscape.report import drawings
 from failscape.report.drawings import data_uri
 from failscape.report.first_page import FindingView, choose_findings, view_findings
 from failscape.report.gallery import CaseView, GalleryView, view_gallery
 from failscape.report.matrix import MatrixView, view_matrix
 from failscape.report.run import Run, Step, read_run
+from failscape.report.templating import template_environment
 from failscape.report.wording import Glossary, Row, Term, interval, measured, number, readable, summary_rows
 from failscape.storage import write_bytes
 
@@ -99,30 +98,25 @@ def write_report(run: Path) -> Path:
     findings = choose_findings([step.findings for step in steps])
     # Where findings lead, they are followed by what is missing.
     told = [step for step in steps if not findings or not step.problem]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("failscape.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(
-        run=content,
-        title=run_title(content),
-        compared=bool(_compared(content)),
-        facts=run_facts(content),
-        findings=findings,
-        summaries=told[:_MOST_SUMMARIES],
-        more=len(told[_MOST_SUMMARIES:]),
-        exemplar=_exemplar(steps),
-        steps=steps,
-        claims=[_view_claim(claim) for claim in content.claims],
-        figures=[_view_saved(figure, content.folder, f"r{i}") for i, figure in enumerate(content.figures, start=1)],
-        command=_command(content),
-        environment=[(readable(key), number(value)) for key, value in content.environment.items()],
-        diverging_stops=_diverging_stops(),
-        plane_width=drawings.PLANE_WIDTH,
-        line_size=(drawings.LINE_WIDTH, drawings.LINE_HEIGHT),
+    page = (
+        template_environment("failscape.report")
+        .get_template("report.html")
+        .render(
+            run=content,
+            title=run_title(content),
+            compared=bool(_compared(content)),
+            facts=run_facts(content),
+            findings=findings,
+            summaries=told[:_MOST_SUMMARIES],
+            more=len(told[_MOST_SUMMARIES:]),
+            exemplar=_exemplar(steps),
+            steps=steps,
+            claims=[_view_claim(claim) for claim in content.claims],
+            figures=[_view_saved(figure, content.folder, f"r{i}") for i, figure in enumerate(content.figures, start=1)],
+            command=_command(content),
+            environment=[(readable(key), number(value)) for key, value in content.environment.items()],
+            diverging_stops=diverging_stops(),
+        )
     )
     target = run / "report.html"
     write_bytes(target, page.encode())
@@ -325,7 +319,7 @@ def _command(run: Run) -> str:
     return f"failscape study {shlex.quote(f'{run.name}/study.toml')}  # {name}"
 
 
-def _diverging_stops() -> str:
+def diverging_stops() -> str:
     """Return the stops of a CSS gradient in the very colours of the signed pictures."""
     colours = diverging(np.linspace(-1, 1, 17))
     return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colours.tolist())

@@ -1,0 +1,296 @@
+"""Labelling in a real browser: by keys, through undo, reload and a server that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.web.conftest import CLASSES, Served, Watched, make_project, serving
+from tests.web.test_pages import check
+
+from failscape.labels import NOT_ANY, Event, LabelStore, Project
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page as Tab
+
+Enter = Callable[[Served], "Tab"]
+
+
+def held(run: Path, project: Project, labeller: str = "Ada") -> list[Event]:
+    with LabelStore(run) as store:
+        return [event for event in store.labels(project.id) if event.labeller == labeller]
+
+
+def open_project(tab: "Tab", address: str, labeller: str = "Ada") -> None:
+    tab.goto(address)
+    tab.get_by_label("Your name").fill(labeller)
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#picture img")
+
+
+def shown(tab: "Tab") -> str:
+    image: str = tab.eval_on_selector("#picture", "(picture) => picture.dataset.image")
+    return image
+
+
+def key_of(label: int) -> str:
+    return " " if label == NOT_ANY else str(label + 1)
+
+
+def wait_saved(tab: "Tab", count: int) -> None:
+    tab.wait_for_function(
+        "(count) => document.getElementById('label').dataset.waiting === '0' &&"
+        " document.getElementById('progress').textContent.startsWith(`${count} labelled`)",
+        arg=count,
+    )
+
+
+@pytest.fixture
+def project(fresh_run: Path) -> Project:
+    return make_project(fresh_run, 80)
+
+
+@pytest.fixture
+def served(fresh_run: Path, project: Project) -> Iterator[Served]:
+    with serving([fresh_run]) as served:
+        yield served
+
+
+def test_fifty_images_by_keys(fresh_run: Path, project: Project, served: Served, enter: Enter) -> None:
+    tab = enter(served)
+    open_project(tab, f"{served.run}/label/{project.id}")
+    # From the moment of a key press, as the browser notes it: until the next image stands there, its pixels ready, and
+    # until the frame with it is drawn.
+    tab.evaluate(
+        """() => {
+          window.answered = [];
+          window.changed = [];
+          window.drawn = [];
+          const picture = document.getElementById("picture");
+          addEventListener("keydown", () => window.answered.push(picture.dataset.image), { capture: true });
+          addEventListener("keydown", (event) => {
+            const image = picture.querySelector("img");
+            const ready = image?.complete && image.naturalWidth > 0 && picture.dataset.image !== window.answered.at(-1);
+            window.changed.push(ready ? performance.now() - event.timeStamp : Infinity);
+          });
+          // The browser's own measure, from the key to the next frame; what is quicker than 16 ms it leaves out.
+          const note = (entry) => entry.name === "keydown" && window.drawn.push(entry.duration);
+          const watch = new PerformanceObserver((list) => list.getEntries().forEach(note));
+          watch.observe({ type: "event", durationThreshold: 16 });
+        }"""
+    )
+    labels = [(0, 1, 2, NOT_ANY)[number % 4] for number in range(50)]
+    # As fast as a person: how soon is the next image there?
+    for label in labels[:20]:
+        tab.keyboard.press(key_of(label))
+        tab.wait_for_timeout(150)
+    changed, drawn = (sorted(tab.evaluate(f"window.{name}")) for name in ("changed", "drawn"))
+    assert len(changed) == 20
+    # The quicker ones, because other work may share the machine, which draws in software.
+    assert changed[5] < 50, changed
+    assert drawn[len(drawn) // 4] < 50, drawn
+    # As fast as keys can be pressed: how many labels are kept in a second?
+    paces = []
+    for start in range(20, 50, 10):
+        started = time.perf_counter()
+        for label in labels[start : start + 10]:
+            tab.keyboard.press(key_of(label))
+        wait_saved(tab, start + 10)
+        paces.append(10 / (time.perf_counter() - started))
+    assert max(paces) > 5, paces
+    given = list(zip(tab.evaluate("window.answered"), labels, strict=True))
+    assert len(dict(given)) == 50
+    assert [(event.image_id, event.label) for event in held(fresh_run, project)] == given
+    assert tab.locator("#progress").inner_text().startswith("50 labelled by you, 30 left · ")
+    check(tab, "labelling")
+
+    # Undo takes back the last one, and shows its image again.
+    tab.keyboard.press("u")
+    assert shown(tab) == given[-1][0]
+    tab.keyboard.press("U")
+    wait_saved(tab, 48)
+    assert [(event.image_id, event.label) for event in held(fresh_run, project)] == given[:48]
+
+    # Reload: what was labelled is there to be looked back at, and the same image is asked.
+    asked = shown(tab)
+    tab.reload()
+    tab.wait_for_selector("#picture img")
+    tab.wait_for_function("(asked) => document.getElementById('picture').dataset.image === asked", arg=asked)
+    tab.keyboard.press("ArrowLeft")
+    assert shown(tab) == given[47][0]
+    pressed = tab.locator("#classes [aria-pressed=true]")
+    assert pressed.get_attribute("data-label") == str(given[47][1])
+    # Another key changes the label that one looks at, and one goes on to the image that is asked.
+    other = (given[47][1] + 2) % 3
+    tab.keyboard.press(str(other + 1))
+    assert shown(tab) == asked
+    wait_saved(tab, 48)
+    assert held(fresh_run, project)[-1].label == other
+    # Undone, the earlier label holds again.
+    tab.keyboard.press("u")
+    wait_saved(tab, 48)
+    assert {(event.image_id, event.label) for event in held(fresh_run, project)} == set(given[:48])
+    with LabelStore(fresh_run) as store:
+        assert len(store.events(project.id)) == 50 + 2 + 1 + 1
+
+
+def test_the_guess_is_hidden_until_answered_unless_one_wants_it(
+    fresh_run: Path, project: Project, served: Served, enter: Enter
+) -> None:
+    tab = enter(served)
+    open_project(tab, f"{served.run}/label/{project.id}")
+    note = tab.locator("#above")
+    assert note.inner_text() == ""
+    tab.keyboard.press("1")
+    wait_saved(tab, 1)
+    with LabelStore(fresh_run) as store:
+        (event,) = held(fresh_run, project)
+        image = store.image(event.image_id)
+    said = f"you said {CLASSES[0]}, the classifier {CLASSES[image.prediction]} ("
+    assert said in note.inner_text()
+    tab.get_by_text("Settings").click()
+    tab.get_by_label("guess before I answer").check()
+    assert note.inner_text().startswith("The classifier says ")
+    assert "pixelated" in (tab.locator("#picture").get_attribute("class") or "")
+    tab.get_by_label("Smooth the image").check()
+    assert "pixelated" not in (tab.locator("#picture").get_attribute("class") or "")
+    check(tab, "label-settings")
+    # Settings are remembered.
+    tab.reload()
+    tab.wait_for_selector("#picture img")
+    assert note.inner_text().startswith("The classifier says ")
+
+
+def test_help_and_mouse(fresh_run: Path, project: Project, served: Served, enter: Enter) -> None:
+    tab = enter(served)
+    open_project(tab, f"{served.run}/label/{project.id}")
+    tab.keyboard.press("?")
+    assert tab.locator("#help").is_visible()
+    assert tab.locator("#help dd").first.inner_text() == CLASSES[0]
+    check(tab, "label-help")
+    tab.keyboard.press("1")
+    tab.keyboard.press("Escape")
+    assert not tab.locator("#help").is_visible()
+    assert held(fresh_run, project) == []
+    tab.get_by_role("button", name="../../x").click()
+    # Space does what it says, and not again what was clicked.
+    tab.keyboard.press(" ")
+    wait_saved(tab, 2)
+    assert [event.label for event in held(fresh_run, project)] == [1, NOT_ANY]
+    # A button reached by Tab is pressed by Space, as everywhere.
+    tab.get_by_role("button", name="cat").focus()
+    tab.keyboard.press(" ")
+    wait_saved(tab, 3)
+    assert held(fresh_run, project)[-1].label == 2
+
+
+def test_two_people_and_two_windows_lose_nothing_of_each_other(
+    fresh_run: Path, served: Served, enter: Enter, watched: Watched
+) -> None:
+    # Enough images that two windows have none in common.
+    project = make_project(fresh_run, 90, labellers=2, name="shared")
+    tabs = [enter(served), watched.tab(), watched.tab()]
+    for tab, labeller in zip(tabs, ["Ada", "Ada", "Bo"], strict=True):
+        open_project(tab, f"{served.run}/label/{project.id}", labeller)
+    for number in range(5):
+        for tab in tabs:
+            tab.keyboard.press("123"[number % 3])
+    for tab in tabs:
+        tab.wait_for_selector("#label[data-waiting='0']")
+    tabs[1].reload()
+    tabs[1].wait_for_selector("#picture img")
+    wait_saved(tabs[1], 10)
+    assert len({event.image_id for event in held(fresh_run, project, "Ada")}) == 10
+    assert len({event.image_id for event in held(fresh_run, project, "Bo")}) == 5
+
+
+def test_an_end_of_the_images_is_an_end(fresh_run: Path, served: Served, enter: Enter) -> None:
+    project = make_project(fresh_run, 2, name="short")
+    tab = enter(served)
+    open_project(tab, f"{served.run}/label/{project.id}")
+    for _ in range(4):
+        tab.keyboard.press("1")
+    wait_saved(tab, 2)
+    tab.get_by_text("Nothing is left for you to label here").wait_for()
+    check(tab, "label-done")
+    tab.keyboard.press("u")
+    wait_saved(tab, 1)
+    assert tab.locator("#picture img").count() == 1
+
+
+@contextmanager
+def process(run: Path, port: int) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+    """Start the command, and yield it with the link that it prints."""
+    command = [sys.executable, "-m", "failscape", "serve", str(run), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            link = server.stdout.readline().strip()
+            assert link.startswith("http://127.0.0.1:"), server.communicate()[1]
+            yield server, link
+        finally:
+            server.kill()
+            server.communicate()
+
+
+def test_a_killed_server_loses_nothing(fresh_run: Path, watched: Watched) -> None:
+    project = make_project(fresh_run, 60)
+    tab = watched.tab()
+    with process(fresh_run, 0) as (server, link):
+        tab.goto(link)
+        port = int(link.partition("/enter")[0].rpartition(":")[2])
+        open_project(tab, f"{tab.url.removesuffix('overview')}label/{project.id}")
+        given = []
+        for number in range(20):
+            given.append((shown(tab), number % 3))
+            tab.keyboard.press("123"[number % 3])
+            if number == 9:
+                # In the midst of labelling, whatever is under way.
+                os.kill(server.pid, signal.SIGKILL)
+                kept = [(event.image_id, event.label) for event in held(fresh_run, project)]
+        assert kept == given[: len(kept)]
+        tab.get_by_text("The server does not answer.").wait_for()
+        assert int(tab.get_attribute("#label", "data-waiting") or 0) >= 10
+        assert tab.locator("#saved.waiting").is_visible()
+        check(tab, "label-unsaved")
+    # The browser reports each request that found no server; nothing else may be wrong.
+    assert all("ERR_CONNECTION_REFUSED" in error or "ERR_EMPTY" in error for error in watched.errors), watched.errors
+    watched.errors.clear()
+
+    with process(fresh_run, port) as (server, link):
+        # The page is still open: once the browser is let in again, what it kept is sent.
+        watched.tab().goto(link)
+        wait_saved(tab, 20)
+        assert [(event.image_id, event.label) for event in held(fresh_run, project)] == given
+        with LabelStore(fresh_run) as store:
+            assert len(store.events(project.id)) == 20
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 130
+    # Before it was let in again it was told that it was not.
+    assert all("401" in error or "ERR_" in error for error in watched.errors), watched.errors
+    watched.errors.clear()
+
+
+def test_what_a_closed_window_had_not_sent_the_next_one_sends(
+    fresh_run: Path, project: Project, served: Served, enter: Enter, watched: Watched
+) -> None:
+    tab = enter(served)
+    address = f"{served.run}/label/{project.id}"
+    open_project(tab, address)
+    tab.route("**/labels", lambda route: route.abort())
+    given = [shown(tab)]
+    tab.keyboard.press("1")
+    tab.wait_for_selector("#saved.waiting")
+    assert held(fresh_run, project) == []
+    tab.close(run_before_unload=False)
+    watched.errors.clear()
+    again = watched.tab()
+    open_project(again, address)
+    wait_saved(again, 1)
+    assert [event.image_id for event in held(fresh_run, project)] == given
