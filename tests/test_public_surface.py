@@ -50,6 +50,8 @@ def test_names_of_explain() -> None:
         "CalibrationResult",
         "CentroidPath",
         "CentroidPathResult",
+        "ClassConvergence",
+        "ClassConvergenceResult",
         "CornerCases",
         "CornerCasesResult",
         "CorruptionTable",
@@ -88,6 +90,7 @@ def test_methods_by_name() -> None:
     assert {
         "calibration": explain.Calibration,
         "centroid-path": explain.CentroidPath,
+        "class-convergence": explain.ClassConvergence,
         "corner-cases": explain.CornerCases,
         "corruption-table": explain.CorruptionTable,
         "degradation": explain.Degradation,

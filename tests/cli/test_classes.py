@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from failscape.cli import main
-from failscape.explain import CentroidPathResult, load_result
+from failscape.explain import CentroidPathResult, ClassConvergenceResult, load_result
 
 _MODELS = ("--classifier", "embedded:mnist-clean", "--generator", "embedded:mnist-vae-2d")
 
@@ -23,3 +23,22 @@ def test_a_path_is_gone_between_the_pairs_named(tmp_path: Path, capsys: pytest.C
 def test_what_is_no_pair_is_refused(pair: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["path", "embedded:mnist-test", *_MODELS, "--pair", pair]) == 2
     assert f"FROM:TO, such as 4:9, but got {pair!r}" in capsys.readouterr().err
+
+
+def test_a_class_is_converged_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["converge", "embedded:mnist-test", *_MODELS, "--class", "4", "--class", "7", "--limit", "200"]
+    assert main([*command, "--samples", "5", "--oracle", "embedded:mnist-oracle-clean", "--out", str(tmp_path)]) == 0
+    report = Path(capsys.readouterr().out.strip())
+    result = load_result(report.parent / "steps" / "01-class-convergence")
+    assert isinstance(result, ClassConvergenceResult)
+    assert result.chosen.tolist() == [4, 7]
+    assert result.summary["search_rate"] == 1
+    assert "a second classifier" in report.read_text()
+
+
+def test_a_class_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["converge", "embedded:mnist-test", *_MODELS, "--class", "four", "--limit", "50", "--out", str(tmp_path)]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "but got four" in error
+    assert error.count("\n") == 1

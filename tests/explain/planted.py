@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from failscape.classifiers import Classifier
-from failscape.generators import Autoencoder
+from failscape.generators import Autoencoder, Condition
 
 SHAPE = (1, 4, 4)
 GREY = 128 / 255
@@ -31,8 +31,9 @@ class Linear(Autoencoder):
         self.config, self.latent_dim, self.image_shape = {}, len(patterns), SHAPE
         self.register_buffer("weight", scale * patterns.flatten(1))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         self.check_latents(z)
+        self.check_condition(condition, len(z))
         return (GREY + z @ self.weight).clamp(0, 1).unflatten(1, SHAPE)
 
     def encode(self, x: Tensor) -> Tensor:

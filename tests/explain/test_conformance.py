@@ -10,6 +10,7 @@ from failscape.explain import (
     METHODS,
     Calibration,
     CentroidPath,
+    ClassConvergence,
     CornerCases,
     CorruptionTable,
     Degradation,
@@ -34,6 +35,11 @@ TRIED: dict[str, list[tuple[Method[Any], str]]] = {
         (CentroidPath(points=5), "ten"),
         (CentroidPath(way="both", centroids=2, samples=1, points=4, shown=1), "two"),
         (CentroidPath(points=3, shown=0), "on condition"),
+    ],
+    "class-convergence": [
+        (ClassConvergence(samples=4, candidates=5, steps=2), "two"),
+        (ClassConvergence(by="both", classes=("7", "1"), samples=3, candidates=4, training_steps=2, shown=2), "ten"),
+        (ClassConvergence(samples=2, candidates=2, steps=1, shown=1), "on condition"),
     ],
     "corner-cases": [
         (CornerCases(per_class=1, joint=1, samples=40, steps=2, most=2), "on condition"),

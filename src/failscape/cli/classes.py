@@ -1,4 +1,4 @@
-"""Commands about classes and what lies between them: path."""
+"""Commands about classes and what lies between them: converge, path."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -6,9 +6,45 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from failscape.cli.studies import run
+from failscape.cli.studies import run, study_config
 from failscape.errors import ConfigError
 from failscape.study.config import StudyConfig
+
+
+def converge(
+    images: str,
+    /,
+    *,
+    classifier: str,
+    generator: str,
+    oracle: str | None = None,
+    by: Literal["search", "training", "both"] = "search",
+    class_names: Annotated[tuple[str, ...], Parameter(name="--class")] = (),
+    samples: PositiveInt = 100,
+    limit: PositiveInt | None = 2000,
+    out: Path = Path("runs"),
+    allow_code: bool = False,
+) -> int:
+    """Steer a generator to each class: what does the classifier take for it, and what does an oracle dispute?
+
+    Args:
+        images: labelled images, which are compared with and which a training goes on learning from, as for `explain`.
+        classifier: embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION.
+        generator: embedded:NAME, or a saved folder or file.
+        oracle: another classifier, which judges what is accepted.
+        by: search in the generator's latent space, training of a copy of it for each class, or both.
+        class_names: a class to steer to, and more by giving it again; by default all.
+        samples: images of each class, on which the numbers rest.
+        limit: take at most so many images.
+        out: where numbered run folders are made.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    settings: dict[str, Any] = {"by": by, "samples": samples}
+    if class_names:
+        settings["classes"] = list(class_names)
+    step = {"method": "class-convergence", "settings": settings}
+    config = study_config("converge", images, classifier, generator, oracle, limit) | {"steps": [step]}
+    return run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
 
 
 def path(
@@ -42,15 +78,8 @@ def path(
     settings: dict[str, Any] = {"way": way, "samples": samples}
     if pairs:
         settings["pairs"] = [_pair(text) for text in pairs]
-    config: dict[str, Any] = {
-        "name": "path",
-        "images": {"spec": images, "only": "all"} | ({} if limit is None else {"limit": limit}),
-        "classifier": {"spec": classifier},
-        "generator": {"spec": generator},
-        "steps": [{"method": "centroid-path", "settings": settings}],
-    }
-    if oracle is not None:
-        config["oracle"] = {"spec": oracle}
+    step = {"method": "centroid-path", "settings": settings}
+    config = study_config("path", images, classifier, generator, oracle, limit) | {"steps": [step]}
     return run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
 
 

@@ -2,11 +2,10 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from failscape.cli.studies import run
+from failscape.cli.studies import run, study_config
 from failscape.errors import StudyError
 from failscape.storage import require_empty
 from failscape.study.config import StudyConfig
@@ -37,7 +36,7 @@ def failures(
         out: where numbered run folders are made.
         allow_code: let python:FILE.py:FUNCTION specs run their file.
     """
-    config = _config("failures", images, classifier, generator, oracle, limit)
+    config = study_config("failures", images, classifier, generator, oracle, limit)
     return run(
         StudyConfig.from_mapping(config | {"steps": failure_steps(others=against)}), out=out, allow_code=allow_code
     )
@@ -70,7 +69,7 @@ def corner_cases(
         allow_code: let python:FILE.py:FUNCTION specs run their file.
     """
     steps = [{"method": "corner-cases", "settings": {"per_class": per_class, "joint": joint}}]
-    config = _config("corner-cases", images, classifier, generator, oracle, 100) | {"steps": steps}
+    config = study_config("corner-cases", images, classifier, generator, oracle, 100) | {"steps": steps}
 
     def write(folder: Path) -> None:
         from failscape.explain import CornerCasesResult, load_result
@@ -90,15 +89,3 @@ def corner_cases(
     # Before the work, not after it.
     require_empty(export)
     return run(study, out=out, allow_code=allow_code, afterwards=write)
-
-
-def _config(
-    name: str, images: str, classifier: str, generator: str, oracle: str | None, limit: int | None
-) -> dict[str, Any]:
-    config: dict[str, Any] = {
-        "name": name,
-        "images": {"spec": images, "only": "all"} | ({} if limit is None else {"limit": limit}),
-        "classifier": {"spec": classifier},
-        "generator": {"spec": generator},
-    }
-    return config if oracle is None else config | {"oracle": {"spec": oracle}}

@@ -124,15 +124,8 @@ def uncertain(
         allow_code: let python:FILE.py:FUNCTION specs run their file.
     """
     settings = {"per_class": per_class, "classes": list(class_names), "levels": list(levels)}
-    config: dict[str, Any] = {
-        "name": "uncertain",
-        "images": {"spec": images, "only": "all"} | ({} if limit is None else {"limit": limit}),
-        "classifier": {"spec": classifier},
-        "generator": {"spec": generator},
-        "steps": [{"method": "uncertain-samples", "settings": {k: v for k, v in settings.items() if v}}],
-    }
-    if oracle is not None:
-        config["oracle"] = {"spec": oracle}
+    step = {"method": "uncertain-samples", "settings": {k: v for k, v in settings.items() if v}}
+    config = study_config("uncertain", images, classifier, generator, oracle, limit) | {"steps": [step]}
     return run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
 
 
@@ -164,6 +157,19 @@ def report(run: str, /, *, out: Path = Path("runs")) -> int:
     if folder is None:
         raise StorageError(f"Expected a run in {out}, but there is none. Run `failscape demo` to make one.")
     return finish(folder)
+
+
+def study_config(
+    name: str, images: str, classifier: str, generator: str, oracle: str | None, limit: int | None
+) -> dict[str, Any]:
+    """Return the configuration, but for its steps, of a study of all images, right or wrong, up to the limit."""
+    config: dict[str, Any] = {
+        "name": name,
+        "images": {"spec": images, "only": "all"} | ({} if limit is None else {"limit": limit}),
+        "classifier": {"spec": classifier},
+        "generator": {"spec": generator},
+    }
+    return config if oracle is None else config | {"oracle": {"spec": oracle}}
 
 
 def run(

@@ -7,6 +7,8 @@ from failscape.errors import WeightsError
 from failscape.explain.calibration import Calibration, CalibrationResult
 from failscape.explain.centroid_path import CentroidPath
 from failscape.explain.centroid_path_result import CentroidPathResult
+from failscape.explain.class_convergence import ClassConvergence
+from failscape.explain.class_convergence_result import ClassConvergenceResult
 from failscape.explain.corner_cases import CornerCases
 from failscape.explain.corner_result import CornerCasesResult
 from failscape.explain.corruption_table import CorruptionTable, CorruptionTableResult
@@ -31,6 +33,7 @@ from failscape.storage import read_json
 METHODS: dict[str, type[Method[Any]]] = {
     "calibration": Calibration,
     "centroid-path": CentroidPath,
+    "class-convergence": ClassConvergence,
     "corner-cases": CornerCases,
     "corruption-table": CorruptionTable,
     "degradation": Degradation,
@@ -71,6 +74,8 @@ __all__ = [
     "CalibrationResult",
     "CentroidPath",
     "CentroidPathResult",
+    "ClassConvergence",
+    "ClassConvergenceResult",
     "CornerCases",
     "CornerCasesResult",
     "CorruptionTable",
