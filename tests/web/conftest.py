@@ -165,7 +165,7 @@ def serving(runs: Sequence[Path], *, pages: Sequence[Page] = PAGES, labels: str 
         while not server.started:
             time.sleep(0.01)
         try:
-            yield Served(base=f"http://{host}", access=access, site=site, app=app, links=links)
+            yield Served(base=f"http://{host}", access=access, site=site, app=app.app, links=links)
         finally:
             server.should_exit = True
             thread.join(timeout=10)

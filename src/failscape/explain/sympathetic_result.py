@@ -245,7 +245,7 @@ class SympatheticResult(Result):
             title="Every image",
             caption=f"All {len(self.ids)} images, the ones that failed included.",
             class_names=self.class_names,
-            cases=[self._case(row) for row in range(len(self.ids))],
+            cases=[self.case(row) for row in range(len(self.ids))],
             definitions=_DEFINITIONS,
         )
         return [*figures, gallery]
@@ -308,12 +308,8 @@ class SympatheticResult(Result):
             target=int(self.target[row]),
         )
 
-    @property
-    def _verified_probs(self) -> Float[Tensor, "N K"]:
-        assert self.verification is not None, "a result is verified by Method.__call__"
-        return self.verification.probs
-
-    def _case(self, row: int) -> Case:
+    def case(self, row: int) -> Case:
+        """Return one image with all that is shown of it."""
         names, target = self.class_names, int(self.target[row])
         before, after = self.probs_before[row], self._verified_probs[row]
         taken_for = names[int(before.argmax())]
@@ -349,6 +345,11 @@ class SympatheticResult(Result):
             ),
             plane=self.plane(row),
         )
+
+    @property
+    def _verified_probs(self) -> Float[Tensor, "N K"]:
+        assert self.verification is not None, "a result is verified by Method.__call__"
+        return self.verification.probs
 
     def _finding_panels(self, row: int) -> tuple[Panel, ...]:
         before, after = self.probs_before[row], self._verified_probs[row]

@@ -22,7 +22,7 @@ from failscape.web.site import Site, TheSite
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".txt": "text/plain"}
 
 
-def create_app(site: Site, access: Access) -> FastAPI:
+def create_app(site: Site, access: Access) -> Guard:
     """Return the application that serves a site to whom `access` lets in."""
 
     @asynccontextmanager
@@ -33,7 +33,6 @@ def create_app(site: Site, access: Access) -> FastAPI:
     # No generated documentation: it would load scripts from elsewhere.
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=closing)
     app.state.site = site
-    app.add_middleware(Guard, access=access)
     app.add_exception_handler(FailscapeError, _failed)
     app.add_exception_handler(AnyHTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -66,7 +65,8 @@ def create_app(site: Site, access: Access) -> FastAPI:
 
     for page in site.pages:
         app.include_router(page.router, prefix="/runs/{run_id}")
-    return app
+    # Around everything, so that even an answer that failed bears its headers.
+    return Guard(app, access)
 
 
 @final

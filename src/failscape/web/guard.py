@@ -39,20 +39,23 @@ _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 class Guard:
     """ASGI middleware that lets through what comes from a page of this server in a browser that was let in.
 
+    Attributes:
+        app: what is behind.
+
     Args:
         app: what is behind.
         access: known hosts and sessions.
     """
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app = app
+        self.app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
             return
 
         async def send_guarded(message: Message) -> None:
@@ -75,7 +78,7 @@ class Guard:
             await refusal(scope, receive, send_guarded)
             return
         assert body is not None
-        await self._app(scope, _Replayed(body, receive), send_guarded)
+        await self.app(scope, _Replayed(body, receive), send_guarded)
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> PlainTextResponse | None:
         headers = Headers(scope=scope)

@@ -36,6 +36,29 @@ export async function ask(address, body, { keepalive = false } = {}) {
 
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+/**
+ * Return a function that does `act` with what it was called with last: while one call is under way, further ones wait,
+ * and of those that wait only the last is done. So a slider asks as often as the server answers, and ends where it stands.
+ */
+export function latest(act) {
+  let waiting = null;
+  let busy = false;
+  return async (...given) => {
+    waiting = given;
+    if (busy) return;
+    busy = true;
+    try {
+      while (waiting) {
+        const now = waiting;
+        waiting = null;
+        await act(...now);
+      }
+    } finally {
+      busy = false;
+    }
+  };
+}
+
 /** Do something once the screen shows what has just changed. */
 export function afterFrame(act) {
   if (document.visibilityState === "visible") requestAnimationFrame(() => setTimeout(act));

@@ -1,0 +1,141 @@
+"""Mistakes: which are wanted, in which order, and what lies on the way to their examples."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.web.conftest import CLASSES, Served
+
+from failscape.classifiers import load_classifier
+from failscape.explain import SympatheticResult
+from failscape.generators import load_generator
+from failscape.report.run import read_run
+from failscape.web.mistakes import Mistake, Wanted, find_mistakes, on_the_way, sympathetic_steps, way_of_search
+
+
+@pytest.fixture(scope="session")
+def result(toy_run: Path) -> SympatheticResult:
+    steps = sympathetic_steps(read_run(toy_run))
+    assert list(steps) == [1]
+    return steps[1]
+
+
+def mistake(row: int, true: int, predicted: int, confidence: float, norm: float, success: bool = True) -> Mistake:
+    return Mistake(
+        row=row, id=str(row), true=true, predicted=predicted, confidence=confidence, norm=norm, success=success
+    )
+
+
+MISTAKES = [
+    mistake(0, 0, 1, 0.9, 2.0),
+    mistake(1, 2, 1, 0.5, 1.0),
+    mistake(2, 0, 2, 0.7, 3.0, success=False),
+    mistake(3, 0, 1, 0.9, 0.5),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rows"),
+    [
+        (Wanted(), [0, 1, 2, 3]),
+        (Wanted(falling=True), [3, 2, 1, 0]),
+        (Wanted(true=0), [0, 2, 3]),
+        (Wanted(true=0, predicted=1), [0, 3]),
+        (Wanted(least=70.0, most=89.0), [2]),
+        (Wanted(longest=1.0), [1, 3]),
+        (Wanted(success=False), [2]),
+        (Wanted(success=True, order="norm"), [3, 1, 0]),
+        (Wanted(order="confidence"), [1, 2, 0, 3]),
+        (Wanted(order="confidence", falling=True), [0, 3, 2, 1]),
+        (Wanted(order="predicted", true=0), [0, 3, 2]),
+        (Wanted(predicted=0), []),
+    ],
+)
+def test_those_that_are_wanted(wanted: Wanted, rows: list[int]) -> None:
+    assert [mistake.row for mistake in wanted.choose(MISTAKES)] == rows
+
+
+def test_what_the_result_says_of_each(result: SympatheticResult, toy_run: Path) -> None:
+    classifier = load_classifier(str(toy_run.parents[1] / "classifier"))
+    found = find_mistakes(result)
+    assert found
+    for each in found:
+        probs = classifier.probs(result.originals[each.row, None])[0]
+        assert each.predicted == int(probs.argmax()) != each.true
+        assert each.confidence == pytest.approx(float(probs.max()), abs=2e-2)
+        assert each.norm == pytest.approx(float(result.epsilon[each.row].norm()), rel=1e-5)
+
+
+def test_the_way_begins_at_the_image_and_ends_at_its_example(result: SympatheticResult, toy_run: Path) -> None:
+    classifier = load_classifier(str(toy_run.parents[1] / "classifier"))
+    generator = load_generator(str(toy_run.parents[1] / "vae"))
+    for row in range(3):
+        first, probs = on_the_way(result, row, 0.0, classifier, generator)
+        assert torch.equal(first, result.originals[row])
+        assert torch.allclose(probs, classifier.probs(first[None])[0])
+        last, _ = on_the_way(result, row, 1.0, classifier, generator)
+        # The images explained were rounded to 8 bits when they were kept.
+        assert (last - result.images[row]).abs().max() <= 1.5 / 255
+        middle, _ = on_the_way(result, row, 0.5, classifier, generator)
+        assert torch.equal((middle * 255).round() / 255, middle)
+        assert not torch.equal(middle, first)
+
+
+def test_the_way_of_a_search_in_two_numbers(result: SympatheticResult) -> None:
+    way = way_of_search(result, 0)
+    assert way.shape == (result.path.shape[1], 2)
+    # Both numbers together give the distance from the start.
+    distance = result.path[0].norm(dim=1) / result.epsilon[0].norm()
+    assert torch.allclose(way.norm(dim=1), distance, atol=1e-4)
+    assert (way[:, 1] >= 0).all()
+
+
+def test_a_page_of_those_that_are_wanted(toy_server: Served, result: SympatheticResult) -> None:
+    found = find_mistakes(result)
+    wanted = [each for each in found if each.predicted == found[0].predicted]
+    assert 0 < len(wanted) < len(found)
+    with toy_server.client() as client:
+        every = client.get(f"{toy_server.run}/mistakes").text
+        assert every.count('class="pixelated"') == len(found)
+        query = {"predicted": str(found[0].predicted), "true": "", "least": "", "success": "", "order": "norm"}
+        page = client.get(f"{toy_server.run}/mistakes", params=query).text
+        assert page.count('class="pixelated"') == len(wanted)
+        assert "<html" in page
+        part = client.get(f"{toy_server.run}/mistakes", params=query, headers={"HX-Request": "true"}).text
+        assert "<html" not in part
+        assert part.strip() in page
+        few = client.get(f"{toy_server.run}/mistakes", params={"shown": "2"}).text
+        assert few.count('class="pixelated"') == 2
+        assert f'value="{min(len(found), 122)}"' in few
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ({"step": "2"}, 404),
+        ({"step": "99"}, 404),
+        ({"order": "id"}, 422),
+        ({"least": "101"}, 422),
+        ({"least": "nan"}, 422),
+        ({"path": "/etc/passwd"}, 422),
+    ],
+)
+def test_a_wrong_wish_is_refused_in_words(toy_server: Served, query: dict[str, str], status: int) -> None:
+    with toy_server.client() as client:
+        answer = client.get(f"{toy_server.run}/mistakes", params=query)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith("Expected ")
+
+
+def test_a_place_on_the_way(toy_server: Served, result: SympatheticResult) -> None:
+    row = find_mistakes(result)[0].row
+    with toy_server.client() as client:
+        there = client.get(f"{toy_server.run}/mistakes/1/{row}/at", params={"part": 1}).json()
+        assert there["image"].startswith("data:image/png;base64,")
+        assert sum(there["probs"]) == pytest.approx(1, abs=1e-3)
+        assert there["right"] == bool(result.success[row])
+        assert there["says"].rpartition(" (")[0] in CLASSES
+        for part in ("-0.1", "1.6", "nan", "inf", ""):
+            assert client.get(f"{toy_server.run}/mistakes/1/{row}/at", params={"part": part}).status_code == 422
+        for place in ("2/0", "1/9999", "1/-1"):
+            assert client.get(f"{toy_server.run}/mistakes/{place}").status_code == 404
