@@ -15,6 +15,7 @@ from failscape.explain import (
     CorruptionTable,
     Degradation,
     EdgeCases,
+    Frontier,
     LatentAccuracy,
     LatentMap,
     Method,
@@ -60,6 +61,12 @@ TRIED: dict[str, list[tuple[Method[Any], str]]] = {
     "perturbation-heatmap": [(PerturbationHeatmap(batch_size=3), "ten")],
     "degradation": [(Degradation(samples=40, dimensions=1, most=1, progress=(0.0, 1.0)), "digits")],
     "edge-cases": [(EdgeCases(batch_size=3), "ten"), (EdgeCases(crossings=1), "two")],
+    "frontier": [
+        (Frontier(targets=("3,8", "uniform"), per_target=2, samples=60, steps=3, restarts=1), "ten"),
+        (Frontier(targets=("1=0.7,7=0.3",), per_target=2, samples=60, steps=2, restarts=0, guard=1), "two"),
+        (Frontier(targets=("3,8",), per_target=2, samples=60, steps=2, restarts=0), "on condition"),
+        (Frontier(targets=("3,8",), by="training", per_target=2, samples=60, training_steps=2), "ten"),
+    ],
     "latent-accuracy": [
         (
             LatentAccuracy(samples=60, influence_samples=40, top=5, bins=3, smallest_bin=1, places=2, shown=3),

@@ -31,6 +31,7 @@ app.command(
     "failscape.cli.failures:corner_cases", name="corner-cases", help="Find the smallest moves that lose a class."
 )
 app.command("failscape.cli.classes:converge", name="converge", help="See what a classifier takes each class for.")
+app.command("failscape.cli.classes:frontier", name="frontier", help="Draw what lies between classes.")
 app.command("failscape.cli.classes:path", name="path", help="Go from class to class and see what is met.")
 app.command("failscape.cli.compare:compare", name="compare", help="Put classifiers side by side.")
 app.command("failscape.cli.studies:reproduce", name="reproduce", help="Reproduce the experiments of a paper.")

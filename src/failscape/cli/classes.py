@@ -1,4 +1,4 @@
-"""Commands about classes and what lies between them: converge, path."""
+"""Commands about classes and what lies between them: converge, frontier, path."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,6 +44,41 @@ def converge(
         settings["classes"] = list(class_names)
     step = {"method": "class-convergence", "settings": settings}
     config = study_config("converge", images, classifier, generator, oracle, limit) | {"steps": [step]}
+    return run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
+
+
+def frontier(
+    images: str,
+    /,
+    *,
+    classifier: str,
+    generator: str,
+    oracle: str | None = None,
+    targets: Annotated[tuple[str, ...], Parameter(name="--target")] = ("pairs",),
+    by: Literal["search", "training"] = "search",
+    per_target: PositiveInt = 64,
+    limit: PositiveInt | None = 2000,
+    out: Path = Path("runs"),
+    allow_code: bool = False,
+) -> int:
+    """Draw images of which a classifier says half one class and half another, or any shares of classes.
+
+    Args:
+        images: labelled images, which a training goes on learning from, as for `explain`.
+        classifier: embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION.
+        generator: embedded:NAME, or a saved folder or file.
+        oracle: another classifier, which judges what is found.
+        targets: pairs, triples, uniform, classes such as 3,8, or shares such as 3=0.7,8=0.3, and more by giving it
+            again.
+        by: a search in the latent space, or a training of a copy for each target, as the paper does it.
+        per_target: images of each target.
+        limit: take at most so many images.
+        out: where numbered run folders are made.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    settings: dict[str, Any] = {"targets": list(targets), "by": by, "per_target": per_target}
+    step = {"method": "frontier", "settings": settings}
+    config = study_config("frontier", images, classifier, generator, oracle, limit) | {"steps": [step]}
     return run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
 
 

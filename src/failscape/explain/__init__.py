@@ -14,6 +14,8 @@ from failscape.explain.corner_result import CornerCasesResult
 from failscape.explain.corruption_table import CorruptionTable, CorruptionTableResult
 from failscape.explain.degradation import Degradation, DegradationResult
 from failscape.explain.edge_cases import EdgeCases, EdgeCasesResult
+from failscape.explain.frontier import Frontier
+from failscape.explain.frontier_result import FrontierResult
 from failscape.explain.latent_accuracy import LatentAccuracy
 from failscape.explain.latent_accuracy_result import LatentAccuracyResult
 from failscape.explain.latent_map import LatentMap, LatentMapResult
@@ -38,6 +40,7 @@ METHODS: dict[str, type[Method[Any]]] = {
     "corruption-table": CorruptionTable,
     "degradation": Degradation,
     "edge-cases": EdgeCases,
+    "frontier": Frontier,
     "latent-accuracy": LatentAccuracy,
     "latent-map": LatentMap,
     "perturbation-heatmap": PerturbationHeatmap,
@@ -84,6 +87,8 @@ __all__ = [
     "DegradationResult",
     "EdgeCases",
     "EdgeCasesResult",
+    "Frontier",
+    "FrontierResult",
     "HeatmapResult",
     "LatentAccuracy",
     "LatentAccuracyResult",

@@ -1,0 +1,359 @@
+"""What was found on frontiers between classes, and how it is shown."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure as Drawing
+from torch import Tensor
+
+from failscape.explain.method import SHARED, Result
+from failscape.figures import (
+    Figure,
+    Finding,
+    Panel,
+    PictureGroup,
+    PictureMatrix,
+    Plot,
+    collage,
+    percent,
+    picture_matrix,
+    ranking,
+)
+from failscape.metrics import Estimate, median, rate
+from failscape.search import total_variation
+
+_DOUBTED = "only the classifier"
+_COLLAGE_ROWS = 12
+_COLLAGE_COLUMNS = 8
+_RANKED = 45
+
+_DEFINITIONS = {
+    "targets": "Target distributions asked for.",
+    "found": "Targets of which at least one image is within the tolerance.",
+    "images": "Images in all.",
+    "rate": "Share of a target's 8-bit images whose probabilities, by the classifier, are within the tolerance of the "
+    "target in total variation; of the target with the lowest. Interval: Wilson, 95 %.",
+    "median_tv": "Total variation distance of the classifier's probabilities from the target, the median of all "
+    "images. Interval: by order statistics, 95 %.",
+    "oracle_top": "Share of a target's images within the tolerance of which the oracle, a classifier trained apart "
+    "that guides nothing, has the target's classes as its first ones, for a pair its first two; of the target in the "
+    "middle by that share. What only the classifier believes is an artefact. Interval: Wilson, 95 %.",
+    "way": "Sum of the distances in the latent space, in units of the prior's deviation, from a frontier image to the "
+    "nearest samples of the target's classes: how close the classifier holds them. Of a target, the median. Interval: "
+    "by order statistics, 95 %.",
+    "id": "Name of the target, and number of the image.",
+    "target": "Name of the target.",
+    "total_variation": "Distance of the classifier's probabilities on the 8-bit image from the target, in [0, 1].",
+    "success": "Whether that is within the tolerance.",
+    "first": "The class that the classifier gives the largest probability.",
+    "second": "The class that it gives the second largest.",
+    "oracle_first": "The class that the oracle gives the largest probability.",
+    "oracle_second": "The class that it gives the second largest.",
+    "oracle_agrees": "Whether the oracle's first classes are those of the target.",
+    "log_prior": "Log-density of the generator's prior at the latent, in nats: the higher, the more typical.",
+    "realism": "Score by the generator's critic: the higher, the more it looks like the training images.",
+    "steps": "Gradient evaluations that the search made.",
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FrontierResult(Result):
+    """What `Frontier` found; T targets.
+
+    Attributes:
+        images: as many of each target, target after target, 8-bit values in [0, 1].
+        ids: name of the target and number of the image.
+        asked: the target of each image.
+        targets: distributions over the K classes.
+        target_names: name of each.
+        log_prior: log-density of the prior at each latent; NaN where the image comes from a training.
+        realism: the critic's score; NaN where the generator keeps none.
+        way: from each image to the nearest samples of the target's classes, in latent units; NaN where unknown.
+        steps: gradient evaluations of each.
+        tolerance: in total variation.
+        shown: images of each target in the report.
+        class_names: K names.
+    """
+
+    ids: tuple[str, ...]
+    asked: Int[Tensor, " N"]
+    targets: Float[Tensor, "T K"]
+    target_names: tuple[str, ...]
+    log_prior: Float[Tensor, " N"]
+    realism: Float[Tensor, " N"]
+    way: Float[Tensor, " N"]
+    steps: Int[Tensor, " N"]
+    tolerance: float
+    shown: int
+    class_names: tuple[str, ...] = field(metadata=SHARED)
+
+    @property
+    def total_variation(self) -> Float[Tensor, " N"]:
+        """Distance of the verified probabilities from the target."""
+        assert self.verification is not None
+        return total_variation(self.verification.probs, self.targets[self.asked])
+
+    @property
+    def success(self) -> Bool[Tensor, " N"]:
+        """Whether the verified image is within the tolerance of its target."""
+        return self.total_variation <= self.tolerance
+
+    @property
+    def oracle_agrees(self) -> Bool[Tensor, " N"] | None:
+        """Whether the oracle's first classes are the target's, if there is an oracle."""
+        assert self.verification is not None
+        probs = self.verification.oracle_probs
+        if probs is None:
+            return None
+        agrees = torch.zeros(len(probs), dtype=torch.bool)
+        for row, target in enumerate(self.targets):
+            mine, wanted = self.asked == row, target > 0
+            # What lies between all classes has no first ones: there the oracle cannot disagree.
+            first = probs[mine].topk(int(wanted.sum()), dim=1).indices
+            agrees[mine] = wanted[first].all(dim=1)
+        return agrees
+
+    @property
+    def rates(self) -> list[Estimate]:
+        """The share of each target's images that are within the tolerance."""
+        return [rate(self.success[self.asked == row]) for row in range(len(self.targets))]
+
+    @property
+    def oracle_rates(self) -> list[Estimate | None] | None:
+        """The share of each target's found images that the oracle agrees on; None where none was found."""
+        agrees = self.oracle_agrees
+        if agrees is None:
+            return None
+        found = [self.success & (self.asked == row) for row in range(len(self.targets))]
+        return [rate(agrees[rows]) if rows.any() else None for rows in found]
+
+    @property
+    def ways(self) -> list[Estimate | None]:
+        """The median way of each target, over its found images; None where none was found, or the way is not known."""
+        known = self.success & self.way.isfinite()
+        found = [known & (self.asked == row) for row in range(len(self.targets))]
+        return [median(self.way[rows]) if rows.any() else None for rows in found]
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """The numbers of the whole, with intervals."""
+        numbers = {
+            "rate": min(self.rates, key=lambda estimate: estimate.value),
+            "median_tv": median(self.total_variation),
+        }
+        rates = self.oracle_rates
+        if rates is not None and (known := [each for each in rates if each is not None]):
+            numbers["oracle_top"] = sorted(known, key=lambda estimate: estimate.value)[len(known) // 2]
+        return numbers
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """How many targets were reached, how well, and whether the oracle agrees."""
+        summary = {
+            "targets": float(len(self.targets)),
+            "found": float(sum(each.value > 0 for each in self.rates)),
+            "images": float(len(self.asked)),
+        }
+        for key, estimate in self.estimates.items():
+            summary |= estimate.named(key)
+        return summary
+
+    @property
+    def table(self) -> pa.Table:
+        """One row an image."""
+        assert self.verification is not None
+        names = self.class_names
+        columns: dict[str, object] = {
+            "id": pa.array(self.ids, pa.string()),
+            "target": [self.target_names[row] for row in self.asked.tolist()],
+            "total_variation": self.total_variation.numpy(),
+            "success": self.success.tolist(),
+        }
+        judges = {"": self.verification.probs, "oracle_": self.verification.oracle_probs}
+        for prefix, probs in judges.items():
+            if probs is not None:
+                first, second = probs.topk(2, dim=1).indices.T.tolist()
+                columns |= {f"{prefix}first": [names[k] for k in first], f"{prefix}second": [names[k] for k in second]}
+        if self.oracle_agrees is not None:
+            columns["oracle_agrees"] = self.oracle_agrees.tolist()
+        for key, values in (("log_prior", self.log_prior), ("realism", self.realism), ("way", self.way)):
+            if values.isfinite().any():
+                columns[key] = values.numpy()
+        return pa.table(columns | {"steps": self.steps.numpy()})
+
+    @property
+    def definitions(self) -> Mapping[str, str]:
+        """What each number means."""
+        return _DEFINITIONS
+
+    def typical(self, row: int) -> Int[Tensor, " M"]:
+        """Return the images of a target that are within the tolerance, the most typical first.
+
+        Typical is what ranks high by the prior's density and by the critic, as far as they are known.
+        """
+        found = (self.success & (self.asked == row)).nonzero()[:, 0]
+        ranks = torch.zeros(len(found))
+        for values in (self.log_prior[found], self.realism[found]):
+            if values.isfinite().all():
+                ranks += values.argsort(descending=True).argsort()
+        return found[ranks.argsort(stable=True)]
+
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """The atlas, the images of some targets, and which classes lie close."""
+        figures: list[Figure] = [self._atlas()]
+        order = self._order()
+        if order:
+            shown = order[:_COLLAGE_ROWS]
+            figures.append(
+                Plot(
+                    name="examples",
+                    title="On the frontier",
+                    caption=f"Images within {self.tolerance:g} of their target, the most typical first; framed are "
+                    "those of which the oracle does not have the same classes first, with the one that it has."
+                    + f" Of {len(order)} targets the {len(shown)} with the shortest ways."
+                    * (len(order) > len(shown)),
+                    draw=lambda: self._draw_examples(shown),
+                )
+            )
+        if len(order) > 1 and self.way.isfinite().any():
+            figures.append(
+                Plot(
+                    name="ways",
+                    title="Which classes lie close",
+                    caption="How short the way between the classes of each target is: from the image on the frontier "
+                    "to the nearest samples of the classes, in units of the prior's deviation; median and interval."
+                    + f" The {_RANKED} shortest of {len(order)}."
+                    * (len(order) > _RANKED),
+                    draw=lambda: self._draw_ways(order[:_RANKED]),
+                )
+            )
+        return figures
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """Which classes lie closest, and what only the classifier believes."""
+        order = self._order()
+        if not order:
+            tried = "the one target" if len(self.targets) == 1 else f"any of {len(self.targets):,} targets"
+            return (Finding(sentence=f"No image was found on the frontier of {tried}."),)
+        nearest = order[0]
+        reached = sum(each.value > 0 for each in self.rates)
+        sentence = (
+            f"Between {self._spoken(nearest)} the way is shortest for this classifier; images on the frontier were "
+            f"found for {reached:,} of {len(self.targets):,} targets."
+        )
+        rows = self.typical(nearest)[:6].tolist()
+        found = [Finding(sentence=sentence, panels=[self._panel(row) for row in rows])]
+        agrees = self.oracle_agrees
+        if agrees is not None:
+            doubted = self.success & ~agrees
+            share = float(doubted.sum() / self.success.sum())
+            examples = [row for each in order for row in self.typical(each)[:1].tolist() if doubted[row]]
+            found.append(
+                Finding(
+                    sentence=f"Of {int(self.success.sum()):,} images that the classifier holds for the frontier, a "
+                    f"second one, which judges and never guides, does not have the same classes first in "
+                    f"{percent(share)}.",
+                    panels=[self._panel(row) for row in examples[:6]],
+                )
+            )
+        return found
+
+    def _order(self) -> list[int]:
+        """Return the targets of which images were found, those with the shortest way first."""
+        found = [row for row, each in enumerate(self.rates) if each.value > 0]
+        ways = self.ways
+        return sorted(found, key=lambda row: math.inf if (way := ways[row]) is None else way.value)
+
+    def _spoken(self, row: int) -> str:
+        wanted = (self.targets[row] > 0).nonzero()[:, 0].tolist()
+        *others, last = (self.class_names[k] for k in wanted)
+        return f"{', '.join(others)} and {last}" if others else last
+
+    def _panel(self, row: int) -> Panel:
+        assert self.verification is not None
+        probs, wanted = self.verification.probs[row], self.targets[self.asked[row]] > 0
+        shares = " / ".join(percent(float(probs[k])) for k in wanted.nonzero()[:3, 0].tolist())
+        return Panel(label=f"{self.target_names[int(self.asked[row])]}: {shares}", pixels=self.images[row])
+
+    def _mark(self, row: int) -> str:
+        agrees = self.oracle_agrees
+        return _DOUBTED if agrees is not None and not agrees[row] else ""
+
+    def _cells(self, row: int) -> list[tuple[int, int]]:
+        """Return where a target stands in the atlas: a pair at both its places, anything else nowhere."""
+        wanted = (self.targets[row] > 0).nonzero()[:, 0].tolist()
+        if len(wanted) != 2 or self.targets[row][wanted[0]] != self.targets[row][wanted[1]]:
+            return []
+        return [(wanted[0], wanted[1]), (wanted[1], wanted[0])]
+
+    def _atlas(self) -> PictureMatrix:
+        """Return the most typical image of each pair, each leading to the others."""
+        groups = [self._group(row) for row in range(len(self.targets))]
+        return PictureMatrix(
+            name="atlas",
+            title="The atlas of frontiers",
+            caption="For each pair of classes the most typical image that the classifier holds for half one and half "
+            "the other, by the prior's density and by the generator's critic; empty where none was found or asked for. "
+            "Framed: the oracle does not have the two classes first, so that only the classifier believes it.",
+            draw=lambda: self._draw_atlas(groups),
+            row_labels=self.class_names,
+            column_labels=self.class_names,
+            groups=groups,
+        )
+
+    def _group(self, row: int) -> PictureGroup:
+        rows = self.typical(row).tolist()
+        estimate, way, oracle = self.rates[row], self.ways[row], self.oracle_rates
+        note = f"{percent(estimate.value)} of {estimate.n:,} images are within {self.tolerance:g} of the target."
+        if way is not None:
+            note += f" The way between the classes is {way.value:.1f} long."
+        if oracle is not None and (theirs := oracle[row]) is not None:
+            note += f" The oracle has the same classes first in {percent(theirs.value)} of them."
+        return PictureGroup(
+            title=self.target_names[row],
+            note=note if rows else "No image was found within the tolerance, which says something too.",
+            cells=self._cells(row),
+            panels=[self._panel(each) for each in rows[: self.shown]],
+            marks=[self._mark(each) for each in rows[: self.shown]],
+        )
+
+    def _draw_atlas(self, groups: Sequence[PictureGroup]) -> Drawing:
+        covers = {cell: group for group in groups if group.panels for cell in group.cells}
+        return picture_matrix(
+            {cell: group.panels[0].pixels for cell, group in covers.items()},
+            row_labels=self.class_names,
+            column_labels=self.class_names,
+            marked={cell: bool(group.marks[0]) for cell, group in covers.items()},
+        )
+
+    def _draw_examples(self, targets: Sequence[int]) -> Drawing:
+        rows = [self.typical(row)[:_COLLAGE_COLUMNS] for row in targets]
+        agrees = self.oracle_agrees
+        doubted = torch.zeros(len(self.asked), dtype=torch.bool) if agrees is None else ~agrees
+        names = self.class_names
+        seen = None if self.verification is None else self.verification.oracle_prediction
+        marks = [
+            [names[int(seen[each])] if seen is not None and doubted[each] else "" for each in row.tolist()]
+            for row in rows
+        ]
+        return collage(
+            [self.images[row] for row in rows], row_labels=[self.target_names[row] for row in targets], marks=marks
+        )
+
+    def _draw_ways(self, targets: Sequence[int]) -> Drawing:
+        ways = [self.ways[row] for row in targets]
+        known = [(row, way) for row, way in zip(targets, ways, strict=True) if way is not None]
+        return ranking(
+            torch.tensor([way.value for _, way in known]),
+            torch.tensor([(way.low, way.high) for _, way in known]),
+            names=[self.target_names[row] for row, _ in known],
+            x_label="length of the way, units of the prior's deviation",
+        )

@@ -1,0 +1,239 @@
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from planted import GREY, PLANE, SHAPE, Linear, brighter_than, classes_by, grey_images
+from torch import Tensor
+
+from failscape import load_classifier, load_generator
+from failscape.classifiers import Classifier
+from failscape.errors import GeneratorError, SpecError, UnsupportedClassifier, UnsupportedGenerator
+from failscape.explain import Frontier, FrontierResult, Verification, load_result
+from failscape.explain.frontier import frontier_targets
+from failscape.explain.latent_space import LatentSpace
+from failscape.figures import PictureMatrix
+from failscape.generators import MLP, ConditionSpace, StyleGAN2
+
+NAMES = ("a", "b", "c")
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def quadrants() -> Classifier:
+    """Three classes: how bright the left half, the upper half and the whole are."""
+    return classes_by(
+        lambda x: 20 * (x[:, :, :2].mean(dim=(1, 2)) - GREY),
+        lambda x: 20 * (x[:, :2].mean(dim=(1, 2)) - GREY),
+        lambda x: 20 * (x.mean(dim=(1, 2)) - GREY),
+    )
+
+
+class TestTargets:
+    def test_every_pair_and_every_triple(self) -> None:
+        names, targets = frontier_targets(("pairs",), NAMES)
+        assert names == ("a | b", "a | c", "b | c")
+        assert torch.equal(targets, torch.tensor([[0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]))
+        names, targets = frontier_targets(("triples",), (*NAMES, "d"))
+        assert names == tuple(" | ".join(three) for three in itertools.combinations((*NAMES, "d"), 3))
+        assert torch.allclose(targets.amax(dim=1), torch.tensor(1 / 3))
+
+    def test_what_is_spelled_out(self) -> None:
+        names, targets = frontier_targets(("a=0.7,c=0.3", "b,c", "uniform"), NAMES)
+        assert names == ("a=0.7,c=0.3", "b | c", "a | b | c")
+        assert torch.allclose(targets, torch.tensor([[0.7, 0, 0.3], [0, 0.5, 0.5], [1 / 3] * 3]))
+
+    @pytest.mark.parametrize("target", ["a=0.7,b=0.2", "a=0.7,b=-0.3,c=0.6", "a,x", "a=x,b=0.5"])
+    def test_what_is_no_distribution_is_refused(self, target: str) -> None:
+        with pytest.raises(SpecError, match="Expected"):
+            frontier_targets((target,), NAMES)
+
+    def test_too_few_classes(self) -> None:
+        with pytest.raises(SpecError, match="at least 3 classes"):
+            frontier_targets(("triples",), ("a", "b"))
+
+
+class TestPlanted:
+    def test_the_frontier_is_where_analysis_says(self) -> None:
+        # Of 20 (mean - GREY) a probability of 0.5 is at the grey itself, and 0.7 where the logit is log(7 / 3).
+        world, classifier = Linear(PLANE), brighter_than(GREY)
+        for target, logit in (("0,1", 0.0), ("0=0.3,1=0.7", 0.8473)):
+            result = Frontier(targets=(target,), per_target=32, tolerance=0.02)(
+                classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
+            )
+            assert result.success.all()
+            assert result.rates[0].value == 1.0
+            mean = result.images.mean(dim=(1, 2, 3))
+            # 0.02 of probability is 0.1 of the logit.
+            assert (20 * (mean - GREY) - logit).abs().max() < 0.1
+
+    def test_verified_success_is_of_the_images(self) -> None:
+        world, classifier = Linear(PLANE), quadrants()
+        result = Frontier(per_target=8)(classifier, world, grey_images(), torch.tensor([0, 1, 2]), rng=seeded())
+        probs = classifier.probs(result.images)
+        distance = 0.5 * (probs - result.targets[result.asked]).abs().sum(dim=1)
+        assert torch.allclose(result.total_variation, distance, atol=1e-6)
+        assert torch.equal(result.success, distance <= 0.05)
+
+    def test_where_there_is_no_frontier_nothing_is_claimed(self) -> None:
+        # Class 2 is never likelier than exp(-100): no image has half of it.
+        world = Linear(PLANE)
+        method = Frontier(per_target=3, restarts=1)
+        result = method(brighter_than(GREY), world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded())
+        assert [estimate.value for estimate in result.rates] == [1.0, 0.0, 0.0]
+        assert result.summary["found"] == 1.0
+        atlas = result.figures[0]
+        assert isinstance(atlas, PictureMatrix)
+        assert [bool(group.panels) for group in atlas.groups] == [True, False, False]
+        assert "says something too" in atlas.groups[1].note
+        assert result.ways[1] is None
+
+    def test_the_oracle_judges_the_classes_and_not_the_shares(self) -> None:
+        world, classifier = Linear(PLANE), brighter_than(GREY)
+        # It has class 2 first wherever the left is brighter than the right: about half of all images.
+        oracle = classes_by(
+            lambda x: 0 * x.mean(dim=(1, 2)),
+            lambda x: 1 + 0 * x.mean(dim=(1, 2)),
+            lambda x: 1e4 * (x[:, :, :2].mean(dim=(1, 2)) - x[:, :, 2:].mean(dim=(1, 2))),
+        )
+        result = Frontier(targets=("0,1",), per_target=64)(
+            classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded(), oracle=oracle
+        )
+        left, right = (part.mean(dim=(1, 2)) for part in result.images[:, 0].split(2, dim=2))
+        assert result.oracle_agrees is not None
+        clear = (left - right).abs() > 1e-3
+        assert torch.equal(result.oracle_agrees[clear], (left < right)[clear])
+        assert 0.2 < result.estimates["oracle_top"].value < 0.8
+
+    def test_the_most_typical_come_first(self) -> None:
+        world = Linear(PLANE)
+        result = Frontier(targets=("0,1",), per_target=32)(
+            brighter_than(GREY), world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
+        )
+        order = result.log_prior[result.typical(0)]
+        assert (order.diff() <= 0).all()
+
+    def test_a_way_is_the_sum_to_both_sides(self) -> None:
+        world, classifier = Linear(PLANE), brighter_than(GREY, slope=200.0)
+        result = Frontier(targets=("0,1",), per_target=16, samples=4000)(
+            classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
+        )
+        # Samples lie densely on both sides of the boundary, so the way is short; and it is not zero.
+        assert float(result.way.min()) > 0
+        assert float(result.way.median()) < 0.5
+
+
+class TestGarments:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def found(cls) -> FrontierResult:
+        classifier, oracle = load_classifier("embedded:fashion"), load_classifier("embedded:fashion-oracle")
+        method = Frontier(targets=("Pullover,Coat", "Shirt,T-shirt/top,Dress", "Sandal=0.7,Sneaker=0.3"), per_target=8)
+        x, y = torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.long)
+        generator = load_generator("embedded:fashion-wgan")
+        return method(classifier, generator, x, y, rng=seeded(), oracle=oracle)
+
+    def test_nearly_all_are_on_the_frontier(self, found: FrontierResult) -> None:
+        assert found.success.float().mean() >= 0.95
+        classifier = load_classifier("embedded:fashion")
+        assert torch.allclose(classifier.probs(found.images), found.verification.probs, atol=1e-5)  # type: ignore[union-attr]
+
+    def test_images_are_8_bits_and_differ(self, found: FrontierResult) -> None:
+        assert torch.equal((found.images * 255).round() / 255, found.images)
+        for part in found.images.split(8):
+            assert torch.pdist(part.flatten(1)).min() > 0.5
+
+    def test_summary_table_and_definitions(self, found: FrontierResult) -> None:
+        summary, table = found.summary, found.table
+        assert table.num_rows == summary["images"] == 24
+        assert sum(table["success"].to_pylist()) == int(found.success.sum())
+        for name in (*summary, *table.column_names):
+            plain = name.removesuffix("_low").removesuffix("_high").removesuffix("_n")
+            assert found.definitions.get(name) or found.definitions.get(plain), name
+
+    def test_figures_and_findings(self, found: FrontierResult) -> None:
+        for figure in found.figures:
+            figure.draw().canvas.draw()  # type: ignore[attr-defined]
+        atlas = found.figures[0]
+        assert isinstance(atlas, PictureMatrix)
+        # A pair leads to its images from both of its cells; what is no even pair is listed below.
+        assert [list(group.cells) for group in atlas.groups] == [[(2, 4), (4, 2)], [], []]
+        assert "the way is shortest" in found.findings[0].sentence
+
+    def test_what_nobody_found_is_said(self, found: FrontierResult) -> None:
+        nothing = replace(found, verification=Verification(probs=torch.eye(10)[torch.zeros(24, dtype=torch.long)]))
+        assert nothing.summary["found"] == 0.0
+        assert nothing.findings[0].sentence == "No image was found on the frontier of any of 3 targets."
+
+    def test_what_is_loaded_says_the_same(self, found: FrontierResult, tmp_path: Path) -> None:
+        found.save(tmp_path)
+        loaded = load_result(tmp_path)
+        assert isinstance(loaded, FrontierResult)
+        assert loaded.summary == found.summary
+        assert loaded.table.equals(found.table)
+
+    def test_training_draws_from_copies(self) -> None:
+        classifier, generator = load_classifier("embedded:fashion"), load_generator("embedded:fashion-wgan")
+        before = [weight.clone() for weight in generator.parameters()]
+        x = generator.sample(64, rng=seeded())
+        method = Frontier(targets=("Pullover,Coat",), by="training", training_steps=2, per_target=4)
+        result = method(classifier, generator, x, classifier.predict(x), rng=seeded())
+        assert len(result.images) == 4
+        assert all(torch.equal(a, b) for a, b in zip(before, generator.parameters(), strict=True))
+
+
+def test_styles_are_searched_in_w() -> None:
+    classifier = load_classifier("embedded:mnist-corrupted")
+    method = Frontier(targets=("3,8",), per_target=4, samples=500)
+    x, y = torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.long)
+    result = method(classifier, load_generator("embedded:mnist-stylegan2"), x, y, rng=seeded())
+    assert result.success.any()
+
+
+def test_points_are_in_units_of_the_prior() -> None:
+    for name in ("mnist-vae-10d", "mnist-stylegan2"):
+        generator = load_generator(f"embedded:{name}")
+        points = LatentSpace(generator, rng=seeded()).sample(2000, rng=torch.Generator().manual_seed(1))
+        assert points.mean(dim=0).abs().max() < 0.15
+        assert (points.std(dim=0) - 1).abs().max() < 0.15
+
+
+class TestBadInput:
+    def run(self, generator: Any, classifier: Classifier | None = None, **settings: Any) -> None:
+        judged = classifier or brighter_than(GREY)
+        Frontier(per_target=2, samples=50, **settings)(
+            judged, generator, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
+        )
+
+    def test_a_classifier_without_gradients(self) -> None:
+        def hard(x: Tensor) -> Tensor:
+            return (x.mean(dim=(1, 2, 3))[:, None].detach() > torch.tensor([0.2, 0.5, 0.7])).float()
+
+        with pytest.raises(UnsupportedClassifier, match="frontiers"):
+            self.run(Linear(PLANE), Classifier(hard, image_shape=SHAPE, name="hard"))
+
+    def test_a_condition_without_styles(self) -> None:
+        network = MLP(image_shape=SHAPE, latent_dim=2, condition=ConditionSpace(num_classes=3).config)
+        with pytest.raises(UnsupportedGenerator, match="Train one without"):
+            self.run(network)
+
+    def test_a_class_that_the_generator_was_never_shown(self) -> None:
+        space = ConditionSpace(num_classes=3, shares=(0.5, 0.5, 0.0))
+        network = StyleGAN2(image_shape=SHAPE, channels=(4,), latent_dim=2, style_dim=4, condition=space.config)
+        with pytest.raises(GeneratorError, match="it was shown no image of '2'"):
+            self.run(network)
+
+    def test_what_cannot_be_trained_further(self) -> None:
+        with pytest.raises(UnsupportedGenerator, match='Set `by` to "search"'):
+            self.run(Linear(PLANE), by="training")
+
+    @pytest.mark.parametrize(
+        "setting", [{"targets": ()}, {"per_target": 0}, {"tolerance": 0.0}, {"weight": 0.0}, {"restarts": -1}]
+    )
+    def test_settings_out_of_range(self, setting: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="Expected"):
+            Frontier(**setting)
