@@ -67,6 +67,7 @@ def test_names_of_explain() -> None:
         "LatentAccuracyResult",
         "LatentMap",
         "LatentMapResult",
+        "LoopResult",
         "Method",
         "PerturbationHeatmap",
         "RealDirections",

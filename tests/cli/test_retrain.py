@@ -57,3 +57,22 @@ def test_what_cannot_be_retrained_is_one_line(
     assert captured.err.count("\n") == 1
     assert words in captured.err
     assert not Path("runs/00002-retrain").exists()
+
+
+def test_a_loop_waits_for_people_and_goes_on_by_its_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["--labelled", "4", "--fresh", "3", "--rounds", "1", "--images", "64"]
+    assert main(["loop", "latest", *_MODELS, *told]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["fresh: 3 labels are missing", "round-1: 4 labels are missing"]
+    assert "failscape loop runs/00002-loop` goes on" in said[2]
+    folder = said[3]
+    assert folder == "runs/00002-loop"
+    for project, count in (("fresh", 3), ("round-1", 4)):
+        rows = "".join(f"{project}-{i:05d},{i % 3}\n" for i in range(count))
+        Path("labels.csv").write_text(f"name,label\n{rows}")
+        assert main(["labels", "import", folder, "labels.csv", "--labeller", "Ada", "--project", project]) == 0
+    capsys.readouterr()
+    assert main(["loop", folder]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert page == Path(folder, "report.html")
+    assert "Wrong images, round after round" in page.read_text()

@@ -16,12 +16,14 @@ from tests.labels.test_exports import say
 from torch.nn import functional as F
 
 from failscape.classifiers import build_network, load_classifier, save_classifier
+from failscape.data import ImageSet
 from failscape.errors import ClassifierError, ConfigError, DataError, LabelError, LabelStoreError, StorageError
-from failscape.explain import RetrainingResult, load_result
+from failscape.explain import RetrainingResult, load_result, to_8_bits
 from failscape.explain.retraining_result import ALONE, BEFORE, CONTROL, RETRAINED
 from failscape.generators import VAE, load_generator, save_generator
 from failscape.labels import NOT_ANY, LabelStore, label_task
 from failscape.report import write_report
+from failscape.study.candidates import GeneratedImages, KnownImages
 from failscape.study.labelled_samples import People, StandIn
 from failscape.study.retraining import Retraining, retraining_of, run_retraining
 from failscape.study.retraining_config import RetrainingConfig
@@ -105,7 +107,8 @@ def config(world: Path, **changes: object) -> RetrainingConfig:
         "sure": 0.6,
         "images": 5120,
         "learning_rate": 3e-3,
-        "augment": False,
+        "share": 0.5,
+        "kept": 0.0,
         "corrupted": 8,
     }
     return RetrainingConfig.from_mapping({k: v for k, v in (given | changes).items() if v is not None})
@@ -353,6 +356,10 @@ def test_a_run_says_what_is_retrained(world: Path, tmp_path: Path) -> None:
         retraining_of("latest", {}, out=tmp_path / "none")
     with pytest.raises(ConfigError, match="a readable study"):
         retraining_of(str(world), {}, out=tmp_path)
+    # A retraining lends what it was told of the classifier, but not who labelled.
+    (run / "study.toml").write_text(config(world, labelled=9).to_toml())
+    found = retraining_of(str(run), {}, out=tmp_path)
+    assert (found.classifier, found.labels, found.labelled) == (str(world / "misled"), str(run), None)
     with pytest.raises(ConfigError, match="Expected --data, since nothing is recorded"):
         retraining_of(str(run), {"classifier": "python:mine.py:make"}, out=tmp_path)
 
@@ -360,8 +367,8 @@ def test_a_run_says_what_is_retrained(world: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"labeller": None}, ConfigError, "but got neither"),
-        ({"labels": "here"}, ConfigError, "but got both"),
+        ({"labeller": None}, ConfigError, "but got none"),
+        ({"labels": "here"}, ConfigError, "but got labels and labeller"),
         ({"judge": "{world}/right"}, ConfigError, "none may judge its own labels"),
         ({"share": 1.0}, ConfigError, "`share`"),
         ({"labeller": None, "labels": "{world}"}, LabelStoreError, "failscape labels import RUN FILE"),
@@ -380,17 +387,19 @@ def test_what_cannot_be_done_is_said(
 def test_a_stand_in_that_knows_nothing_is_refused(world: Path) -> None:
     blind = load_classifier(world / "right").with_temperature(1e6)
     classifier, generator = load_classifier(world / "misled"), load_generator(world / "generator")
+    candidates = GeneratedImages(generator, blind, name="blind", sure=0.6)
     settings = {"labelled": 5, "fresh": 5, "one_in": 64, "sure": 0.6, "seed": 0}
-    with pytest.raises(DataError, match=r"Expected blind to be 60% sure .* Ask for less certainty"):
-        StandIn(classifier, generator, blind, name="blind", **settings).sample(0)
+    with pytest.raises(DataError, match=r"Expected blind to be sure enough .* Ask for less certainty"):
+        StandIn(classifier, candidates, **settings).sample(0)
 
 
 def test_the_images_are_those_that_the_classifier_is_least_sure_of(world: Path) -> None:
     # A temperature at which it is not sure of everything.
     classifier = load_classifier(world / "misled").with_temperature(20.0)
     generator = load_generator(world / "generator")
-    settings = {"labelled": 50, "fresh": 50, "one_in": 8, "sure": 0.0, "seed": 0, "name": "right"}
-    stand_in = StandIn(classifier, generator, load_classifier(world / "right"), **settings)
+    settings = {"labelled": 50, "fresh": 50, "one_in": 8, "sure": 0.0, "seed": 0}
+    candidates = GeneratedImages(generator, load_classifier(world / "right"), name="right")
+    stand_in = StandIn(classifier, candidates, **settings)
     sample = stand_in.sample(0)
     margins = []
     for images in (sample.chosen, sample.fresh, sample.control):
@@ -404,6 +413,24 @@ def test_the_images_are_those_that_the_classifier_is_least_sure_of(world: Path) 
     assert other is not None
     assert len(other) == 25
     assert not torch.equal(other.x[:20], sample.fresh.x[:20])
+
+
+def test_known_labels_stand_in_for_a_person(world: Path) -> None:
+    x, y, _ = stripes(400, 5)
+    known = KnownImages(ImageSet.from_tensors(x, y, NAMES, name="known"), name="known stripes")
+    settings = {"labelled": 20, "fresh": 10, "one_in": 4, "sure": 0.0, "seed": 0}
+    stand_in = StandIn(load_classifier(world / "misled"), known, **settings)
+    assert stand_in.labeller == "the known labels of known stripes"
+    sample = stand_in.sample(0)
+    truth = {bytes(to_8_bits(image[None]).numpy()): int(label) for image, label in zip(x, y, strict=True)}
+    seen: list[bytes] = []
+    for images in (sample.chosen, sample.control, sample.fresh):
+        pixels = [bytes(image[None].numpy()) for image in images.x]
+        assert [truth[each] for each in pixels] == images.y.tolist()
+        seen += pixels
+    assert len(set(seen)) == len(seen), "no image is used twice"
+    with pytest.raises(DataError, match="Expected 30 images from known stripes, but got 25"):
+        StandIn(load_classifier(world / "misled"), known, **settings | {"labelled": 30}).sample(0)
 
 
 def test_labels_that_do_not_suffice_are_refused(world: Path, tmp_path: Path) -> None:

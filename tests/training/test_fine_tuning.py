@@ -13,8 +13,8 @@ from failscape.training.sampler import MixedSampler
 
 
 def settings(**changes: object) -> FineTuningSettings:
-    quick = {"images": 640, "batch": 32, "learning_rate": 3e-3, "warmup": 32, "ema_half_life": 32, "augment": False}
-    return FineTuningSettings.parse(quick | changes)
+    quick = {"images": 640, "batch": 32, "learning_rate": 3e-3, "warmup": 32, "ema_half_life": 32, "kept": 0.0}
+    return FineTuningSettings.parse(quick | {"share": 0.5} | changes)
 
 
 def turned(images: ImageSet) -> ImageSet:
@@ -49,6 +49,19 @@ def test_its_own_data_keep_it_from_forgetting(
     task = FineTuningTask(original, settings(), spec="x", labelled=len(images))
     with pytest.raises(DataError, match="the classifier's own data beside 200 labelled images"):
         task.sampler(images, seed=0)
+
+
+def test_a_part_of_the_old_weights_is_kept(images: ImageSet, stripes_classifier_folder: Path, tmp_path: Path) -> None:
+    original, spec = load_classifier(stripes_classifier_folder), str(stripes_classifier_folder)
+    new = fine_tune(original, images, turned(images), tmp_path / "new", settings(), spec=spec)
+    mixed = fine_tune(original, images, turned(images), tmp_path / "mixed", settings(kept=0.25), spec=spec)
+    assert isinstance(original.network, nn.Module)
+    assert isinstance(new.network, nn.Module)
+    assert isinstance(mixed.network, nn.Module)
+    for old, learnt, both in zip(
+        original.network.parameters(), new.network.parameters(), mixed.network.parameters(), strict=True
+    ):
+        assert torch.allclose(both, 0.25 * old + 0.75 * learnt, atol=1e-6)
 
 
 def test_statistics_of_batches_stay_as_they_are(images: ImageSet, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ app.command("failscape.cli.calibrate:calibrate", name="calibrate", help="Fit a c
 app.command(
     "failscape.cli.retrain:retrain", name="retrain", help="Retrain a classifier on labelled images, and measure it."
 )
+app.command("failscape.cli.retrain:loop", name="loop", help="Draw, label and retrain, round after round.")
 app.command("failscape.cli.labels:labels", name="labels", help="Show, export and import what people said of images.")
 app.command("failscape.cli.serve:serve", name="serve", help="Open runs in the browser: explore and label.")
 app.command("failscape.cli.studies:report", name="report", help="Write the report of a run again.")

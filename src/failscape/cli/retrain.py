@@ -1,5 +1,6 @@
-"""The command that retrains a classifier on labelled images, and measures what that brings."""
+"""Commands that retrain a classifier on labelled images, and measure what that brings: retrain, loop."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ def retrain(
     labels: str | None = None,
     project: str | None = None,
     labeller: str | None = None,
+    known: str | None = None,
     judge: str | None = None,
     classifier: str | None = None,
     generator: str | None = None,
@@ -38,6 +40,8 @@ def retrain(
         labels: another run folder, or the URL of a database, in which people's labels are.
         project: which labelling project, where there are several.
         labeller: a classifier that labels generated images in place of people.
+        known: images whose class is known, such as avatars:hair:train, to be taken in place of what the generator
+            draws, and their labels in place of people's.
         judge: another classifier, which gives no labels and judges the outcome; by default the run's oracle, if that
             is not the labeller.
         classifier: what is retrained, in place of the run's.
@@ -63,6 +67,7 @@ def retrain(
             "labels": labels,
             "project": project,
             "labeller": labeller,
+            "known": known,
             "judge": judge,
             "classifier": classifier,
             "generator": generator,
@@ -80,3 +85,99 @@ def retrain(
         folder = run_retraining(config, out=out, allow_code=allow_code, progress=show)
         show("writing the report")
     return finish(folder)
+
+
+def loop(
+    run: str,
+    /,
+    *,
+    labeller: str | None = None,
+    known: str | None = None,
+    judge: str | None = None,
+    classifier: str | None = None,
+    generator: str | None = None,
+    data: str | None = None,
+    test: str | None = None,
+    rounds: PositiveInt | None = None,
+    labelled: PositiveInt | None = None,
+    labellers: PositiveInt | None = None,
+    fresh: PositiveInt | None = None,
+    one_in: PositiveInt | None = None,
+    sure: float | None = None,
+    share: float | None = None,
+    images: PositiveInt | None = None,
+    steer: str | None = None,
+    steer_steps: PositiveInt | None = None,
+    seed: int | None = None,
+    out: Path = Path("runs"),
+    allow_code: bool = False,
+) -> int:
+    """Go round: draw what the classifier of a run is unsure of, have it labelled, retrain, and draw again.
+
+    Where people label, the command ends when labels are missing; given the loop's own folder, it goes on there.
+
+    Args:
+        run: a run folder, or "latest", which names classifier, generator and oracle; or that of a loop, to go on.
+        labeller: a classifier that labels in place of people.
+        known: images whose class is known, such as avatars:hair:train, to be taken in place of what the generator
+            draws, and their labels in place of people's.
+        judge: another classifier, which gives no labels and judges the outcome; by default the run's oracle, if that
+            is not the labeller.
+        classifier: what is retrained, in place of the run's.
+        generator: what draws images, in place of the run's.
+        data: what the classifier was trained on; by default what is recorded with its weights.
+        test: labelled images that it was not trained on; by default what is recorded with its weights.
+        rounds: how many.
+        labelled: images to be labelled in each round.
+        labellers: how many people each image is asked of.
+        fresh: images to be labelled to measure on, once.
+        one_in: of so many images drawn, the one that the classifier is least sure of is asked.
+        sure: a labeller that is less sure than this says that an image belongs to no class.
+        share: of each batch, the part that is labelled images.
+        images: to be seen in each retraining, repetitions counted.
+        steer: before each round train the generator further until the classifier gives its images this distribution, a
+            class, shares such as 3=0.5,8=0.5, or uniform.
+        steer_steps: steps of that training.
+        seed: of all random draws.
+        out: where "latest" is looked for, and numbered run folders are made.
+        allow_code: let python:FILE.py:FUNCTION specs run their file.
+    """
+    with progress() as show:
+        show("importing")
+        from failscape.study.retraining_config import LoopConfig
+        from failscape.study.retraining_inputs import settings_of_run
+        from failscape.study.retraining_loop import run_loop
+
+        given: dict[str, Any] = {
+            "labeller": labeller,
+            "known": known,
+            "judge": judge,
+            "classifier": classifier,
+            "generator": generator,
+            "data": data,
+            "test": test,
+            "rounds": rounds,
+            "labelled": labelled,
+            "labellers": labellers,
+            "fresh": fresh,
+            "one_in": one_in,
+            "sure": sure,
+            "share": share,
+            "images": images,
+            "steer": steer,
+            "steer_steps": steer_steps,
+            "seed": seed,
+        }
+        given = {key: value for key, value in given.items() if value is not None}
+        # Of a loop all settings, so that its folder alone is enough to go on.
+        _, settings = settings_of_run(run, given, out=out, lent=LoopConfig.model_fields)
+        folder, waiting = run_loop(LoopConfig.from_mapping(settings), out=out, allow_code=allow_code, progress=show)
+    if not waiting:
+        return finish(folder)
+    for each in waiting:
+        sys.stdout.write(f"{each.project}: {each.missing:,} labels are missing\n")
+    sys.stdout.write(
+        f"Label them, or take labels over with `failscape labels import {folder} FILE --project "
+        f"{waiting[0].project}`; then `failscape loop {folder}` goes on.\n{folder}\n"
+    )
+    return 0

@@ -19,6 +19,7 @@ from failscape.explain.frontier_result import FrontierResult
 from failscape.explain.latent_accuracy import LatentAccuracy
 from failscape.explain.latent_accuracy_result import LatentAccuracyResult
 from failscape.explain.latent_map import LatentMap, LatentMapResult
+from failscape.explain.loop_result import LoopResult
 from failscape.explain.method import BatchedMethod, Method, Result, Verification, to_8_bits
 from failscape.explain.perturbation_heatmap import HeatmapResult, PerturbationHeatmap
 from failscape.explain.real_directions import RealDirections
@@ -53,7 +54,7 @@ METHODS: dict[str, type[Method[Any]]] = {
 
 
 # What studies find that are more than one method.
-_OF_STUDIES: dict[str, type[Result]] = {"retraining": RetrainingResult}
+_OF_STUDIES: dict[str, type[Result]] = {"retraining": RetrainingResult, "loop": LoopResult}
 
 
 def load_result(folder: Path) -> Result:
@@ -94,6 +95,7 @@ __all__ = [
     "LatentAccuracyResult",
     "LatentMap",
     "LatentMapResult",
+    "LoopResult",
     "Method",
     "PerturbationHeatmap",
     "RealDirections",

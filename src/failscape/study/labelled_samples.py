@@ -1,30 +1,23 @@
 """Where the labelled images of a retraining come from: people's labels, or a stand-in for people."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
-from failscape.errors import DataError, LabelError, LabelStoreError, NotInStore
-from failscape.explain import to_8_bits
-from failscape.generators import Generator
-from failscape.labels import NOT_ANY, Project, teaching_value
-from failscape.study.fingerprint import classifier_digest, step_seed
+from failscape.errors import LabelError, LabelStoreError, NotInStore
+from failscape.labels import NOT_ANY, Project
+from failscape.study.candidates import Candidates
+from failscape.study.fingerprint import step_seed
 
 if TYPE_CHECKING:
     from failscape.labels import Decision
 
-_BLOCK = 512
-# A stand-in that knows so few of the images drawn could as well know none.
-_MOST_BLOCKS_IN_VAIN = 50
-# Of each replicate: the draws that must not depend on each other.
-_ROLES = ("chosen", "control", "fresh", "new frontier")
+# Of each replicate: the images that must not depend on each other.
+_ROLES = ("chosen", "control", "fresh", "new-frontier")
 
 
 @final
@@ -69,23 +62,19 @@ class Labels(Protocol):
 
 @final
 class StandIn:
-    """A network that labels what a generator draws, in place of a person.
+    """A network, or what is known of the images, that labels in place of a person.
 
-    Images are taken where a classifier is least sure: of each block of images that the generator draws, the part
-    `1 / one_in` of the least margin between the two most probable classes. The labeller has no say in that.
+    Images are taken where a classifier is least sure: of each block of candidates, the part `1 / one_in` of the least
+    margin between the two most probable classes. What labels has no say in that.
 
     Args:
         classifier: whose uncertainty says which images are taken.
-        generator: draws them.
-        labeller: names their class.
+        candidates: where they are taken from, and what labels them.
         labelled: images to retrain on.
         fresh: images to measure on.
-        one_in: of so many images drawn one is taken.
-        sure: an image of whose class the labeller is less sure belongs to none, and is left out.
+        one_in: of so many candidates one is taken.
+        sure: below which certainty the labeller says that an image belongs to no class; 0 where it always knows.
         seed: of all draws.
-
-    Raises:
-        ClassifierError: if the labeller has other classes than the classifier.
     """
 
     stand_in = True
@@ -93,83 +82,64 @@ class StandIn:
     def __init__(
         self,
         classifier: Classifier,
-        generator: Generator,
-        labeller: Classifier,
+        candidates: Candidates,
         *,
-        name: str,
         labelled: int,
         fresh: int,
         one_in: int,
         sure: float,
         seed: int,
     ) -> None:
-        self.labeller = name
+        self.labeller = candidates.labeller
         self._classifier = classifier
-        self._generator = generator
-        self._labeller = labeller
+        self._candidates = candidates
         self._labelled = labelled
         self._fresh = fresh
         self._one_in = one_in
-        self._sure = sure
         self._seed = seed
-        left_out = f" Images of whose class {name} is less than {sure:.0%} sure belong to none." if sure > 0 else ""
-        self.protocol = (
-            f"The images are those, one in {one_in} that the generator draws, which the classifier before retraining "
-            f"is least sure of.{left_out}"
-        )
+        self.protocol = protocol_of(candidates, one_in=one_in, sure=sure)
 
     def sample(self, replicate: int) -> LabelledSample:
-        """Draw and label the images of a replicate."""
-        chosen = self._draw("chosen", self._classifier, self._labelled, replicate)
-        control = self._draw("control", None, self._labelled, replicate)
+        """Take and label the images of a replicate."""
         return LabelledSample(
-            chosen=chosen,
-            control=control,
-            fresh=self._draw("fresh", self._classifier, self._fresh, replicate),
+            chosen=self._take("chosen", self._classifier, self._labelled, replicate),
+            control=self._take("control", None, self._labelled, replicate),
+            fresh=self._take("fresh", self._classifier, self._fresh, replicate),
         )
 
     def at_frontier_of(self, classifier: Classifier, replicate: int) -> ImageSet | None:
-        """Draw and label images that another classifier is unsure of, half as many as fresh ones."""
-        return self._draw("new frontier", classifier, max(1, self._fresh // 2), replicate)
+        """Take and label images that another classifier is unsure of, half as many as fresh ones."""
+        return self._take("new-frontier", classifier, max(1, self._fresh // 2), replicate)
 
     def fingerprint(self) -> str:
-        """Return that of the labeller."""
-        return classifier_digest(self._labeller, self.labeller)
+        """Return that of what labels."""
+        return self._candidates.fingerprint()
 
-    def _draw(self, role: str, classifier: Classifier | None, count: int, replicate: int) -> ImageSet:
-        """Draw until so many images have a class; those a classifier is unsure of, or without one any."""
-        rng = torch.Generator().manual_seed(step_seed(self._seed, len(_ROLES) * replicate + _ROLES.index(role)))
-        images, labels, found, vain = [], [], 0, 0
-        for x in self._blocks(classifier, rng):
-            y = self._label(x)
-            images.append(x[y != NOT_ANY])
-            labels.append(y[y != NOT_ANY])
-            found += len(labels[-1])
-            vain = vain + 1 if len(labels[-1]) == 0 else 0
-            if found >= count:
-                break
-            if vain == _MOST_BLOCKS_IN_VAIN:
-                raise DataError(
-                    f"Expected {self.labeller} to be {self._sure:.0%} sure of the class of some of the images drawn, "
-                    f"but it is of none of {vain * _BLOCK:,}. Ask for less certainty."
-                )
-        ids = [f"{role.replace(' ', '-')}-{replicate}-{i:05d}" for i in range(count)]
-        x, y = torch.cat(images)[:count], torch.cat(labels)[:count]
-        return ImageSet.from_tensors(x, y, self._classifier.class_names, ids, name=f"{role} images")
+    def _take(self, role: str, classifier: Classifier | None, count: int, replicate: int) -> ImageSet:
+        return self._candidates.take_labelled(
+            classifier,
+            count,
+            one_in=self._one_in,
+            seed=step_seed(self._seed, replicate),
+            part=_ROLES.index(role),
+            parts=len(_ROLES),
+            class_names=self._classifier.class_names,
+            name=f"{role}-{replicate}",
+        )
 
-    def _blocks(self, classifier: Classifier | None, rng: torch.Generator) -> Iterator[Float[Tensor, "M C H W"]]:
-        space = self._generator.condition_space
-        while True:
-            condition = None if space is None else space.sample(_BLOCK, rng=rng)
-            x = to_8_bits(self._generator.sample(_BLOCK, rng=rng, condition=condition))
-            if classifier is not None:
-                value = teaching_value(classifier.probs(x))
-                x = x[value.argsort(descending=True, stable=True)[: max(1, _BLOCK // self._one_in)]]
-            yield x
 
-    def _label(self, x: Float[Tensor, "M C H W"]) -> Int[Tensor, " M"]:
-        probability, label = self._labeller.probs(x).max(dim=1)
-        return torch.where(probability >= self._sure, label, NOT_ANY)
+def protocol_of(candidates: Candidates, *, one_in: int, sure: float) -> str:
+    """Say in a sentence or two which images are taken, and which of them have no class."""
+    which = (
+        f"The images are those, one in {one_in} of {candidates.source}, that the classifier before is least sure of."
+    )
+    if one_in == 1:
+        which = f"The images are from {candidates.source}, at random."
+    if sure == 0 or not candidates.labeller:
+        return which
+    return (
+        f"{which} Those whose class {candidates.labeller} is less than {sure:.0%} sure of have none, and are left out."
+    )
 
 
 @final

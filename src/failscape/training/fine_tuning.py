@@ -16,6 +16,7 @@ from failscape.data.joined import joined
 from failscape.errors import DataError, UnsupportedClassifier
 from failscape.storage import fill_network, read_tensors, write_tensors
 from failscape.training.augmentation import jitter
+from failscape.training.ema import update_average
 from failscape.training.loop import train
 from failscape.training.sampler import MixedSampler, Order
 from failscape.training.schedule import set_learning_rate, warmup_cosine
@@ -37,6 +38,9 @@ def fine_tune(
 ) -> Classifier:
     """Return a copy of a classifier that was trained further, with the temperature that it had.
 
+    At the end its weights are `settings.kept` times the old ones and for the rest the new ones: between the two a
+    network keeps more of what it knew than at the end of the training, and has nearly all that it has learnt.
+
     A training that was cut off in `folder` goes on; one that is complete is not run again.
 
     Args:
@@ -53,6 +57,9 @@ def fine_tune(
         UnsupportedClassifier: if the classifier is no `nn.Module`, or has no weights.
         DataError: if there are no images, or the two sets are of different shapes or classes.
         FailscapeError: what `train` raises.
+
+    References:
+        Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, for the mean of old and new weights.
     """
     if not isinstance(classifier.network, nn.Module) or not list(classifier.network.parameters()):
         raise UnsupportedClassifier(
@@ -65,6 +72,7 @@ def fine_tune(
         return task.trained
     learnt = data if labelled is None else joined([data, labelled], name=f"{data.name} and {labelled.name}")
     train(task, learnt, folder, settings, resume=True)
+    task.keep_old_weights()
     task.export(folder, {"from": spec, "settings": settings.model_dump(mode="json")})
     return task.trained
 
@@ -141,6 +149,12 @@ class FineTuningTask(Task):
             write_tensors(folder / WEIGHTS, state)
         else:
             save_with_weights(self._spec, folder, state=state, record=provenance)
+
+    def keep_old_weights(self) -> None:
+        """Move the averaged weights toward those at the beginning by the part that is to be kept."""
+        old = self._classifier.network
+        assert isinstance(old, nn.Module)
+        update_average(self.averaged["classifier"], old, 1 - self._settings.kept)
 
     def is_exported(self, folder: Path) -> bool:
         """Return whether `export` was done with a folder; the description comes after the weights."""

