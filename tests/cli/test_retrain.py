@@ -39,7 +39,7 @@ def test_a_retraining_ends_with_its_report(run: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["latest", *_MODELS], "failscape labels import RUN FILE"),
+        (["latest", *_MODELS], "failscape serve RUN"),
         (["latest", "--labeller", "other"], "Expected --data"),
         (["nowhere", *_MODELS, "--labeller", "other"], "a run folder"),
         (["latest", *_MODELS, "--labeller", "other", "--judge", "other"], "none may judge its own labels"),

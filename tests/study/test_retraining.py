@@ -371,7 +371,7 @@ def test_a_run_says_what_is_retrained(world: Path, tmp_path: Path) -> None:
         ({"labels": "here"}, ConfigError, "but got labels and labeller"),
         ({"judge": "{world}/right"}, ConfigError, "none may judge its own labels"),
         ({"share": 1.0}, ConfigError, "`share`"),
-        ({"labeller": None, "labels": "{world}"}, LabelStoreError, "failscape labels import RUN FILE"),
+        ({"labeller": None, "labels": "{world}"}, LabelStoreError, "failscape serve RUN"),
         ({"test": "{world}/data.npz"}, DataError, "not trained on"),
         ({"labeller": "embedded:mnist-clean"}, ClassifierError, "the same images and classes"),
     ],
