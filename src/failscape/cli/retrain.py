@@ -177,7 +177,7 @@ def loop(
     for each in waiting:
         sys.stdout.write(f"{each.project}: {each.missing:,} labels are missing\n")
     sys.stdout.write(
-        f"`failscape serve {folder}` asks for them in the browser, and `failscape labels import {folder} FILE --project "
-        f"{waiting[0].project}` takes them over; then `failscape loop {folder}` goes on.\n{folder}\n"
+        f"`failscape serve {folder}` asks for them in the browser, and `failscape labels import {folder} FILE "
+        f"--project {waiting[0].project}` takes them over; then `failscape loop {folder}` goes on.\n{folder}\n"
     )
     return 0

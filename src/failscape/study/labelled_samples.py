@@ -242,6 +242,6 @@ def _read(where: Path | str, project: str | None) -> "tuple[Project, tuple[Decis
         raise
     except LabelStoreError as error:
         raise LabelStoreError(
-            f"{error} `failscape serve RUN` asks for them in the browser, `failscape labels import RUN FILE` takes them "
-            "over, and with --labeller a classifier labels generated images in place of people."
+            f"{error} `failscape serve RUN` asks for them in the browser, `failscape labels import RUN FILE` takes "
+            "them over, and with --labeller a classifier labels generated images in place of people."
         ) from error
