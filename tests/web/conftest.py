@@ -151,7 +151,8 @@ class Served:
 @contextmanager
 def serving(runs: Sequence[Path], *, pages: Sequence[Page] = PAGES, labels: str | None = None) -> Iterator[Served]:
     """Serve runs from a thread."""
-    with socket.socket() as listener:
+    # As the real server's: without its protocol named, asyncio leaves each answer to wait 40 ms for an acknowledgement.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         host = f"127.0.0.1:{listener.getsockname()[1]}"
