@@ -114,7 +114,7 @@ class UncertainSamples(Method[UncertainResult]):
         space = _require_space(generator)
         if self.steps:
             classifier.require_gradients("the refinement", "Set `steps` to 0: the generator alone then answers.")
-        drawer = _Drawer(classifier, generator, space, self.steps)
+        drawer = RequestDrawer(classifier, generator, space, self.steps)
         labels = self._labels(classifier, space)
         probs = classifier.probs(x)
         parts: list[tuple[int, Tensor, Condition, Tensor]] = []
@@ -184,8 +184,16 @@ class UncertainSamples(Method[UncertainResult]):
         return torch.stack(turns[: self.real_rows]) if turns else torch.empty(0, dtype=torch.long)
 
 
-class _Drawer:
-    """Draws and refines images of conditions."""
+@final
+class RequestDrawer:
+    """Draws and refines images of conditions.
+
+    Args:
+        classifier: judges them.
+        generator: draws them.
+        space: the generator's.
+        steps: of the refinement at most; with 0 the generator alone answers.
+    """
 
     def __init__(self, classifier: Classifier, generator: Generator, space: ConditionSpace, steps: int) -> None:
         self._classifier = classifier

@@ -7,7 +7,7 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-export const percent = (share) => `${(100 * share).toFixed(share > 0.995 && share < 1 ? 2 : 1)} %`;
+export const percent = (share) => `${(100 * share).toFixed(share > 0.995 && share < 1 ? 2 : 1)}\u00a0%`;
 
 export const first = (probs) => probs.indexOf(Math.max(...probs));
 

@@ -1,0 +1,54 @@
+"""Asking a run's generators for images of a target distribution."""
+
+from typing import Any
+
+import torch
+
+from failscape.explain import Frontier
+from failscape.generators import StyleGenerator
+from failscape.web.asking import Asked
+
+# Samples among which a search begins: a second's work, where a study takes several.
+_SAMPLES = 500
+
+
+def has_frontiers(asked: Asked) -> bool:
+    """Return whether frontiers of a classifier can be searched for with a generator."""
+    styled = asked.generator.condition_space is None or isinstance(asked.generator, StyleGenerator)
+    return styled and asked.classifier.differentiable
+
+
+def draw_target(asked: Asked, *, shares: list[float], count: int, seed: int, tolerance: float) -> dict[str, Any]:
+    """Search for images of a target distribution.
+
+    Args:
+        asked: the networks.
+        shares: of the K classes; they are divided by their sum.
+        count: how many images.
+        seed: other images for another one.
+        tolerance: in total variation.
+
+    Returns:
+        The images that came nearest with what is said of them, the distance of each, the target, and how many arrived.
+
+    Raises:
+        FailscapeError: if the target or the networks cannot be asked for.
+    """
+    names = asked.classifier.class_names
+    total = sum(shares)
+    target = ",".join(f"{names[k]}={share / total!r}" for k, share in enumerate(shares) if share > 0)
+    method = Frontier(targets=(target,), per_target=count, samples=_SAMPLES, tolerance=tolerance, restarts=3)
+    rng = torch.Generator().manual_seed(seed)
+    # A search looks at no real image; a method is given one all the same.
+    x = torch.zeros(1, *asked.classifier.image_shape)
+    result = method(asked.classifier, asked.generator, x, torch.zeros(1, dtype=torch.long), rng=rng)
+    distance = result.total_variation
+    order = distance.argsort(stable=True)
+    told = asked.told(result.images[order])
+    for picture, value in zip(told["images"], distance[order].tolist(), strict=True):
+        picture["distance"] = round(value, 4)
+    return told | {
+        "target": [round(share / total, 4) for share in shares],
+        "arrived": int(result.success.sum()),
+        "tolerance": tolerance,
+    }
