@@ -76,7 +76,7 @@ def import_labels(store: LabelStore, project_id: str, file: Path, *, labeller: s
     except OSError as error:
         raise DataError(f"Expected a readable file {file}, but got: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"Expected UTF-8 text in {file}, but got other bytes. Save it as UTF-8.") from error
+        raise DataError(f"Expected UTF-8 text in {file.name}, but got other bytes. Save it as UTF-8.") from error
 
     images = store.images(project.id)
     ids, names = {image.id for image in images}, {image.name: image.id for image in images}

@@ -112,6 +112,8 @@ def _invalid(request: Request, error: Exception) -> Response:
 
 
 def _in_words(request: Request, status: int, message: str) -> Response:
+    if request.headers.get("hx-request") == "true":
+        return HTMLResponse(f'<p class="problem" role="alert">{escape(message)}</p>', status)
     if "text/html" not in request.headers.get("accept", ""):
         return JSONResponse({"error": message}, status)
     return HTMLResponse(

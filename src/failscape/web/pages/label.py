@@ -1,6 +1,7 @@
 """Label: people say what images show, one image at a time.
 
-This module holds the pages and the making of projects; `labelling` holds what the page's script asks for.
+This module holds the pages and the making of projects; `labelling` holds what the page's script asks for, `label_files`
+what concerns everybody's labels.
 """
 
 from typing import Annotated
@@ -13,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from failscape.labels import NOT_ANY, NOT_ANY_NAME, Queue
 from failscape.web.label_keys import label_keys
 from failscape.web.label_sources import MOST_IMAGES, label_sources, make_task
-from failscape.web.pages import labelling
+from failscape.web.pages import label_files, labelling
 from failscape.web.site import Page, TheRun, TheSite
 
 router = APIRouter()
 router.include_router(labelling.router)
+router.include_router(label_files.router)
 
 
 class NewProject(BaseModel):

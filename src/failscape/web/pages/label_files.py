@@ -1,0 +1,90 @@
+"""Everybody's labels of a project: how far people are and agree, exports, imports."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import FileResponse, HTMLResponse, Response
+from starlette.background import BackgroundTask
+from starlette.datastructures import UploadFile
+
+from failscape.labels import export_labels, import_labels, measure_agreement
+from failscape.labels.exports import ExportFormat
+from failscape.web.site import TheRun, TheSite
+
+router = APIRouter()
+
+_SUFFIXES = (".csv", ".json")
+_EXPORTS: dict[ExportFormat, str] = {
+    "zip": "Images on which people and the classifier differ, and their new labels (two zip files)",
+    "folders": "A folder for each class",
+    "csv": "Every label of everybody (CSV)",
+    "parquet": "Parquet, as Hugging Face publishes images",
+    "label-studio": "Label Studio",
+    "fiftyone": "FiftyOne",
+}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file of labels. Of the name that came with it only the kind is kept."""
+
+    content: bytes
+    suffix: str
+    labeller: str
+
+
+async def _upload(request: Request) -> Upload:
+    async with request.form(max_files=1, max_fields=1) as form:
+        file, labeller = form.get("file"), form.get("labeller", "")
+        suffix = Path((file.filename or "") if isinstance(file, UploadFile) else "").suffix.lower()
+        if not isinstance(file, UploadFile) or not isinstance(labeller, str) or suffix not in _SUFFIXES:
+            raise HTTPException(422, "Expected a .csv file, or a .json file of Label Studio. Choose another.")
+        return Upload(await file.read(), suffix, labeller)
+
+
+@router.get("/label/{project_id}/everybody")
+def everybody(site: TheSite, run: TheRun, project_id: str) -> HTMLResponse:
+    """Show who has labelled how much and how far they agree."""
+    store = site.label_store(run)
+    project = store.project(project_id)
+    held = store.labels(project.id)
+    names = dict.fromkeys(label.labeller for label in held)
+    return site.part(
+        "label_everybody.html",
+        project=project,
+        progress=store.progress(project.id, ""),
+        people=[(name, store.progress(project.id, name)) for name in names],
+        agreement=measure_agreement(held),
+        exports=_EXPORTS,
+        address=f"/runs/{run.id}/label/{project.id}",
+    )
+
+
+@router.get("/label/{project_id}/export/{kind}")
+def export(site: TheSite, run: TheRun, project_id: str, kind: ExportFormat) -> Response:
+    """Give the labels as a file for other programs; several files come as a zip of them."""
+    folder = Path(tempfile.mkdtemp(prefix="failscape-"))
+    try:
+        export_labels(site.label_store(run), project_id, folder / "labels", kind=kind)
+        written = list((folder / "labels").iterdir())
+        one = written[0] if len(written) == 1 and written[0].is_file() else None
+        file = one or Path(shutil.make_archive(str(folder / kind), "zip", folder / "labels"))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    clear = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+    return FileResponse(file, filename=f"failscape-{file.name}", background=clear)
+
+
+@router.post("/label/{project_id}/import")
+def import_(site: TheSite, run: TheRun, project_id: str, sent: Annotated[Upload, Depends(_upload)]) -> HTMLResponse:
+    """Take over labels from a file, all of them or none."""
+    with tempfile.TemporaryDirectory(prefix="failscape-") as folder:
+        copy = Path(folder) / f"upload{sent.suffix}"
+        copy.write_bytes(sent.content)
+        report = import_labels(site.label_store(run), project_id, copy, labeller=sent.labeller or None)
+    return site.part("label_imported.html", report=report)
