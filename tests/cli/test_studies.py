@@ -1,4 +1,5 @@
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from failscape.cli import main
+from failscape.cli.app import app
 from failscape.explain import SympatheticExamples
 from failscape.study import StudyConfig, read_steps
 
@@ -33,6 +35,19 @@ def test_a_study_ends_with_the_path_of_its_report(folder: Path, capsys: pytest.C
     assert page(capsys) == Path("runs/00001-toy/report.html")
     assert main(["study", "study.toml", "--out", "elsewhere"]) == 0
     assert page(capsys) == Path("elsewhere/00001-toy/report.html")
+
+
+def test_the_demo_ends_with_the_command_that_opens_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A small study in place of the demo's, which takes minutes.
+    monkeypatch.setattr("failscape.cli.studies.demo_study", lambda: StudyConfig.from_toml(Path("study.toml")))
+    assert main(["demo", "--out", "some runs"]) == 0
+    *_, report, command = capsys.readouterr().out.splitlines()
+    assert Path(report) == Path("some runs/00001-toy/report.html")
+    words = shlex.split(command.partition(": ")[2])
+    assert words == ["failscape", "serve", "some runs/00001-toy"]
+    app.parse_args(words[1:], exit_on_error=False, print_error=False)
 
 
 def test_explaining_a_labelled_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

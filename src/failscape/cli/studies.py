@@ -1,5 +1,6 @@
 """Commands that end with a report: demo, study, explain, reproduce, report."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ def demo(*, out: Path = Path("runs")) -> int:
     Args:
         out: where numbered run folders are made.
     """
-    return run(demo_study(), out=out, allow_code=False)
+    return run(demo_study(), out=out, allow_code=False, afterwards=_say_how_to_explore)
 
 
 def study(config: Path, /, *, out: Path = Path("runs"), allow_code: bool = False) -> int:
@@ -186,6 +187,10 @@ def run(
     if code == 0:
         afterwards(folder)
     return code
+
+
+def _say_how_to_explore(run: Path) -> None:
+    sys.stdout.write(f"To explore it and to label images: {shlex.join(['failscape', 'serve', str(run)])}\n")
 
 
 def finish(run: Path) -> int:
