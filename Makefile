@@ -58,8 +58,8 @@ docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
 
 weights: $(VENV)/.core
-	for name in mnist-clean mnist-corrupted mnist-oracle-clean mnist-oracle-corrupted mnist-vae-2d mnist-vae-10d mnist-stylegan2 fashion fashion-oracle fashion-vae fashion-wgan; do \
-		$(BIN)/failscape train embedded $$name || exit 1; \
+	for recipe in src/failscape/assets/recipes/*.toml; do \
+		$(BIN)/failscape train embedded $$(basename $$recipe .toml) || exit 1; \
 	done
 
 clean:

@@ -89,7 +89,13 @@ def test_a_method_has_a_page_with_its_settings_and_their_defaults(name: str) -> 
 def test_the_stated_numbers_of_the_embedded_weights_are_those_recorded_with_them(page: Path) -> None:
     rows = {cells[0].strip("`").removeprefix("embedded:"): cells for cells in table(page, "Embedded weights")}
     descriptions = {path.stem: json.loads(path.read_text()) for path in ASSETS.glob("[cg]*s/*.json")}
-    assert rows.keys() == descriptions.keys()
+    # The small classifiers of faces would fill the README; the other page lists them.
+    listed = {
+        name
+        for name, each in descriptions.items()
+        if page.name != "README.md" or each["kind"] == "generator" or not name.startswith("avatars-")
+    }
+    assert rows.keys() == listed
     for name, cells in rows.items():
         provenance = descriptions[name]["provenance"]
         reached = provenance["reached"]
@@ -97,8 +103,10 @@ def test_the_stated_numbers_of_the_embedded_weights_are_those_recorded_with_them
             assert f"accuracy {100 * reached['accuracy']:.2f} %" in cells[2]
         elif "frechet" in reached:
             assert f"Fréchet distance {reached['frechet']:.3f}, floor {reached['floor']:.3f}" in cells[2]
-        else:
+        elif "elbo" in reached:
             assert f"ELBO −{-reached['elbo']:.2f} nats" in cells[2]
+        else:
+            assert f"reconstruction error {reached['reconstruction']:.3f}" in cells[2]
         assert ("corrupted" in cells[2]) == ("corrupted" in provenance["settings"]["validation"])
         if page.name == "README.md":
             assert cells[3] == f"`failscape train embedded {name}`"

@@ -58,11 +58,11 @@ class TestEmbedded:
         assert settings.model_dump(mode="json").items() <= provenance["settings"].items()
         assert settings.name == name
         assert provenance["command"].endswith(f"train embedded {name}")
-        assert provenance["reached"].keys() & {"accuracy", "elbo", "frechet"}
+        assert provenance["reached"].keys() & {"accuracy", "elbo", "frechet", "reconstruction"}
 
     @pytest.mark.parametrize("name", ["mnist-nothing", "../../mnist-clean", ""])
     def test_an_unknown_one_is_refused(self, name: str, tmp_path: Path) -> None:
-        with pytest.raises(SpecError, match=r"Expected one of fashion, .* to retrain"):
+        with pytest.raises(SpecError, match=r"Expected one of avatars-beard, .* to retrain"):
             train_embedded(name, tmp_path)
         assert not list(tmp_path.iterdir())
 

@@ -16,14 +16,9 @@ from failscape.classifiers.networks import NETWORKS, build_network
 from failscape.errors import ClassifierError, SpecError, WeightsError
 from failscape.storage import fill_network, load_model, save_model
 
-EMBEDDED = (
-    "mnist-clean",
-    "mnist-corrupted",
-    "mnist-oracle-clean",
-    "mnist-oracle-corrupted",
-    "fashion",
-    "fashion-oracle",
-)
+_ASSETS = files("failscape") / "assets" / "classifiers"
+EMBEDDED = tuple(sorted(path.name.removesuffix(".json") for path in _ASSETS.iterdir() if path.name.endswith(".json")))
+"""Names of the classifiers that the package ships."""
 
 
 def save_classifier(
@@ -162,7 +157,7 @@ def _saved(text: str) -> Iterator[Path]:
             raise SpecError(
                 f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}. Name one of these."
             )
-        with as_file(files("failscape") / "assets" / "classifiers") as folder:
+        with as_file(_ASSETS) as folder:
             yield folder / f"{name}.safetensors"
         return
     path = Path(text)

@@ -18,7 +18,9 @@ from failscape.generators.vae_gan import VAEGAN
 from failscape.generators.wgan import WGAN
 from failscape.storage import fill_network, load_model, save_model
 
-EMBEDDED = ("mnist-vae-2d", "mnist-vae-10d", "mnist-stylegan2", "fashion-vae", "fashion-wgan")
+_ASSETS = files("failscape") / "assets" / "generators"
+EMBEDDED = tuple(sorted(path.name.removesuffix(".json") for path in _ASSETS.iterdir() if path.name.endswith(".json")))
+"""Names of the generators that the package ships."""
 FAMILIES: dict[str, type[Generator]] = {
     family.family: family for family in (IntroVAE, MLP, Progressive, StyleGAN2, VAE, VAEGAN, WGAN)
 }
@@ -61,7 +63,7 @@ def load_generator(spec: str | Path) -> Generator:
             raise SpecError(
                 f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}. Name one of these."
             )
-        with as_file(files("failscape") / "assets" / "generators") as folder:
+        with as_file(_ASSETS) as folder:
             return _load_saved(folder / f"{name}.safetensors", name)
     path = Path(text)
     if not path.exists():

@@ -52,9 +52,9 @@ def check_oracle(oracle: Classifier, images: ImageSet, class_names: Sequence[str
         )
 
 
-def adam(parameters: Iterable[nn.Parameter], *, beta2: float = 0.99) -> torch.optim.Adam:
-    """Return the optimiser of an adversarial game, without momentum; its rate is set at each step."""
-    return torch.optim.Adam(list(parameters), betas=(0.0, beta2), eps=1e-8, fused=True)
+def adam(parameters: Iterable[nn.Parameter], *, beta1: float = 0.0, beta2: float = 0.99) -> torch.optim.Adam:
+    """Return the optimiser of an adversarial game, by default without momentum; its rate is set at each step."""
+    return torch.optim.Adam(list(parameters), betas=(beta1, beta2), eps=1e-8, fused=True)
 
 
 def update(optimizer: torch.optim.Optimizer, backward: Callable[[], Any], parameters: Iterable[nn.Parameter]) -> None:

@@ -24,7 +24,13 @@ from failscape.study.config import StudyConfig
 from failscape.study.failure_conditions import failure_steps
 from failscape.study.reproduce.claims import Claim
 
-WEIGHTS = ("mnist-clean", "mnist-corrupted", "mnist-oracle-corrupted", "mnist-stylegan2")
+WEIGHTS = (
+    "mnist-blurred-and-noised",
+    "mnist-clean",
+    "mnist-corrupted",
+    "mnist-oracle-corrupted",
+    "mnist-stylegan2",
+)
 
 _TEST = "embedded:mnist-test+half-corrupted"
 _PAPERS_DATA = "embedded:mnist-test+half-blurred-and-noised"
@@ -36,9 +42,11 @@ _BATCH = 500
 CLAIMS = (
     Claim(
         key="classifier.accuracy",
-        what="Classifier: accuracy on digits of which half are blurred and then noised",
+        what="Classifier trained as the paper's: accuracy on digits of which half are blurred and then noised",
         paper="0.97",
         at_least=0.97,
+        note="Of `mnist-blurred-and-noised`. What the steps explain is `mnist-corrupted`, whose verdicts the generator "
+        "was conditioned on: its training images are blurred or noisy, and not both.",
     ),
     Claim(
         key="generator.frechet_ratio",
@@ -132,7 +140,7 @@ def study(weights: Mapping[str, str]) -> StudyConfig:
 
 
 def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Measure what is no step of the study: the classifier's accuracy and the generator's quality.
+    """Measure what is no step of the study: accuracy on the paper's data, and the generator's quality.
 
     Args:
         weights: each of `WEIGHTS` to the spec it is loaded from.
@@ -141,7 +149,7 @@ def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: C
         progress: is told in a line what is being done.
     """
     progress("measuring accuracy and the generator's quality")
-    classifier, labelled = load_classifier(weights["mnist-corrupted"]), load_images(_PAPERS_DATA)
+    classifier, labelled = load_classifier(weights["mnist-blurred-and-noised"]), load_images(_PAPERS_DATA)
     right = torch.cat([classifier.predict(batch.x) == batch.y for batch in labelled.batches(1000)])
     return {"accuracy": rate(right), "quality": _quality(weights)}
 

@@ -12,6 +12,7 @@ from failscape.study.config import StudyConfig
 from failscape.study.reproduce import (
     failure_conditions,
     latent_sympathetic_examples,
+    synthetic_data_generation,
     uncertainty_conditioned_gan,
 )
 from failscape.study.reproduce.claims import Claim, write_json_list, write_metrics
@@ -49,6 +50,7 @@ class Reproduction(Protocol):
 REPRODUCTIONS: dict[str, Reproduction] = {
     "failure-conditions": failure_conditions,
     "latent-sympathetic-examples": latent_sympathetic_examples,
+    "synthetic-data-generation": synthetic_data_generation,
     "uncertainty-conditioned-gan": uncertainty_conditioned_gan,
 }
 

@@ -1,0 +1,221 @@
+"""The experiments of "Synthetic Data Generation To Better Perceive Classifier Predictions", on garments."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from failscape.explain import CentroidPathResult, ClassConvergenceResult, FrontierResult, RetrainingResult
+from failscape.figures import Plot
+from failscape.metrics import Estimate, rate
+from failscape.study.config import StudyConfig
+from failscape.study.reproduce.claims import Claim
+from failscape.study.retraining import Retraining
+from failscape.study.retraining_config import RetrainingConfig
+from failscape.study.run_folder import RunFolder
+
+WEIGHTS = ("fashion", "fashion-oracle", "fashion-wgan", "fashion-vae")
+
+_TRAIN, _TEST = "fashion-mnist:train", "fashion-mnist:test"
+_WHOLE = {"spec": _TEST, "only": "all"}
+_NEEDS_BOTH = "Both classes among the oracle's first two; the oracle guides nothing."
+
+CLAIMS = (
+    Claim(
+        key="convergence.rate",
+        what="Steered to a class: images that the classifier takes for it, the lowest class",
+        paper="all follow the class",
+        at_least=0.99,
+        note="By search in the latent space of a WGAN-GP.",
+    ),
+    Claim(
+        key="convergence.training_rate",
+        what="The same by training with guidance, as the paper does it",
+        paper="all follow the class",
+        at_least=0.99,
+    ),
+    Claim(
+        key="convergence.disputed",
+        what="Of these, what the oracle disputes: the bias",
+        paper="“many look otherwise”",
+    ),
+    Claim(key="frontier.pairs", what="Pairs of classes with an image on their frontier", at_least=45.0),
+    Claim(
+        key="frontier.rate",
+        what="Images within total variation 0.05 of 50/50, the lowest pair",
+        paper="“no perfect fit”",
+        at_least=0.99,
+        note="64 images a pair, verified in 8 bits.",
+    ),
+    Claim(key="frontier.median_tv", what="Total variation distance from 50/50, the median image", at_most=0.05),
+    Claim(
+        key="frontier.oracle_top2",
+        what="The oracle has the two classes first, the pair in the middle",
+        at_least=0.6,
+        note=_NEEDS_BOTH,
+    ),
+    Claim(
+        key="frontier_triples.rate",
+        what="Images within total variation 0.05 of a third each, the lowest of 120 triples",
+        at_least=0.99,
+        note="8 images a triple.",
+    ),
+    Claim(
+        key="frontier_vae.rate",
+        what="VAE, latent search to 50/50: images within total variation 0.05, the lowest pair",
+        paper="failed with SciPy",
+        at_least=0.99,
+    ),
+    Claim(
+        key="centroid_path.third",
+        what="VAE, ways between class centroids on which a third class is met",
+        paper="figures 8 and 9",
+    ),
+    Claim(
+        key="retraining.ratio",
+        what="Retrained: wrong generated images, fresh ones, of those before",
+        paper="420 of 437",
+        at_most=0.5,
+        note="The labels are an oracle's, which stands in for a person.",
+    ),
+    Claim(
+        key="retraining.control",
+        what="The same of a control, retrained on as many images chosen at random",
+    ),
+    Claim(
+        key="retraining.clean_change",
+        what="Accuracy on the test images, after less before",
+        at_least=0.0,
+    ),
+)
+
+
+def study(weights: Mapping[str, str]) -> StudyConfig:
+    """Return the study.
+
+    Args:
+        weights: each of `WEIGHTS` to the spec it is loaded from.
+    """
+    vae = {"generator": weights["fashion-vae"]}
+    steps: list[dict[str, Any]] = [
+        {
+            "method": "class-convergence",
+            "title": "What it takes each class for",
+            "settings": {"by": "both"},
+        },
+        {"method": "frontier", "title": "What lies between two classes"},
+        {
+            "method": "frontier",
+            "name": "frontier-triples",
+            "title": "What lies between three classes",
+            "settings": {"targets": ["triples"], "per_target": 8},
+        },
+        {
+            "method": "frontier",
+            "name": "frontier-vae",
+            "title": "What lies between two classes, drawn by a VAE",
+            "settings": {"per_target": 16},
+            **vae,
+        },
+        {"method": "centroid-path", "title": "From class to class", **vae},
+    ]
+    return StudyConfig.from_mapping(
+        {
+            "name": "synthetic-data-generation",
+            "images": {**_WHOLE, "limit": 2000},
+            "classifier": {"spec": weights["fashion"]},
+            "oracle": {"spec": weights["fashion-oracle"]},
+            "generator": {"spec": weights["fashion-wgan"]},
+            "steps": steps,
+        }
+    )
+
+
+def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Retrain the classifier on labelled images, as a further step of the run.
+
+    Args:
+        weights: each of `WEIGHTS` to the spec it is loaded from.
+        out: the run folder.
+        retrain: the weights were trained again; nothing else is to be.
+        progress: is told in a line what is being done.
+    """
+    config = study(weights)
+    retraining = Retraining(
+        RetrainingConfig(
+            classifier=weights["fashion"],
+            generator=weights["fashion-wgan"],
+            data=_TRAIN,
+            test=_TEST,
+            labeller=weights["fashion-oracle"],
+        )
+    )
+    with RunFolder.open(config, out=out.parent, folder=out) as run:
+        return {"retraining": retraining.step(run, index=len(config.steps) + 1, progress=progress)}
+
+
+def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
+    """Return the numbers of `metrics.json`.
+
+    Args:
+        results: name of each step to its result.
+    """
+    convergence: ClassConvergenceResult = results["class-convergence"]
+    found = convergence.estimates
+    numbers: dict[str, Estimate | float | int] = {
+        "convergence.rate": found["search_rate"],
+        "convergence.disputed": found["search_disputed"],
+        "convergence.training_rate": found["training_rate"],
+        "convergence.training_disputed": found["training_disputed"],
+    }
+    for step in ("frontier", "frontier-triples", "frontier-vae"):
+        numbers |= _frontier(step.replace("-", "_"), results[step])
+    paths: CentroidPathResult = results["centroid-path"]
+    ways = range(len(paths.ids))
+    numbers["centroid_path.ways"] = len(paths.ids)
+    numbers["centroid_path.third"] = rate(torch.tensor([bool(paths.thirds(paths.met(way), way)) for way in ways]))
+    return numbers | _retraining(results["retraining"])
+
+
+def figures(results: Mapping[str, Any]) -> Sequence[Plot]:
+    """Return nothing: each of the paper's figures is one of a step."""
+    return ()
+
+
+def _frontier(key: str, result: FrontierResult) -> dict[str, Estimate | float | int]:
+    found = result.estimates
+    numbers: dict[str, Estimate | float | int] = {
+        f"{key}.pairs": sum(each.value > 0 for each in result.rates),
+        f"{key}.rate": found["rate"],
+        f"{key}.median_tv": found["median_tv"],
+        f"{key}.oracle_top2": found["oracle_top"],
+    }
+    rates, agreed = result.rates, result.oracle_rates
+    assert agreed is not None, "the study names an oracle"
+    for name, mine, theirs in zip(result.target_names, rates, agreed, strict=True):
+        numbers[f"{key}.by_target.{name}.rate"] = mine
+        if theirs is not None:
+            numbers[f"{key}.by_target.{name}.oracle"] = theirs
+    return numbers
+
+
+def _retraining(result: RetrainingResult) -> dict[str, Estimate | float | int]:
+    """Return the numbers of the retraining: shares of wrong images, their ratios, and accuracies."""
+    summary = result.summary
+    names = {
+        "before": "wrong_before",
+        "after": "wrong_retrained",
+        "ratio": "ratio",
+        "control": "ratio_control",
+        "control_after": "wrong_control",
+        "clean_before": "clean_before",
+        "clean_after": "clean_retrained",
+        "clean_change": "clean_change",
+    }
+    return {
+        f"retraining.{key}": Estimate(
+            value=summary[name], low=summary[f"{name}_low"], high=summary[f"{name}_high"], n=int(summary[f"{name}_n"])
+        )
+        for key, name in names.items()
+    }

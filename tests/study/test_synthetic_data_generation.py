@@ -1,0 +1,132 @@
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from failscape import load_classifier, load_generator, load_images
+from failscape.explain import METHODS, CentroidPath, ClassConvergence, Frontier, RetrainingResult, Verification
+from failscape.metrics import Estimate
+from failscape.study import StudyConfig
+from failscape.study.methods import prepare_method
+from failscape.study.reproduce.claims import write_metrics
+from failscape.study.reproduce.synthetic_data_generation import CLAIMS, WEIGHTS, metrics, study
+
+EMBEDDED = {name: f"embedded:{name}" for name in WEIGHTS}
+
+
+def retrained() -> RetrainingResult:
+    """Two replicates of four fresh images: all wrong before, one in each after, three by the control."""
+    labels = torch.ones(8, dtype=torch.long)
+    after = torch.tensor([1, 1, 1, 0] * 2)
+    control = torch.tensor([1, 0, 0, 0] * 2)
+    return RetrainingResult(
+        images=torch.zeros(8, 1, 2, 2),
+        ids=tuple(str(i) for i in range(8)),
+        replicate=torch.arange(8) // 4,
+        new_frontier=torch.zeros(8, dtype=torch.bool),
+        labels=labels,
+        predictions=torch.stack([after, control, control]),
+        clean=torch.tensor([[True, True, False, False]] * 4)[:, None].expand(4, 2, 4).contiguous(),
+        corrupted=torch.full((4, 2, 4), 0.5),
+        labelled=4,
+        taught=torch.full((2, 2), 0.5),
+        examples=torch.zeros(1, 1, 2, 2),
+        example_labels=torch.ones(1, dtype=torch.long),
+        labeller="oracle",
+        stand_in=True,
+        judge="",
+        protocol="planted",
+        data="data",
+        test="test",
+        class_names=("a", "b"),
+        verification=Verification(probs=torch.tensor([[0.9, 0.1]]).expand(8, 2)),
+    )
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    classifier, oracle = load_classifier("embedded:fashion"), load_classifier("embedded:fashion-oracle")
+    generator = load_generator("embedded:fashion-wgan")
+
+    def rng() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    x = generator.sample(32, rng=rng())
+    y = classifier.predict(x)
+    convergence = ClassConvergence(by="both", samples=4, candidates=5, steps=3, training_steps=2)
+    frontier = Frontier(targets=("Pullover,Coat", "Trouser,Bag"), per_target=4, samples=300, restarts=0)
+    digits = load_images("embedded:mnist-test").select(torch.arange(100))
+    paths = CentroidPath(pairs=(("4", "7"), ("3", "8")), points=9)
+    found = frontier(classifier, generator, x, y, rng=rng(), oracle=oracle)
+    return {
+        "class-convergence": convergence(classifier, generator, x, y, rng=rng(), oracle=oracle),
+        "frontier": found,
+        "frontier-triples": found,
+        "frontier-vae": found,
+        "centroid-path": paths(
+            load_classifier("embedded:mnist-clean"),
+            load_generator("embedded:mnist-vae-10d"),
+            digits.x,
+            digits.y,
+            rng=rng(),
+        ),
+        "retraining": retrained(),
+    }
+
+
+class TestMetrics:
+    def test_every_claim_has_its_number(self, results: dict[str, Any], tmp_path: Path) -> None:
+        numbers = metrics(results)
+        keys = [claim.key for claim in CLAIMS]
+        assert len(set(keys)) == len(keys)
+        assert set(keys) <= set(numbers)
+        write_metrics(tmp_path, numbers, CLAIMS)
+        assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "claims.json"}
+
+    def test_the_lowest_target_counts(self, results: dict[str, Any]) -> None:
+        numbers, rates = metrics(results), results["frontier"].rates
+        found = numbers["frontier.rate"]
+        assert isinstance(found, Estimate)
+        assert found.value == min(each.value for each in rates)
+        assert numbers["frontier.by_target.Pullover | Coat.rate"] == rates[0]
+        assert numbers["frontier.pairs"] == sum(each.value > 0 for each in rates)
+
+    @pytest.mark.parametrize(
+        ("key", "expected"),
+        [("before", 1.0), ("after", 0.25), ("ratio", 0.25), ("control", 0.75), ("clean_before", 0.5)],
+    )
+    def test_retraining_by_hand(self, results: dict[str, Any], key: str, expected: float) -> None:
+        number = metrics(results)[f"retraining.{key}"]
+        assert isinstance(number, Estimate)
+        assert number.value == pytest.approx(expected)
+
+    def test_claims_are_no_weaker_than_what_was_set_out_to_be_reached(self) -> None:
+        assert {claim.key: (claim.at_least, claim.at_most) for claim in CLAIMS if claim.target != "–"} == {
+            "convergence.rate": (0.99, None),
+            "convergence.training_rate": (0.99, None),
+            "frontier.pairs": (45.0, None),
+            "frontier.rate": (0.99, None),
+            "frontier.median_tv": (None, 0.05),
+            "frontier.oracle_top2": (0.6, None),
+            "frontier_triples.rate": (0.99, None),
+            "frontier_vae.rate": (0.99, None),
+            "retraining.ratio": (None, 0.5),
+            "retraining.clean_change": (0.0, None),
+        }
+
+
+class TestStudy:
+    def test_every_step_can_be_built(self) -> None:
+        for step in study(EMBEDDED).steps:
+            assert isinstance(prepare_method(step).method, METHODS[step.method])
+
+    def test_its_steps_are_those_that_the_numbers_are_made_of(self, results: dict[str, Any]) -> None:
+        assert [*(step.name for step in study(EMBEDDED).steps), "retraining"] == list(results)
+
+    def test_it_survives_being_written_down(self) -> None:
+        assert StudyConfig.from_mapping(tomllib.loads(study(EMBEDDED).to_toml())) == study(EMBEDDED)
+
+    def test_weights_come_from_where_they_are_said_to_be(self) -> None:
+        assert "embedded" not in study({name: f"runs/{name}" for name in WEIGHTS}).to_toml()
