@@ -27,8 +27,8 @@ _PULL = 0.02
 _RADIUS = 3.0
 # What is added to the key of a candidate that needs no search, the least probability that counts, and deviation of W.
 _FIRST, _LEAST, _NARROWEST = 1e3, 1e-30, 1e-6
-# Of the guidance. A critic's score and a cross-entropy are of one size; the loss of a VAE is a sum over pixels, some
-# hundred nats.
+# Of the guidance. The loss of a VAE is a sum over pixels, some hundred nats: with 30, 100 and 300, after 100 steps of
+# `embedded:fashion-vae`, 99, 100 and 100 of 100 shirts were accepted, and 57, 54 and 50 % of shirts and bags disputed.
 _WEIGHT, _WEIGHT_OF_SUMS = 1.0, 100.0
 
 
