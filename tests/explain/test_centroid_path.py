@@ -75,6 +75,34 @@ class TestPlanted:
         assert result.summary["direct"] == 1.0
         assert result.summary["third_way"] == 0.0
 
+    def test_a_centre_that_is_another_class_to_the_classifier_is_told_and_not_taken_for_one_between(self) -> None:
+        world, x = latents((-2, 0), (2, 0), (0, 0))
+        # What is labelled 1 lies where the classifier says 2; a way from there to 0 leads past the band of 1.
+        y = torch.tensor([0, 1, 2])
+        method = CentroidPath(pairs=(("0", "1"), ("1", "0")), points=9)
+        result = method(band(GREY - 0.05, GREY + 0.05), world, x, y, rng=seeded())
+        assert result.arrives.tolist() == [False, False]
+        assert result.summary["arrives"] == 0
+        assert result.summary["third"] == 1
+        (finding,) = result.findings
+        assert finding.sentence.startswith("The image at the centre of 1 the classifier takes for 2 (")
+        assert finding.sentence.endswith("so it is with 1 of 2 classes.")
+        (panel,) = finding.panels
+        assert torch.equal(panel.pixels, result.images[8])
+
+    def test_ways_that_lead_from_class_to_class_come_first(self) -> None:
+        world, x = latents((-2, 0), (2, 0), (2, 1))
+        y = torch.tensor([0, 1, 2])
+        method = CentroidPath(pairs=(("0", "1"), ("0", "2")), points=9, shown=1)
+        result = method(band(GREY - 0.05, GREY + 0.05), world, x, y, rng=seeded())
+        assert result.arrives.tolist() == [False, True]
+        assert result.third_way[0] > result.third_way[1]
+        between, centre = result.findings
+        assert between.sentence.startswith("Between 0 and 2 lies 1: ")
+        assert between.sentence.endswith("a third class is met on 2 of 2 ways.")
+        assert centre.sentence.startswith("The image at the centre of 1 the classifier takes for 2 (")
+        assert [figure.title for figure in result.figures][1] == "0 → 2"
+
     def test_the_great_circle_keeps_away_from_the_middle(self) -> None:
         # A quarter of a circle of radius 2 about the origin.
         world, x = latents((-2, 0), (0, 2))

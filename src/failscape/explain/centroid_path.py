@@ -49,7 +49,8 @@ class CentroidPath(Method[CentroidPathResult]):
         samples: images of the first class of each pair from which a way to the centroid of the second is gone too.
         points: at which each way is looked at, both ends included.
         tolerance: the widest part of a way between the two sides of a change.
-        shown: ways of which there is a figure each; those with most of another class on them come first.
+        shown: ways of which there is a figure each; first come those at whose ends the classifier says the two
+            classes, with most of a third between them.
 
     Raises:
         ValueError: if a setting is out of its range.

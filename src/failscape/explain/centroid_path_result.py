@@ -30,12 +30,15 @@ from failscape.metrics import mean, rate
 
 _STRIP = 9
 _STRIPS = 12
+_PANELS = 6
 _AXIS = "part of the way"
 
 _DEFINITIONS = {
     "ways": "Ways that were gone from one class to another.",
     "direct": "Share of the ways on which the classifier's verdict changes once, from the class where the way begins "
     "to the class where it ends. Interval: Wilson, 95 %.",
+    "arrives": "Share of the ways at whose two ends the classifier says the two classes; where it does not, the centre "
+    "of a class does not look like the class to it. Interval: Wilson, 95 %.",
     "third": "Share of the ways on which the classifier says a third class somewhere. Interval: Wilson, 95 %. Of one "
     "way, in the table: the third classes.",
     "third_way": "Share of a way on which the classifier says neither of its two classes; the mean over the ways. "
@@ -124,6 +127,12 @@ class CentroidPathResult(Result):
         said = self.verification.prediction[self._scanned :].view(-1, 2)
         return (said == torch.stack([self.change_before, self.change_after], dim=1)).all(dim=1)
 
+    @property
+    def arrives(self) -> Bool[Tensor, " L"]:
+        """Whether the classifier says the two classes of each way at its two ends."""
+        said = self.probs[:, [0, -1]].argmax(dim=2)
+        return (said == torch.stack([self.first, self.second], dim=1)).all(dim=1)
+
     def met(self, way: int) -> list[int]:
         """Return the classes that the classifier says on a way, in order, each as often as it comes back."""
         return [label for label, _ in groupby(self._verdicts(way)[1].tolist())]
@@ -166,6 +175,7 @@ class CentroidPathResult(Result):
         third = [bool(self.thirds(classes, way)) for way, classes in enumerate(met)]
         summary = {"ways": float(len(self.ids)), "changes": float(len(self.change_path))}
         summary |= rate(torch.tensor(direct)).named("direct")
+        summary |= rate(self.arrives).named("arrives")
         summary |= rate(torch.tensor(third)).named("third")
         summary |= mean(self.third_way).named("third_way")
         if len(self.change_path):
@@ -217,7 +227,7 @@ class CentroidPathResult(Result):
                 caption="A row a way, evenly spaced images from its beginning to its end; above each stands what the "
                 "classifier says of it where that is not what it says of the picture before."
                 + (
-                    f" Of {len(order)} ways those {_STRIPS} with most of a third class on them."
+                    f" Of {len(order)} ways those {_STRIPS} with most of a third class between the two."
                     * (len(order) > _STRIPS)
                 ),
                 draw=lambda: self._draw_strips(order[:_STRIPS]),
@@ -248,25 +258,7 @@ class CentroidPathResult(Result):
     @property
     def findings(self) -> Sequence[Finding]:
         """What lies between which classes."""
-        way = self._most_telling()[0]
-        third = [bool(self.thirds(self.met(each), each)) for each in range(len(self.ids))]
-        first, second = (self.class_names[int(k[way])] for k in (self.first, self.second))
-        panels = [
-            Panel(label=self._said(way, point), pixels=self._image(way, point)) for point in self._spread(6).tolist()
-        ]
-        if any(third):
-            shares = self.shares(way)
-            shares[[int(self.first[way]), int(self.second[way])]] = 0
-            between = int(shares.argmax())
-            sentence = (
-                f"Between {first} and {second} lies {self.class_names[between]}: on the way from one to the other the "
-                f"classifier says so for {percent(float(shares[between]))} of it; a third class is met on "
-                f"{sum(third):,} of {len(third):,} ways."
-            )
-        else:
-            ways = "the one way that was gone" if len(third) == 1 else f"each of {len(third):,} ways between classes"
-            sentence = f"On {ways} the classifier says nothing but the two classes; here is {first} to {second}."
-        found = [Finding(sentence=sentence, panels=panels)]
+        found = [finding for finding in (self._between(), self._mistaken_centres()) if finding is not None]
         agrees = self._oracle_agrees()
         if agrees is not None:
             share = percent(float(agrees.double().mean()))
@@ -277,6 +269,50 @@ class CentroidPathResult(Result):
                 )
             )
         return found
+
+    def _between(self) -> Finding | None:
+        """Tell which class lies between which, of the ways that lead from the one class to the other."""
+        way, arrived = self._most_telling()[0], int(self.arrives.sum())
+        if not arrived:
+            return None
+        first, second = (self.class_names[int(k[way])] for k in (self.first, self.second))
+        ways = len(self.ids)
+        shares = self.shares(way)
+        shares[[int(self.first[way]), int(self.second[way])]] = 0
+        if shares.any():
+            between = int(shares.argmax())
+            third = sum(bool(self.thirds(self.met(each), each)) for each in range(ways))
+            sentence = (
+                f"Between {first} and {second} lies {self.class_names[between]}: on the way from one to the other the "
+                f"classifier says so for {percent(float(shares[between]))} of it; a third class is met on "
+                f"{third:,} of {ways:,} ways."
+            )
+        else:
+            gone = "the one way that was gone" if ways == 1 else f"each of {ways:,} ways between classes"
+            if arrived < ways:
+                gone = f"each of the {arrived:,} ways, of {ways:,}, at whose ends it says the two classes"
+            sentence = f"On {gone} the classifier says nothing but the two classes; here is {first} to {second}."
+        points = self._spread(_PANELS).tolist()
+        panels = [Panel(label=self._said(way, point), pixels=self._image(way, point)) for point in points]
+        return Finding(sentence=sentence, panels=panels)
+
+    def _mistaken_centres(self) -> Finding | None:
+        """Tell the centres of classes that the classifier takes for another class."""
+        centres = [(int(self.second[way]), way, len(self.position) - 1) for way in range(len(self.ids))]
+        centres += [(int(self.first[way]), way, 0) for way in range(len(self.ids)) if self.sample[way] < 0]
+        verdicts = self.probs.argmax(dim=2)
+        mistaken = {k: (way, point) for k, way, point in sorted(centres) if int(verdicts[way, point]) != k}
+        if not mistaken:
+            return None
+        label, (way, point) = next(iter(mistaken.items()))
+        return Finding(
+            sentence=f"The image at the centre of {self.class_names[label]} the classifier takes for "
+            f"{self._said(way, point)}; so it is with {len(mistaken):,} of {len({k for k, *_ in centres}):,} classes.",
+            panels=[
+                Panel(label=f"{self.class_names[k]}: {self._said(*place)}", pixels=self._image(*place))
+                for k, place in list(mistaken.items())[:_PANELS]
+            ],
+        )
 
     @property
     def _scanned(self) -> int:
@@ -305,8 +341,8 @@ class CentroidPathResult(Result):
         return " → ".join(self.class_names[k] for k in labels)
 
     def _most_telling(self) -> list[int]:
-        """Return all ways, those with most of a third class on them first."""
-        order: list[int] = self.third_way.argsort(descending=True, stable=True).tolist()
+        """Return all ways: those that lead from class to class first, and of them those with most of a third."""
+        order: list[int] = (self.third_way + self.arrives.float()).argsort(descending=True, stable=True).tolist()
         return order
 
     def _spread(self, count: int) -> Int[Tensor, " S"]:
