@@ -205,7 +205,7 @@ class Retraining:
             judge=config.judge or "",
             protocol=labels.protocol,
             data=config.data,
-            test=config.test,
+            test=config.test if config.test_part == "all" else f"the {config.test_part} of {config.test}",
             class_names=classifier.class_names,
         )
 

@@ -1,7 +1,7 @@
 """What a retraining is told: typed settings, resolved to TOML. Imports no torch, so `--help` stays quick."""
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
@@ -21,6 +21,8 @@ class LabelSettings(BaseModel):
         generator: spec of what draws images.
         data: spec of what the classifier was trained on.
         test: spec of labelled images that it was not trained on.
+        test_part: "second half" leaves out those on which the classifier's temperature, or settings of the retraining,
+            were fitted; of a set sorted by class, the first half of each class.
         labeller: spec of the classifier that stands in for a person; none where people label.
         known: spec of images whose class is known, which are taken in place of what the generator draws; what is
             known stands in for a person.
@@ -44,6 +46,7 @@ class LabelSettings(BaseModel):
     generator: Spec
     data: Spec
     test: Spec
+    test_part: Literal["all", "second half"] = "all"
     labeller: Spec | None = None
     known: Spec | None = None
     judge: Spec | None = None

@@ -19,6 +19,7 @@ from failscape.study.inputs import StepInputs, load_labelled, require_drawn_for
 from failscape.study.retraining_config import LabelSettings
 from failscape.study.run_folder import RunFolder, write_result
 from failscape.training import FineTuningSettings
+from failscape.training.temperature import first_half
 
 Found = TypeVar("Found", bound=Result)
 
@@ -122,8 +123,9 @@ class RetrainingInputs:
         self.judge = self._other(config.judge, allow_code)
         self._labeller = self._other(config.labeller, allow_code)
         self.data = load_labelled(ImagesConfig(spec=config.data), self.classifier)
-        self.test = load_labelled(ImagesConfig(spec=config.test), self.classifier)
-        if len(self.test) == 0 or self.test.fingerprint() == self.data.fingerprint():
+        test = load_labelled(ImagesConfig(spec=config.test), self.classifier)
+        self.test = test if config.test_part == "all" else test.select(~first_half(test.y))
+        if len(self.test) == 0 or test.fingerprint() == self.data.fingerprint():
             raise DataError(
                 f"Expected test images that the classifier was not trained on, but {config.test} are those of "
                 f"{config.data}. Name others."

@@ -257,6 +257,6 @@ class _Loop:
             judge=config.judge or "",
             protocol=protocol_of(candidates, one_in=config.one_in, sure=config.sure if config.labeller else 0.0)
             + (steered if config.steer else ""),
-            test=config.test,
+            test=config.test if config.test_part == "all" else f"the {config.test_part} of {config.test}",
             class_names=inputs.classifier.class_names,
         )

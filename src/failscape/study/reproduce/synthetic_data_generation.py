@@ -87,6 +87,8 @@ CLAIMS = (
         key="retraining.clean_change",
         what="Accuracy on the test images, after less before",
         at_least=0.0,
+        note="On the second half of the test images: how many labels, and how sure the oracle is to be, was chosen on the "
+        "first.",
     ),
 )
 
@@ -148,7 +150,12 @@ def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: C
             generator=weights["fashion-wgan"],
             data=_TRAIN,
             test=_TEST,
+            test_part="second half",
             labeller=weights["fashion-oracle"],
+            labelled=2_000,
+            fresh=500,
+            replicates=3,
+            sure=0.8,
         )
     )
     with RunFolder.open(config, out=out.parent, folder=out) as run:
