@@ -87,8 +87,8 @@ CLAIMS = (
         key="retraining.clean_change",
         what="Accuracy on the test images, after less before",
         at_least=0.0,
-        note="On the second half of the test images: how many labels, and how sure the oracle is to be, was chosen on the "
-        "first.",
+        note="On the second half of the test images: how many labels, and how sure the oracle is to be, was chosen on "
+        "the first.",
     ),
 )
 
