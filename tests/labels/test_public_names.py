@@ -31,6 +31,7 @@ def test_names() -> None:
         "label_task",
         "labelled_images",
         "measure_agreement",
+        "project_of",
         "teaching_value",
     }
     for name in labels.__all__:
