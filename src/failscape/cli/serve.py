@@ -60,9 +60,11 @@ def serve(
 
 
 def _folder(run: str, out: Path) -> Path:
+    if run != "latest":
+        return Path(run)
     from failscape.storage import latest_run_folder
 
-    folder = latest_run_folder(out) if run == "latest" else Path(run)
+    folder = latest_run_folder(out)
     if folder is None:
         raise StorageError(f"Expected a run in {out}, but there is none. Run `failscape demo` to make one.")
     return folder
