@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ FORMAT_VERSION = 1
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"}
 _MAX_JSON_BYTES = 64 * 2**20
 _RUN_FOLDER = re.compile(r"(\d{5,})-([A-Za-z0-9][A-Za-z0-9._-]*)")
+
+
+def asset_names(folder: Traversable, suffix: str) -> list[str]:
+    """Return the names of a folder's files with a suffix, without it, sorted; of the package's own or any other."""
+    return sorted(entry.name.removesuffix(suffix) for entry in folder.iterdir() if entry.name.endswith(suffix))
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class TestGarments:
     def test_nearly_all_are_on_the_frontier(self, found: FrontierResult) -> None:
         assert found.success.float().mean() >= 0.95
         classifier = load_classifier("embedded:fashion")
-        assert torch.allclose(classifier.probs(found.images), found.verification.probs, atol=1e-5)  # type: ignore[union-attr]
+        assert torch.allclose(classifier.probs(found.images), found.verification.probs, atol=1e-5)
 
     def test_images_are_8_bits_and_differ(self, found: FrontierResult) -> None:
         assert torch.equal((found.images * 255).round() / 255, found.images)
@@ -157,7 +157,7 @@ class TestGarments:
 
     def test_figures_and_findings(self, found: FrontierResult) -> None:
         for figure in found.figures:
-            figure.draw().canvas.draw()  # type: ignore[attr-defined]
+            figure.draw().canvas.draw()
         atlas = found.figures[0]
         assert isinstance(atlas, PictureMatrix)
         # A pair leads to its images from both of its cells; what is no even pair is listed below.

@@ -46,7 +46,7 @@ def test_counts_are_those_of_the_classifiers(two_runs: Served) -> None:
     images = load_images(IMAGES)
     rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:150].sort().values
     x, y = images.read(rows), images.y[rows]
-    one, other = (load_classifier(SPECS[k]).probs(x).argmax(dim=1) for k in ASKED["classifiers"])  # type: ignore[attr-defined]
+    one, other = (load_classifier(SPECS[k]).probs(x).argmax(dim=1) for k in ASKED["classifiers"])
     differing = int((one != other).sum())
     assert differing > 5
     assert answer["differing"] == differing

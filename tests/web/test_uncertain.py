@@ -72,7 +72,7 @@ def test_asking_in_the_browser(asked_run: Served, enter: "Callable[[Served], Tab
     tab.get_by_role("button", name="Draw").press("Enter")
     tab.get_by_text("Asked for 3 at 0.6; the classifier gives it").wait_for()
     assert tab.locator("#found img").count() == 4
-    assert tab.locator("#found img").first.get_attribute("alt").startswith("Image 1: classifier: ")  # type: ignore[union-attr]
+    assert tab.locator("#found img").first.get_attribute("alt").startswith("Image 1: classifier: ")
     check(tab, "uncertain-found")
 
 

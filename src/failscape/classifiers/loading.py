@@ -14,10 +14,10 @@ from torch import Tensor
 from failscape.classifiers.classifier import Classifier
 from failscape.classifiers.networks import NETWORKS, build_network
 from failscape.errors import ClassifierError, SpecError, WeightsError
-from failscape.storage import fill_network, load_model, save_model
+from failscape.storage import asset_names, fill_network, load_model, save_model
 
 _ASSETS = files("failscape") / "assets" / "classifiers"
-EMBEDDED = tuple(sorted(path.name.removesuffix(".json") for path in _ASSETS.iterdir() if path.name.endswith(".json")))
+EMBEDDED = tuple(asset_names(_ASSETS, ".json"))
 """Names of the classifiers that the package ships."""
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import final
 
 import pyarrow as pa
@@ -93,18 +94,18 @@ class FrontierResult(Result):
     shown: int
     class_names: tuple[str, ...] = field(metadata=SHARED)
 
-    @property
+    @cached_property
     def total_variation(self) -> Float[Tensor, " N"]:
         """Distance of the verified probabilities from the target."""
         assert self.verification is not None
         return total_variation(self.verification.probs, self.targets[self.asked])
 
-    @property
+    @cached_property
     def success(self) -> Bool[Tensor, " N"]:
         """Whether the verified image is within the tolerance of its target."""
         return self.total_variation <= self.tolerance
 
-    @property
+    @cached_property
     def oracle_agrees(self) -> Bool[Tensor, " N"] | None:
         """Whether the oracle's first classes are the target's, if there is an oracle."""
         assert self.verification is not None
@@ -119,12 +120,12 @@ class FrontierResult(Result):
             agrees[mine] = wanted[first].all(dim=1)
         return agrees
 
-    @property
+    @cached_property
     def rates(self) -> list[Estimate]:
         """The share of each target's images that are within the tolerance."""
         return [rate(self.success[self.asked == row]) for row in range(len(self.targets))]
 
-    @property
+    @cached_property
     def oracle_rates(self) -> list[Estimate | None] | None:
         """The share of each target's found images that the oracle agrees on; None where none was found."""
         agrees = self.oracle_agrees
@@ -133,7 +134,7 @@ class FrontierResult(Result):
         found = [self.success & (self.asked == row) for row in range(len(self.targets))]
         return [rate(agrees[rows]) if rows.any() else None for rows in found]
 
-    @property
+    @cached_property
     def ways(self) -> list[Estimate | None]:
         """The median way of each target, over its found images; None where none was found, or the way is not known."""
         known = self.success & self.way.isfinite()

@@ -394,12 +394,11 @@ class RetrainingResult(Result):
         )
 
     def _draw_wrong(self) -> Drawing:
-        groups = {"by the labels": (self.wrong, False)}
+        groups = {"by the labels": self.wrong}
         if self.judged_wrong is not None:
-            groups["by the judge"] = (self.judged_wrong, False)
-        series: dict[str, list[Estimate]] = {
-            name: [self._over_replicates(wrong[arm], new_frontier=new) for wrong, new in groups.values()]
-            for arm, name in enumerate(ARMS)
+            groups["by the judge"] = self.judged_wrong
+        series = {
+            name: [self._over_replicates(wrong[arm]) for wrong in groups.values()] for arm, name in enumerate(ARMS)
         }
         return _bars(series, list(groups), "share of fresh images that are wrong")
 

@@ -16,10 +16,10 @@ from failscape.generators.stylegan2 import StyleGAN2
 from failscape.generators.vae import VAE
 from failscape.generators.vae_gan import VAEGAN
 from failscape.generators.wgan import WGAN
-from failscape.storage import fill_network, load_model, save_model
+from failscape.storage import asset_names, fill_network, load_model, save_model
 
 _ASSETS = files("failscape") / "assets" / "generators"
-EMBEDDED = tuple(sorted(path.name.removesuffix(".json") for path in _ASSETS.iterdir() if path.name.endswith(".json")))
+EMBEDDED = tuple(asset_names(_ASSETS, ".json"))
 """Names of the generators that the package ships."""
 FAMILIES: dict[str, type[Generator]] = {
     family.family: family for family in (IntroVAE, MLP, Progressive, StyleGAN2, VAE, VAEGAN, WGAN)

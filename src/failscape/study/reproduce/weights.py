@@ -5,14 +5,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from failscape.errors import SpecError
-from failscape.storage import latest_run_folder
+from failscape.storage import asset_names, latest_run_folder
 from failscape.training import AnySettings, read_settings, resume_run, start_run
 
 
 def recipe_names() -> list[str]:
     """Return the names of all embedded weights that have a recipe: every one."""
-    folder = files("failscape") / "assets" / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return asset_names(files("failscape") / "assets" / "recipes", ".toml")
 
 
 def train_embedded(name: str, out: Path, *, progress: Callable[[str], None] = lambda message: None) -> Path:
