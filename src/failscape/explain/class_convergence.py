@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from failscape.classifiers import Classifier
 from failscape.errors import GeneratorError, LabelError, UnsupportedGenerator
 from failscape.explain.class_convergence_result import REAL, SEARCH, TRAINING, ClassConvergenceResult
+from failscape.explain.latent_space import realism_of
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
 from failscape.generators import VAE, Autoencoder, Condition, Generator, StyleGenerator
 from failscape.search import reach_target
@@ -312,8 +313,7 @@ def _typicality(
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Return the critic's score of each image, and the prior's log-density at its encoded latent; NaN without."""
     nothing = torch.full((len(images),), torch.nan)
-    scores = [generator.realism(part) for part in images.split(_BATCH)]
-    realism = nothing if scores[0] is None else torch.cat([score for score in scores if score is not None])
+    realism = realism_of(generator, images)
     if not isinstance(generator, Autoencoder):
         return realism, nothing
     return realism, torch.cat([generator.log_prior(generator.encode(part)) for part in images.split(_BATCH)])

@@ -12,7 +12,7 @@ from torch import Tensor
 from failscape.classifiers import Classifier, target_distribution
 from failscape.errors import GeneratorError, SpecError, UnsupportedGenerator
 from failscape.explain.frontier_result import FrontierResult
-from failscape.explain.latent_space import LatentSpace
+from failscape.explain.latent_space import LatentSpace, realism_of
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
 from failscape.generators import Generator, StyleGenerator
 from failscape.search import TargetSearch, reach_target
@@ -92,6 +92,7 @@ class Frontier(Method[FrontierResult]):
         samples: of the generator, among which the starts are, and from which the length of the way is measured.
         steps: of the search from a start, at most.
         restarts: of each image, at most.
+        guard: shifted copies of the image, at most 4, whose verdicts guide the search beside its own.
         training_steps: of each training.
         weight: $k$ of the training.
         shown: images of each target in the report.
@@ -185,7 +186,7 @@ class Frontier(Method[FrontierResult]):
             targets=targets,
             target_names=names,
             log_prior=log_prior,
-            realism=space.realism(images),
+            realism=realism_of(generator, images),
             way=way,
             steps=steps,
             tolerance=self.tolerance,

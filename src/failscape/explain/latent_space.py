@@ -57,13 +57,6 @@ class LatentSpace:
         """Return the log-density of the prior at points, in nats; of W that of a normal distribution as wide."""
         return self._generator.log_prior(points)
 
-    @torch.no_grad()
-    def realism(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
-        """Return the score that the generator's critic gives images; NaN where it keeps none."""
-        scores = [self._generator.realism(part) for part in images.split(_BATCH)]
-        known = [score for score in scores if score is not None]
-        return torch.cat(known) if len(known) == len(scores) else torch.full((len(images),), torch.nan)
-
     def _latents(self, n: int, rng: torch.Generator) -> Tensor:
         z = self._generator.sample_latents(n, rng=rng)
         if not isinstance(self._generator, StyleGenerator):
@@ -77,3 +70,11 @@ class LatentSpace:
         return torch.cat(
             [self._generator.mapping(z[part], None if condition is None else condition[part]) for part in rows]
         )
+
+
+@torch.no_grad()
+def realism_of(generator: Generator, images: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
+    """Return the score that the generator's critic gives each image; NaN where it keeps none."""
+    scores = [generator.realism(part) for part in images.split(_BATCH)]
+    known = [score for score in scores if score is not None]
+    return torch.cat(known) if len(known) == len(scores) else torch.full((len(images),), torch.nan)
