@@ -1,4 +1,5 @@
 import json
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from failscape import load_classifier, load_generator, load_images
+from failscape.data import TRAITS
 from failscape.errors import SpecError, StudyError
 from failscape.explain import METHODS, EdgeCasesResult, SympatheticExamples, SympatheticResult, Verification
 from failscape.figures import Plot
@@ -90,6 +92,13 @@ def results() -> dict[str, Any]:
         "lae-2d-baseline": searched([0] * 5, [1.0] * 5),
         "edge-cases": some_pairs(),
         "perturbation-heatmap": None,
+        # Three faces a trait; of moustaches one is not put right.
+        **{
+            f"traits-{trait.replace('_', '-')}": searched(
+                [1, 1, int(trait != "moustache")], [1.0] * 3, oracle=[1, 0, 1]
+            )
+            for trait in TRAITS
+        },
     }
 
 
@@ -133,6 +142,12 @@ class TestMetrics:
             ("edge_cases.images", 9),
             ("edge_cases.success", 0.5),
             ("edge_cases.max_gap", 5e-4),
+            ("traits.glasses", 1.0),
+            ("traits.moustache", 2 / 3),
+            ("traits.min", 2 / 3),
+            ("traits.mean", 29 / 30),
+            # Of 29 that were put right the oracles agree on all but one a trait.
+            ("traits.oracle", 19 / 29),
         ],
     )
     def test_by_hand(self, numbers: dict[str, Any], key: str, expected: float) -> None:
@@ -167,7 +182,8 @@ class TestMetrics:
             for mode in ("confident", "confident75")
             for name in ("success", "oracle", "baseline_norm_ratio")
         }
-        asked |= {"lse.d10.baseline_oracle", "edge_cases.success", "edge_cases.max_gap"}
+        asked |= {"lse.d10.baseline_oracle", "edge_cases.success", "edge_cases.max_gap", "traits.min"}
+        asked |= {f"traits.{trait}" for trait in TRAITS}
         assert asked <= set(numbers)
 
     def test_every_claim_has_its_number(self, numbers: dict[str, Any]) -> None:
@@ -192,6 +208,7 @@ class TestMetrics:
             "lae.d10.baseline_norm_ratio": (None, 0.65),
             "lae.d2.baseline_norm_ratio": (None, 0.65),
             "edge_cases.max_gap": (None, 1e-3),
+            **{f"traits.{trait}": (0.95, None) for trait in TRAITS},
         }
 
 
@@ -244,6 +261,9 @@ class TestStudy:
     def test_weights_come_from_where_they_are_said_to_be(self) -> None:
         retrained = study({name: f"runs/{name}" for name in WEIGHTS})
         assert "embedded" not in retrained.to_toml().replace("embedded:mnist-test", "")
+        assert [step.oracle for step in retrained.steps if step.name.startswith("traits")] == [
+            f"runs/avatars-oracle-{trait}" for trait in TRAITS
+        ]
         by_name = {step.name: step for step in retrained.steps}
         for kind in ("lse", "lae"):
             assert by_name[f"{kind}-2d"].generator == by_name[f"{kind}-2d-baseline"].generator == "runs/mnist-vae-2d"
@@ -294,6 +314,16 @@ class TestRegistry:
         with pytest.raises(StudyError, match=r"probe did not: Expected luck, but got none\. Try again\. Mend that"):
             reproduce("small", tmp_path / "out")
         assert not (tmp_path / "out" / "metrics.json").exists()
+
+    def test_a_missing_extra_is_told_of_before_anything_is_trained_or_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "python_avatars", None)
+        monkeypatch.setattr(registry, "train_embedded", lambda *_, **__: pytest.fail("trained"))
+        for retrain in (False, True):
+            with pytest.raises(SpecError, match=r"pip install 'failscape\[avatars\]'"):
+                reproduce("latent-sympathetic-examples", tmp_path / "out", retrain=retrain)
+            assert not (tmp_path / "out").exists()
 
     def test_retraining_uses_the_new_weights(
         self, small: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""The experiments of "Explaining the Mistakes of Neural Networks with Latent Sympathetic Examples" on MNIST."""
+"""The experiments of "Explaining the Mistakes of Neural Networks with Latent Sympathetic Examples", also on faces."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,9 +17,10 @@ from failscape.explain.sympathetic_result import LOCAL_MINIMUM
 from failscape.figures import Plot, image_grid, latent_plane
 from failscape.metrics import Estimate, mean, rate, ratio_of_means
 from failscape.study.config import StudyConfig
+from failscape.study.reproduce import traits
 from failscape.study.reproduce.claims import Claim
 
-WEIGHTS = ("mnist-clean", "mnist-oracle-clean", "mnist-vae-2d", "mnist-vae-10d")
+WEIGHTS = ("mnist-clean", "mnist-oracle-clean", "mnist-vae-2d", "mnist-vae-10d", *traits.WEIGHTS)
 
 _CORRECT = {"spec": "embedded:mnist-test", "only": "correct", "limit": 100, "targets": "others"}
 _BASELINE = {"mode": "fixed-step", "step": 0.1}
@@ -157,6 +158,7 @@ CLAIMS = (
         at_most=1e-3,
     ),
     Claim(key="edge_cases.success", what="Edge cases: pairs verified on both sides", paper="idea"),
+    *traits.CLAIMS,
 )
 
 
@@ -186,7 +188,7 @@ def study(weights: Mapping[str, str]) -> StudyConfig:
             "classifier": {"spec": weights["mnist-clean"]},
             "oracle": {"spec": weights["mnist-oracle-clean"]},
             "generator": {"spec": weights["mnist-vae-10d"]},
-            "steps": [*steps, edge_cases, heatmap],
+            "steps": [*steps, edge_cases, heatmap, *traits.trait_steps(weights)],
         }
     )
 
@@ -220,7 +222,7 @@ def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
     numbers["edge_cases.images"] = int(pairs.searched.sum())
     numbers["edge_cases.success"] = rate(pairs.success)
     numbers["edge_cases.max_gap"] = pairs.gap.max().item() if pairs.ids else math.nan
-    return numbers
+    return numbers | traits.trait_metrics(results)
 
 
 def figures(results: Mapping[str, Any]) -> list[Plot]:

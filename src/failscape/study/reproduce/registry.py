@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from failscape.data import load_images
 from failscape.errors import SpecError, StudyError
 from failscape.explain import load_result
 from failscape.figures import Plot, save_plot
@@ -79,6 +80,7 @@ def reproduce(
     reproduction = REPRODUCTIONS[name]
     weights = {weight: f"embedded:{weight}" for weight in reproduction.WEIGHTS}
     if retrain:
+        _require_images(reproduction.study(weights))
         weights = {weight: str(train_embedded(weight, out / "weights", progress=progress)) for weight in weights}
     run = run_study(reproduction.study(weights), folder=out, progress=progress)
     results = {}
@@ -96,3 +98,13 @@ def reproduce(
     write_json_list(run / "figures.json", [{"name": p.name, "title": p.title, "caption": p.caption} for p in plots])
     write_metrics(run, reproduction.metrics(results), reproduction.CLAIMS)
     return run
+
+
+def _require_images(config: StudyConfig) -> None:
+    """Load the images of all steps, so that a missing extra or file is told of before hours of training, not after.
+
+    Without a training before it, the study does so itself before its first step.
+    """
+    for images in dict.fromkeys((config.images, *(step.images for step in config.steps if step.images))):
+        assert images.spec is not None, "reproductions explain sets"
+        load_images(images.spec)
