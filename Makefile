@@ -54,6 +54,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/sympathetic.py
 	$(BIN)/python benchmarks/stylegan2.py
 	$(BIN)/python benchmarks/influence.py
+	$(BIN)/python benchmarks/vae.py
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict

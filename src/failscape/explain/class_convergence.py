@@ -136,10 +136,7 @@ class ClassConvergence(Method[ClassConvergenceResult]):
         elif self.steps:
             classifier.require_gradients("the search", "Set `steps` to 0: what is drawn and accepted then counts.")
 
-        verdicts = classifier.predict(x)
-        real = [(verdicts == k).nonzero()[: self.samples, 0] for k in labels]
-        parts = [(REAL, k, x[rows]) for k, rows in zip(labels, real, strict=True)]
-        names = [ids[row] for rows in real for row in rows.tolist()]
+        parts = []
         if self.by != "training":
             parts += [
                 (SEARCH, k, found)
@@ -147,9 +144,12 @@ class ClassConvergence(Method[ClassConvergenceResult]):
             ]
         if self.by != "search":
             parts += [(TRAINING, k, self._by_training(classifier, generator, k, x, rng)) for k in labels]
-        names += [
-            f"{classifier.class_names[k]}-{i}" for way, k, found in parts if way != REAL for i in range(len(found))
-        ]
+        names = [f"{classifier.class_names[k]}-{i}" for _, k, found in parts for i in range(len(found))]
+        verdicts = classifier.predict(x)
+        for k in labels:
+            rows = (verdicts == k).nonzero()[: self.samples, 0]
+            parts.append((REAL, k, x[rows]))
+            names += [ids[row] for row in rows.tolist()]
         images = to_8_bits(torch.cat([found for _, _, found in parts]))
         realism, log_prior = _typicality(generator, images)
         return ClassConvergenceResult(
