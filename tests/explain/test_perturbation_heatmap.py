@@ -8,6 +8,7 @@ from planted import GREY, QUADRANTS, SHAPE, Linear, classes_by, grey_images, nev
 from failscape.classifiers import Classifier
 from failscape.errors import UnsupportedClassifier
 from failscape.explain import HeatmapResult, PerturbationHeatmap, Verification, load_result
+from failscape.explain.perturbation_heatmap import above_otsu_threshold
 from failscape.figures import Plot
 
 
@@ -90,6 +91,9 @@ class TestPlanted:
         mask = QUADRANTS[quadrant].bool()
         assert result.success.all()
         assert not (result.region() & ~mask).any()
+        # The whole quadrant, and nothing else.
+        assert torch.equal(result.standing_out, mask)
+        assert result.summary["standing_out"] == 0.25
         assert result.heatmap[mask].sum() > 0.9 * result.heatmap.sum()
         # It has to become brighter there; random moves go anywhere.
         assert result.signed[mask].min() > 0.6 - GREY
@@ -129,12 +133,34 @@ class TestPlanted:
         assert result.success.all()
         assert result.heatmap.abs().max() == 0
         assert not result.region().any()
+        assert not result.standing_out.any()
         assert "region" not in result.summary
 
     def test_a_classifier_without_gradients_is_refused(self) -> None:
         blind = Classifier(lambda x: x.flatten(1)[:, :3].detach().numpy(), image_shape=SHAPE)
         with pytest.raises(UnsupportedClassifier, match="gradients"):
             PerturbationHeatmap()(blind, Linear(QUADRANTS), grey_images(), torch.zeros(3).long(), rng=seeded())
+
+
+class TestOtsu:
+    def test_it_is_the_split_of_least_variance_within(self) -> None:
+        values = torch.rand(5, 7, generator=seeded()) ** 3
+        above = above_otsu_threshold(values)
+
+        def within(threshold: float) -> float:
+            groups = values[values > threshold], values[values <= threshold]
+            return sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+
+        best = min(sorted(values.flatten().tolist())[:-1], key=within)
+        assert torch.equal(above, values > best)
+
+    def test_neither_scale_nor_offset_matters(self) -> None:
+        values = torch.rand(6, 6, generator=seeded(1))
+        assert torch.equal(above_otsu_threshold(values), above_otsu_threshold(0.25 * values + 0.5))
+
+    def test_where_all_is_equal_nothing_stands_out(self) -> None:
+        for flat in (torch.zeros(3, 3), torch.full((3, 3), 0.1), torch.ones(1, 1)):
+            assert not above_otsu_threshold(flat).any()
 
 
 class TestDigits:

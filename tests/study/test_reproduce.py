@@ -11,7 +11,14 @@ import torch
 from failscape import load_classifier, load_generator, load_images
 from failscape.data import TRAITS
 from failscape.errors import SpecError, StudyError
-from failscape.explain import METHODS, EdgeCasesResult, SympatheticExamples, SympatheticResult, Verification
+from failscape.explain import (
+    METHODS,
+    EdgeCasesResult,
+    HeatmapResult,
+    SympatheticExamples,
+    SympatheticResult,
+    Verification,
+)
 from failscape.figures import Plot
 from failscape.metrics import Estimate, rate
 from failscape.study import StudyConfig
@@ -19,10 +26,11 @@ from failscape.study.methods import prepare_method
 from failscape.study.reproduce import REPRODUCTIONS, latent_sympathetic_examples, registry, reproduce
 from failscape.study.reproduce.claims import Claim, write_metrics
 from failscape.study.reproduce.latent_sympathetic_examples import CLAIMS, WEIGHTS, metrics, study
+from failscape.study.reproduce.traits import region_of
 
 EMBEDDED = {name: f"embedded:{name}" for name in WEIGHTS}
-# Claims that the embedded weights do not reach, each with the reason; there are none.
-NOT_REACHED: dict[str, str] = {}
+# Claims that the embedded weights do not reach, each with the reason.
+NOT_REACHED = {"heatmap.iou": "the mouth stands out beside the glasses, being the other half of what was left out"}
 CLAIMED = [claim for claim in CLAIMS if claim.target != "–"]
 
 
@@ -71,6 +79,22 @@ def some_pairs() -> EdgeCasesResult:
     )
 
 
+def some_map() -> HeatmapResult:
+    """Three test faces whose glasses alone were changed."""
+    ids = tuple(f"face-2-{i:06d}" for i in (10, 16, 18))
+    change = 0.5 * region_of("glasses", ids).float().expand(3, 3, -1, -1).clone()
+    return HeatmapResult(
+        images=torch.zeros(3, 3, 64, 64),
+        change=change,
+        chance=torch.zeros_like(change),
+        target=torch.ones(3, dtype=torch.long),
+        confidence=0.9,
+        class_names=("no smile", "smile"),
+        ids=ids,
+        verification=Verification(probs=torch.tensor([[0.0, 1.0]]).repeat(3, 1)),
+    )
+
+
 def results() -> dict[str, Any]:
     # Both solve rows 0 and 1; row 2 ours alone, row 3 the baseline alone, row 4 neither.
     ours, theirs = [1, 1, 1, 0, 0], [1, 1, 0, 1, 0]
@@ -99,6 +123,7 @@ def results() -> dict[str, Any]:
             )
             for trait in TRAITS
         },
+        "lacking-heatmap": some_map(),
     }
 
 
@@ -148,10 +173,20 @@ class TestMetrics:
             ("traits.mean", 29 / 30),
             # Of 29 that were put right the oracles agree on all but one a trait.
             ("traits.oracle", 19 / 29),
+            ("heatmap.iou", 1.0),
+            ("heatmap.success", 1.0),
         ],
     )
     def test_by_hand(self, numbers: dict[str, Any], key: str, expected: float) -> None:
         assert value(numbers[key]) == pytest.approx(expected, rel=1e-3)
+
+    def test_a_map_is_held_against_the_exact_mask(self, numbers: dict[str, Any]) -> None:
+        ids = some_map().ids
+        glasses, both = region_of("glasses", ids), region_of("glasses", ids) | region_of("smile", ids)
+        assert 0.03 < glasses.float().mean() < 0.1
+        assert both.sum() > glasses.sum()
+        assert numbers["heatmap.area"] == numbers["heatmap.glasses_area"] == glasses.float().mean()
+        assert numbers["heatmap.iou_both"] == pytest.approx(float(glasses.sum() / both.sum()))
 
     def test_rates_say_of_how_many(self, numbers: dict[str, Any]) -> None:
         assert numbers["lse.d10.success"] == rate(torch.tensor([True, True, True, False, False]))
@@ -209,13 +244,14 @@ class TestMetrics:
             "lae.d2.baseline_norm_ratio": (None, 0.65),
             "edge_cases.max_gap": (None, 1e-3),
             **{f"traits.{trait}": (0.95, None) for trait in TRAITS},
+            "heatmap.iou": (0.5, None),
         }
 
 
 class TestFigures:
     @pytest.fixture(scope="class")
     @classmethod
-    def searches(cls) -> dict[str, SympatheticResult]:
+    def searches(cls) -> dict[str, Any]:
         images, classifier = load_images("embedded:mnist-test"), load_classifier(EMBEDDED["mnist-clean"])
         few = images.select((classifier.predict(images.x[:2000]) != images.y[:2000]).nonzero()[:, 0])
 
@@ -229,21 +265,25 @@ class TestFigures:
             # Short of steps, it leaves some undone that can be done.
             "lse-2d-baseline": search(2, mode="fixed-step", max_steps=2, plane=0, grid=20),
             "lse-10d": search(10),
+            "lacking-heatmap": some_map(),
         }
 
-    def test_are_drawn(self, searches: dict[str, SympatheticResult]) -> None:
+    def test_are_drawn(self, searches: dict[str, Any]) -> None:
         plots = latent_sympathetic_examples.figures(searches)
-        assert [plot.name for plot in plots] == ["search", "local-minimum", "dimensions"]
+        assert [plot.name for plot in plots] == ["search", "local-minimum", "dimensions", "lacking"]
         for plot in plots:
             assert plot.title
             assert plot.caption
             plot.draw().canvas.draw()
 
-    def test_what_nobody_solved_is_not_drawn(self, searches: dict[str, SympatheticResult]) -> None:
+    def test_what_nobody_solved_is_not_drawn(self, searches: dict[str, Any]) -> None:
         n, k = searches["lse-2d"].line[:, 0].shape
         nothing = Verification(probs=torch.eye(k)[(searches["lse-2d"].target + 1) % k])
         assert n > 5
-        unsolved = {name: replace(result, verification=nothing) for name, result in searches.items()}
+        unsolved: dict[str, Any] = {
+            name: replace(searches[name], verification=nothing) for name in ("lse-2d", "lse-2d-baseline", "lse-10d")
+        }
+        unsolved["lacking-heatmap"] = replace(some_map(), verification=Verification(probs=torch.eye(2)[[0, 0, 0]]))
         assert latent_sympathetic_examples.figures(unsolved) == []
 
 

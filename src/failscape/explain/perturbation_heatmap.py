@@ -23,6 +23,8 @@ _DEFINITIONS = {
     "Wilson, 95 %.",
     "change": "Mean absolute change of a pixel between reconstruction and perturbed reconstruction, over the image.",
     "region": "Share of the image's area that holds half of all change; 0.5 would be a change spread evenly.",
+    "standing_out": "Share of the image's area that stands out: pixels above the threshold that splits the map into "
+    "the two groups that vary least within (Otsu's method).",
     "beyond_chance": "Largest ratio, over the pixels of that region, of the mean change to the change that random "
     "latent moves of the same lengths make there: 1 means that the region is no more than where images vary.",
     "id": "The image's name in its set.",
@@ -86,6 +88,14 @@ class HeatmapResult(Result):
         return mask.view_as(heat)
 
     @property
+    def standing_out(self) -> Bool[Tensor, "H W"]:
+        """The pixels of the map that stand out from the rest, by Otsu's method, which has no parameter.
+
+        Empty where the map is the same everywhere. Compare with `region`, whose size follows from the share asked for.
+        """
+        return above_otsu_threshold(self.heatmap)
+
+    @property
     def summary(self) -> dict[str, float]:
         """How concentrated the change is."""
         success = rate(self.success)
@@ -96,6 +106,7 @@ class HeatmapResult(Result):
         if region.any():
             summary["change"] = self.heatmap.mean().item()
             summary["region"] = region.float().mean().item()
+            summary["standing_out"] = self.standing_out.float().mean().item()
             summary["beyond_chance"] = self._beyond_chance[region].max().item()
         return summary
 
@@ -230,6 +241,35 @@ class PerturbationHeatmap(BatchedMethod[HeatmapResult]):
             class_names=classifier.class_names,
             ids=ids,
         )
+
+
+def above_otsu_threshold(values: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+    r"""Return where values are above the threshold that splits them into two groups of least variance within.
+
+    That is the one of largest variance between, $n_0 n_1 (\mu_1 - \mu_0)^2$ with $n$ and $\mu$ for the groups' sizes
+    and means. Every value is tried as the threshold, without a histogram. Nothing is above where all values are equal.
+
+    Args:
+        values: finite.
+
+    References:
+        Otsu, "A threshold selection method from gray-level histograms", IEEE Transactions on Systems, Man, and
+        Cybernetics, 1979.
+
+    Example:
+        >>> above_otsu_threshold(torch.tensor([[0.1, 0.2], [0.9, 0.0]])).tolist()
+        [[False, False], [True, False]]
+    """
+    ordered = values.flatten().double().sort().values
+    n = len(ordered)
+    below = torch.arange(1, n, dtype=torch.float64)
+    sums = ordered.cumsum(0)
+    means = sums[:-1] / below, (sums[-1] - sums[:-1]) / (n - below)
+    # Equal values are not split.
+    between = torch.where(ordered[1:] > ordered[:-1], below * (n - below) * (means[1] - means[0]).square(), 0.0)
+    if not n > 1 or between.max() <= 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    return values.double() > ordered[between.argmax()]
 
 
 def _mean_map(values: Float[Tensor, "N C H W"]) -> Float[Tensor, "H W"]:

@@ -188,7 +188,7 @@ def study(weights: Mapping[str, str]) -> StudyConfig:
             "classifier": {"spec": weights["mnist-clean"]},
             "oracle": {"spec": weights["mnist-oracle-clean"]},
             "generator": {"spec": weights["mnist-vae-10d"]},
-            "steps": [*steps, edge_cases, heatmap, *traits.trait_steps(weights)],
+            "steps": [*steps, edge_cases, heatmap, *traits.trait_steps(weights), traits.heatmap_step(weights)],
         }
     )
 
@@ -222,11 +222,11 @@ def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
     numbers["edge_cases.images"] = int(pairs.searched.sum())
     numbers["edge_cases.success"] = rate(pairs.success)
     numbers["edge_cases.max_gap"] = pairs.gap.max().item() if pairs.ids else math.nan
-    return numbers | traits.trait_metrics(results)
+    return numbers | traits.trait_metrics(results) | traits.heatmap_metrics(results)
 
 
 def figures(results: Mapping[str, Any]) -> list[Plot]:
-    """Return the paper's figures 4, 5 and 9, which need several searches at once.
+    """Return the paper's figures 4, 5 and 9, which need several searches at once, and its figure 10 with the truth.
 
     Args:
         results: name of each step to its result.
@@ -270,7 +270,7 @@ def figures(results: Mapping[str, Any]) -> list[Plot]:
                 draw=partial(_draw_dimensions, ten, ours, shown),
             )
         )
-    return plots
+    return [*plots, *traits.heatmap_plots(results)]
 
 
 def _draw_searches(ours: SympatheticResult, baseline: SympatheticResult, row: int) -> Drawing:
