@@ -40,3 +40,12 @@ def test_rate_bars_have_their_height_and_interval():
         pytest.approx((0.4, 0.7)),
     ]
     assert len({bar.get_hatch() for container in ax.containers[:3:2] for bar in container}) == 2
+
+
+@pytest.mark.parametrize("names", [("before", "retrained", "control", "data alone"), ("a", "b")])
+def test_the_legend_of_few_bars_lies_within_the_drawing(names):
+    drawing = rate_bars({name: [0.5] for name in names}, groups=["by the labels"], y_label="rate")
+    drawing.canvas.draw()
+    box = drawing.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= drawing.bbox.x1

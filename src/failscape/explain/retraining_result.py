@@ -29,10 +29,10 @@ _DEFINITIONS = {
     "taught": "Share of the labelled images that the classifier was wrong about before.",
     "fresh": "Fresh images on which the share of wrong ones was measured, of all replicates; none was trained on.",
     "wrong_before": "Share of fresh images on which the classifier and the labels differ, before.",
-    "wrong_retrained": "The same share on the same images, of the classifier retrained on the chosen images.",
-    "wrong_control": "The same share on the same images, of the control: retrained on as many labelled images, but "
-    "random ones.",
-    "wrong_data_alone": "The same share on the same images, of the classifier trained as long on its own data alone. "
+    "wrong_retrained": "Share wrong of the same images, by the classifier retrained on the chosen images.",
+    "wrong_control": "Share wrong of the same images, by the control: retrained on as many labelled images, but random "
+    "ones.",
+    "wrong_data_alone": "Share wrong of the same images, by the classifier trained as long on its own data alone. "
     "Where a classifier is unsure any change of it changes its answer, so that this, not the share before, is what "
     "further training by itself amounts to.",
     "gain": "Share of wrong images before, less that of the retrained classifier.",

@@ -95,7 +95,8 @@ def rate_bars(
     places = np.arange(len(groups))
     width = 0.8 / max(1, len(rates))
     with house_style():
-        drawing = new_drawing(max(3.6, 0.32 * len(groups) * len(rates) + 1.8), 3.0)
+        legend = sum(0.6 + 0.08 * len(name) for name in rates)
+        drawing = new_drawing(max(3.6, 0.32 * len(groups) * len(rates) + 1.8, legend), 3.0)
         ax = drawing.subplots()
         for i, (name, values) in enumerate(rates.items()):
             heights = np.asarray(values, dtype=float)
