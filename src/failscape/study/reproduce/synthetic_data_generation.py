@@ -1,4 +1,4 @@
-"""The experiments of "Synthetic Data Generation To Better Perceive Classifier Predictions", on garments."""
+"""The experiments of "Synthetic Data Generation To Better Perceive Classifier Predictions": garments and faces."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,12 +10,13 @@ from failscape.explain import CentroidPathResult, ClassConvergenceResult, Fronti
 from failscape.figures import Plot
 from failscape.metrics import Estimate, rate
 from failscape.study.config import StudyConfig
+from failscape.study.reproduce import hair
 from failscape.study.reproduce.claims import Claim
 from failscape.study.retraining import Retraining
 from failscape.study.retraining_config import RetrainingConfig
 from failscape.study.run_folder import RunFolder
 
-WEIGHTS = ("fashion", "fashion-oracle", "fashion-wgan", "fashion-vae")
+WEIGHTS = ("fashion", "fashion-oracle", "fashion-wgan", "fashion-vae", *hair.WEIGHTS)
 
 _TRAIN, _TEST = "fashion-mnist:train", "fashion-mnist:test"
 _WHOLE = {"spec": _TEST, "only": "all"}
@@ -90,6 +91,7 @@ CLAIMS = (
         note="On the second half of the test images: how many labels, and how sure the oracle is to be, was chosen on "
         "the first.",
     ),
+    *hair.CLAIMS,
 )
 
 
@@ -121,6 +123,7 @@ def study(weights: Mapping[str, str]) -> StudyConfig:
             **vae,
         },
         {"method": "centroid-path", "title": "From class to class", **vae},
+        *hair.hair_steps(weights),
     ]
     return StudyConfig.from_mapping(
         {
@@ -182,7 +185,7 @@ def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
     ways = range(len(paths.ids))
     numbers["centroid_path.ways"] = len(paths.ids)
     numbers["centroid_path.third"] = rate(torch.tensor([bool(paths.thirds(paths.met(way), way)) for way in ways]))
-    return numbers | _retraining(results["retraining"])
+    return numbers | hair.hair_metrics(results) | _retraining(results["retraining"])
 
 
 def figures(results: Mapping[str, Any]) -> Sequence[Plot]:
