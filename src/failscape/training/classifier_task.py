@@ -14,6 +14,7 @@ from failscape.classifiers import build_network, save_classifier
 from failscape.data import ImageSet
 from failscape.errors import DataError
 from failscape.training.augmentation import jitter
+from failscape.training.precision import autocast
 from failscape.training.schedule import set_learning_rate, warmup_cosine
 from failscape.training.settings import ClassifierSettings
 from failscape.training.task import Task
@@ -61,7 +62,7 @@ class ClassifierTask(Task):
         set_learning_rate(optimizer, settings.learning_rate * factor)
         if settings.augment:
             x = jitter(x, rng=rng)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.bf16):
+        with autocast(x.device.type, bf16=settings.bf16):
             logits = self.networks["classifier"](x.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), y, label_smoothing=settings.label_smoothing)
         optimizer.zero_grad(set_to_none=True)

@@ -16,6 +16,7 @@ from failscape.generators.vae import divergence, draw_latents
 from failscape.training.adversarial import clip_images
 from failscape.training.gan_evaluation import GeneratorEvaluation
 from failscape.training.generator_task import GeneratorTask, adam, check_oracle
+from failscape.training.precision import autocast
 from failscape.training.schedule import constant_cosine, set_learning_rate
 from failscape.training.settings import ConvolutionalSettings
 from failscape.training.target_guidance import TargetGuidance
@@ -152,7 +153,7 @@ class ConvolutionalVAETask(GeneratorTask, Generic[Network]):
         return latent
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self._bf16)
+        return autocast("cpu", bf16=self._bf16)
 
     @property
     def judged(self) -> Network:

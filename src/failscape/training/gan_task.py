@@ -30,6 +30,7 @@ from failscape.training.gan_evaluation import GeneratorEvaluation
 from failscape.training.generator_task import GeneratorTask, adam, check_oracle, update
 from failscape.training.guidance import condition_loss, guarded
 from failscape.training.perception import Perception
+from failscape.training.precision import autocast
 from failscape.training.sampler import Order
 from failscape.training.schedule import constant_cosine, ramp, set_learning_rate
 from failscape.training.settings import GANSettings
@@ -264,7 +265,7 @@ class GANTask(GeneratorTask):
         return () if self._perception is None else (self._perception(x, rng=rng),)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.bf16)
+        return autocast(self._device.type, bf16=self._settings.bf16)
 
     @property
     def _won(self) -> bool:

@@ -92,7 +92,7 @@ class ClassifierSettings(TrainingSettings):
     width: PositiveInt = Field(default=16, description="channels of the first layer; mlp: width of the hidden layers")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="probability spread over all classes")
     augment: bool = Field(default=False, description="shift, turn and scale the training images a little")
-    bf16: bool = Field(default=False, description="train in bfloat16 where that is safe; evaluate in float32")
+    bf16: bool = Field(default=False, description="train in bfloat16 where that is safe and the hardware has it")
     calibrate: bool = Field(
         default=False,
         description="fit a temperature on the first half of the validation images after the training; calibration "
@@ -194,7 +194,9 @@ class ConvolutionalSettings(GuidedSettings):
     weight_decay: float = Field(default=0.0, ge=0, le=0, description="equalised layers know none")
     warmup: int = Field(default=0, ge=0, le=0, description="equalised layers need none")
     decay_from: float = Field(default=0.5, ge=0, le=1, description="part of the training after which the rate falls")
-    bf16: bool = Field(default=True, description="train in bfloat16 where that is safe; false: in float32")
+    bf16: bool = Field(
+        default=True, description="train in bfloat16 where that is safe and the hardware has it; false: in float32"
+    )
     channels: tuple[PositiveInt, ...] = Field(
         default=(96, 48, 24), min_length=1, description="feature maps a resolution, the smallest first"
     )
@@ -275,7 +277,9 @@ class GANSettings(TrainingSettings):
     evaluate_every: PositiveInt = Field(default=200_000, description="images between two evaluations")
     checkpoint_every: PositiveInt = Field(default=100_000, description="images between two checkpoints")
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda, or cuda:N")
-    bf16: bool = Field(default=True, description="train in bfloat16 where that is safe; false: in float32")
+    bf16: bool = Field(
+        default=True, description="train in bfloat16 where that is safe and the hardware has it; false: in float32"
+    )
 
     family: Literal["stylegan2", "mlp"] = Field(default="stylegan2", description="family of the generator")
     channels: tuple[PositiveInt, ...] = Field(

@@ -17,6 +17,7 @@ from failscape.generators.convolutional import CriticGenerator
 from failscape.training.adversarial import clip_images
 from failscape.training.gan_evaluation import GeneratorEvaluation
 from failscape.training.generator_task import GeneratorTask, adam, check_oracle, update
+from failscape.training.precision import autocast
 from failscape.training.schedule import constant_cosine, set_learning_rate
 from failscape.training.settings import WGANSettings
 from failscape.training.target_guidance import TargetGuidance
@@ -149,7 +150,7 @@ class WGANTask(GeneratorTask):
                 network.stage = growth(progress, levels=network.levels, until=self._settings.grow_until)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16)
+        return autocast("cpu", bf16=self._settings.bf16)
 
     @property
     def judged(self) -> Generator:
