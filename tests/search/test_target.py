@@ -56,6 +56,21 @@ def test_begins_again_where_a_start_leads_nowhere():
     assert again.steps[0] > 20
 
 
+def test_what_is_missing_in_another_view_is_missing():
+    """The first view has the target where the first two latents are equal, the second where the last two are."""
+
+    def views(z: torch.Tensor, rows: torch.Tensor) -> list[torch.Tensor]:
+        return [z[:, :2].log_softmax(dim=1), z[:, 1:].log_softmax(dim=1)]
+
+    starts = torch.tensor([[2.0, -1.0, 5.0], [-3.0, 2.0, 0.0]])
+
+    found = reach_target(views, starts, torch.tensor([0.5, 0.5]), tolerance=1e-3, radius=9.0)
+
+    assert found.arrived.all()
+    # The nearest point at which all are equal.
+    torch.testing.assert_close(found.point, starts.mean(dim=1, keepdim=True).expand(-1, 3), atol=0.02, rtol=0)
+
+
 def test_no_row_depends_on_another():
     starts = torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
     wanted = torch.tensor([0.6, 0.4, 0.0])

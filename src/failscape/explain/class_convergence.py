@@ -185,9 +185,9 @@ class ClassConvergence(Method[ClassConvergenceResult]):
         if self.steps and len(open_rows):
             wanted = y[open_rows]
 
-            def log_probs(point: Tensor, rows: Tensor) -> Tensor:
+            def log_probs(point: Tensor, rows: Tensor) -> list[Tensor]:
                 x = to_8_bits_with_gradient(space.draw(point, wanted[rows]))
-                return classifier(x).log_softmax(dim=1).cpu()[None]
+                return [classifier(x).log_softmax(dim=1).cpu()]
 
             points[open_rows] = reach_target(
                 log_probs,

@@ -7,7 +7,8 @@ from failscape.search.level import Level, reach_level
 from failscape.search.line import Crossing, first_crossing
 from failscape.search.minimal_norm import MinimalNorm, minimal_norm
 from failscape.search.objective import Objective, is_valid, scores_of, value_and_gradient
-from failscape.search.target import TargetSearch, reach_target, total_variation
+from failscape.search.stand_in import StandIn
+from failscape.search.target import LogProbs, TargetSearch, reach_target, total_variation
 
 __all__ = [
     "Changes",
@@ -15,8 +16,10 @@ __all__ = [
     "Descent",
     "GridSearch",
     "Level",
+    "LogProbs",
     "MinimalNorm",
     "Objective",
+    "StandIn",
     "StoppedLoss",
     "TargetSearch",
     "descend_fixed_step",

@@ -1,16 +1,17 @@
 """Points at which a distribution over classes is the wanted one, for many rows at once, with restarts."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# From points `(M, D)` and the row of the problem that each belongs to `(M,)` to log-probabilities `(V, M, K)` in V
-# views. The first view is the one that is to have the target; others, such as the same under noise, join in guiding.
-LogProbs = Callable[[Tensor, Tensor], Tensor]
+# From points `(M, D)` and the row of the problem that each belongs to `(M,)` to log-probabilities `(M, K)` in each of
+# some views. The first is the one that is to have the target; others, such as the same under noise, are to come near it
+# as well, and so guide.
+LogProbs = Callable[[Tensor, Tensor], Sequence[Tensor]]
 
 # From the rows that did not arrive `(M,)` to new starts for them `(M, D)`.
 Restart = Callable[[Tensor], Tensor]
@@ -79,7 +80,7 @@ def reach_target(
     86 % or, given 200, 41 for 95 %.
 
     Args:
-        log_probs: of points, in one or more views, over which they are averaged.
+        log_probs: of points, in one or more views; what is missing in each of them is missing.
         starts: one a row, in units of the prior's deviation about its mode at 0.
         target: $t$, one a row, or one for all.
         restart: draws new starts; without it no row begins again.
@@ -219,10 +220,10 @@ def _missing(
     with torch.enable_grad():
         point = point.detach().requires_grad_()
         views = log_probs(point, rows)
-        missing = wanted.missing(views.mean(dim=0), rows)
-        count = missing.shape[1]
+        # One by one, so that each costs only the passes that lead to its view.
+        missing = [column for view in views for column in wanted.missing(view, rows).unbind(dim=1)]
         gradients = [
-            torch.autograd.grad(missing[:, index].sum(), point, retain_graph=index < count - 1)[0]
-            for index in range(count)
+            torch.autograd.grad(column.sum(), point, retain_graph=index < len(missing) - 1)[0]
+            for index, column in enumerate(missing)
         ]
-    return missing.detach(), torch.stack(gradients, dim=1), views[0].detach().exp()
+    return torch.stack(missing, dim=1).detach(), torch.stack(gradients, dim=1), views[0].detach().exp()
