@@ -62,7 +62,7 @@ class TestPlanted:
         # Of 20 (mean - GREY) a probability of 0.5 is at the grey itself, and 0.7 where the logit is log(7 / 3).
         world, classifier = Linear(PLANE), brighter_than(GREY)
         for target, logit in (("0,1", 0.0), ("0=0.3,1=0.7", 0.8473)):
-            result = Frontier(targets=(target,), per_target=32, tolerance=0.02)(
+            result = Frontier(targets=(target,), per_target=32, tolerance=0.02, samples=500)(
                 classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
             )
             assert result.success.all()
@@ -73,7 +73,8 @@ class TestPlanted:
 
     def test_verified_success_is_of_the_images(self) -> None:
         world, classifier = Linear(PLANE), quadrants()
-        result = Frontier(per_target=8)(classifier, world, grey_images(), torch.tensor([0, 1, 2]), rng=seeded())
+        method = Frontier(per_target=8, samples=500)
+        result = method(classifier, world, grey_images(), torch.tensor([0, 1, 2]), rng=seeded())
         probs = classifier.probs(result.images)
         distance = 0.5 * (probs - result.targets[result.asked]).abs().sum(dim=1)
         assert torch.allclose(result.total_variation, distance, atol=1e-6)
@@ -82,7 +83,7 @@ class TestPlanted:
     def test_where_there_is_no_frontier_nothing_is_claimed(self) -> None:
         # Class 2 is never likelier than exp(-100): no image has half of it.
         world = Linear(PLANE)
-        method = Frontier(per_target=3, restarts=1)
+        method = Frontier(per_target=3, samples=500, restarts=1)
         result = method(brighter_than(GREY), world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded())
         assert [estimate.value for estimate in result.rates] == [1.0, 0.0, 0.0]
         assert result.summary["found"] == 1.0
@@ -92,6 +93,36 @@ class TestPlanted:
         assert "says something too" in atlas.groups[1].note
         assert result.ways[1] is None
 
+    def test_a_class_that_is_never_drawn_is_named(self) -> None:
+        method = Frontier(per_target=3, samples=500, restarts=1)
+        result = method(brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded())
+        assert result.drawn.sum() == 500
+        assert result.never_drawn == ("2",)
+        said = " Of 500 samples of the generator the classifier takes none for 2."
+        atlas = result.figures[0]
+        assert isinstance(atlas, PictureMatrix)
+        assert atlas.caption.endswith(said)
+        assert [group.note.endswith(said) for group in atlas.groups] == [False, True, True]
+        assert result.findings[0].sentence.endswith(said)
+
+    def test_a_class_that_is_found_though_it_is_never_drawn_is_not_blamed(self) -> None:
+        # Brighter than any sample, but not than any latent.
+        classifier = brighter_than(GREY + 0.38)
+        result = Frontier(targets=("0,1",), per_target=4, samples=500)(
+            classifier, Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
+        )
+        assert int(result.drawn[1]) == 0
+        assert result.rates[0].value > 0
+        assert result.never_drawn == ()
+
+    def test_a_seed_decides_everything(self) -> None:
+        method = Frontier(targets=("0,1",), per_target=4, samples=200)
+        once, again = (
+            method(brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded())
+            for _ in range(2)
+        )
+        assert torch.equal(once.images, again.images)
+
     def test_the_oracle_judges_the_classes_and_not_the_shares(self) -> None:
         world, classifier = Linear(PLANE), brighter_than(GREY)
         # It has class 2 first wherever the left is brighter than the right: about half of all images.
@@ -100,7 +131,7 @@ class TestPlanted:
             lambda x: 1 + 0 * x.mean(dim=(1, 2)),
             lambda x: 1e4 * (x[:, :, :2].mean(dim=(1, 2)) - x[:, :, 2:].mean(dim=(1, 2))),
         )
-        result = Frontier(targets=("0,1",), per_target=64)(
+        result = Frontier(targets=("0,1",), per_target=64, samples=500)(
             classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded(), oracle=oracle
         )
         left, right = (part.mean(dim=(1, 2)) for part in result.images[:, 0].split(2, dim=2))
@@ -111,7 +142,7 @@ class TestPlanted:
 
     def test_the_most_typical_come_first(self) -> None:
         world = Linear(PLANE)
-        result = Frontier(targets=("0,1",), per_target=32)(
+        result = Frontier(targets=("0,1",), per_target=32, samples=500)(
             brighter_than(GREY), world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
         )
         order = result.log_prior[result.typical(0)]
@@ -119,7 +150,7 @@ class TestPlanted:
 
     def test_a_way_is_the_sum_to_both_sides(self) -> None:
         world, classifier = Linear(PLANE), brighter_than(GREY, slope=200.0)
-        result = Frontier(targets=("0,1",), per_target=16, samples=4000)(
+        result = Frontier(targets=("0,1",), per_target=16, samples=2000)(
             classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
         )
         # Samples lie densely on both sides of the boundary, so the way is short; and it is not zero.
@@ -132,7 +163,8 @@ class TestGarments:
     @classmethod
     def found(cls) -> FrontierResult:
         classifier, oracle = load_classifier("embedded:fashion"), load_classifier("embedded:fashion-oracle")
-        method = Frontier(targets=("Pullover,Coat", "Shirt,T-shirt/top,Dress", "Sandal=0.7,Sneaker=0.3"), per_target=8)
+        targets = ("Pullover,Coat", "Shirt,T-shirt/top,Dress", "Sandal=0.7,Sneaker=0.3")
+        method = Frontier(targets=targets, per_target=8, samples=1000)
         x, y = torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.long)
         generator = load_generator("embedded:fashion-wgan")
         return method(classifier, generator, x, y, rng=seeded(), oracle=oracle)
@@ -180,7 +212,7 @@ class TestGarments:
         classifier, generator = load_classifier("embedded:fashion"), load_generator("embedded:fashion-wgan")
         before = [weight.clone() for weight in generator.parameters()]
         x = generator.sample(64, rng=seeded())
-        method = Frontier(targets=("Pullover,Coat",), by="training", training_steps=2, per_target=4)
+        method = Frontier(targets=("Pullover,Coat",), by="training", training_steps=2, per_target=4, samples=200)
         result = method(classifier, generator, x, classifier.predict(x), rng=seeded())
         assert len(result.images) == 4
         assert all(torch.equal(a, b) for a, b in zip(before, generator.parameters(), strict=True))

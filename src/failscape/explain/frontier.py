@@ -1,7 +1,7 @@
 """Frontiers: what lies at 50/50, or at any target distribution, between classes?"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import ClassVar, Literal, final
 
@@ -15,19 +15,23 @@ from failscape.explain.frontier_result import FrontierResult
 from failscape.explain.latent_space import LatentSpace, realism_of
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
 from failscape.generators import Generator, StyleGenerator
-from failscape.search import TargetSearch, reach_target
+from failscape.search import LogProbs, StandIn, TargetSearch, reach_target, total_variation
 from failscape.training import steer
 
 PAIRS, TRIPLES = "pairs", "triples"
 
 _BATCH = 512
 _RADIUS = 2.0
-# At each step from its first start a point gives up this part of its way from the prior's mode, across the gradients.
-# From later ones nothing: of seven pairs of unlike garments 16 % of the points arrived with it, and 55 % without.
-_PULL = 0.02
 _SHIFTS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
-# A start is drawn among so many times as many as are needed, those nearest to the target.
+# A point is led from one drawn among so many times as many samples as are needed, those nearest to the target.
 _CHOICE = 4
+# How often the stand-in leads points to the targets and learns from what is there, and how many for each image that is
+# asked for; at least so many a target, from which it can learn.
+_ROUNDS = 2
+_LED = 1
+_LEAST_LED = 64
+# So many times as many as are needed set out, since of those that arrive some are less settled than others.
+_SURPLUS = 1.5
 # Part of the tolerance that the search may use. The images are rounded in it, so nothing else is to be lost.
 _WITHIN = 0.95
 
@@ -35,35 +39,95 @@ _WITHIN = 0.95
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Pool:
-    """Samples of the generator.
+    """Points of which the verdicts are known, the generator's samples first.
 
     Attributes:
         points: in the latent space.
-        probs: the classifier's, of their 8-bit images.
+        log_probs: the classifier's of their 8-bit images, the mean over shifts.
+        origin: the sample that each was led from, or is.
+        prediction: what the classifier takes each sample for.
     """
 
     points: Float[Tensor, "M D"]
-    probs: Float[Tensor, "M K"]
+    log_probs: Float[Tensor, "M K"]
+    origin: Int[Tensor, " M"]
+    prediction: Int[Tensor, " S"]
 
-    def starts(self, target: Float[Tensor, " K"], n: int, rng: torch.Generator) -> Float[Tensor, "N D"]:
-        """Return points to set out from: at random among those nearest to the target, none twice while there are more.
+    @property
+    def samples(self) -> Float[Tensor, "S D"]:
+        """The points that were drawn from the prior."""
+        return self.points[: len(self.prediction)]
 
-        Near is what has little of a divergence of the target from what the classifier says.
+    def with_led(
+        self, points: Float[Tensor, "N D"], log_probs: Float[Tensor, "N K"], origin: Int[Tensor, " N"]
+    ) -> "_Pool":
+        """Return the pool with points that were led from its samples."""
+        return replace(
+            self,
+            points=torch.cat([self.points, points]),
+            log_probs=torch.cat([self.log_probs, log_probs]),
+            origin=torch.cat([self.origin, origin]),
+        )
+
+    def near(self, target: Float[Tensor, " K"], n: int) -> Int[Tensor, " N"]:
+        """Return points to set out from, the nearest to the target first; some twice if there are too few.
+
+        Near is what has little of a divergence of the target from what the classifier says. Of those that come from one
+        sample it is the nearest alone, since they lie close together.
         """
-        divergence = -(target * self.probs.clamp_min(1e-12).log()).sum(dim=1)
-        near = divergence.topk(min(_CHOICE * n, len(divergence)), largest=False).indices
-        order = torch.randperm(len(near), generator=rng)
-        return self.points[near[order[torch.arange(n) % len(near)]]]
+        order = (self.log_probs @ target).argsort(descending=True, stable=True)
+        rank = torch.empty_like(order).scatter(0, order, torch.arange(len(order)))
+        nearest = (
+            torch.full((len(self.samples),), len(order)).scatter_reduce(0, self.origin, rank, "amin").sort().values
+        )
+        return order[nearest[torch.arange(n) % len(nearest)]]
 
     def between(self, target: Float[Tensor, " K"], rng: torch.Generator) -> Float[Tensor, " D"]:
         """Return a point with a weighted mean of samples of the target's classes, each in its share."""
-        wanted = (target > 0).nonzero()[:, 0].tolist()
+        known = self.log_probs[: len(self.samples)]
         point = torch.zeros(self.points.shape[1])
-        for k in wanted:
-            promising = self.probs[:, k].topk(max(1, len(self.probs) // (2 * self.probs.shape[1]))).indices
+        for k in (target > 0).nonzero()[:, 0].tolist():
+            promising = known[:, k].topk(max(1, len(known) // (2 * known.shape[1]))).indices
             point += target[k] * self.points[promising[torch.randint(len(promising), (), generator=rng)]]
         # A mean of independent points lies nearer to the middle than they do.
         return point / (target.square().sum().sqrt())
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Landscape:
+    """What is said of points in a latent space.
+
+    Attributes:
+        classifier: says it.
+        space: of the points.
+        guard: shifts of the image that join in guiding.
+    """
+
+    classifier: Classifier
+    space: LatentSpace
+    guard: int
+
+    @torch.no_grad()
+    def verdicts(self, points: Float[Tensor, "M D"]) -> tuple[Int[Tensor, " M"], Float[Tensor, "M K"]]:
+        """Return the class of each 8-bit image, and the log-probabilities, the mean over it and its shifts."""
+        parts = [self._views(self.space.drawn(part), len(_SHIFTS)) for part in points.split(_BATCH)]
+        prediction = torch.cat([views[0].argmax(dim=1) for views in parts])
+        return prediction, torch.cat([torch.stack(views).mean(dim=0) for views in parts])
+
+    def log_probs(self, *opinions: StandIn) -> LogProbs:
+        """Return what is said of points, differentiable: of the image, of its shifts together, and by stand-ins."""
+
+        def views(point: Tensor, rows: Tensor) -> list[Tensor]:
+            image, *shifted = self._views(to_8_bits_with_gradient(self.space.draw(point)), self.guard)
+            together = [torch.stack(shifted).mean(dim=0)] if shifted else []
+            return [image, *together, *(opinion(point) for opinion in opinions)]
+
+        return views
+
+    def _views(self, x: Float[Tensor, "N C H W"], shifts: int) -> list[Float[Tensor, "N K"]]:
+        views = [x, *(x.roll(shift, dims=(2, 3)) for shift in _SHIFTS[:shifts])]
+        return [self.classifier(view).cpu().log_softmax(dim=1) for view in views]
 
 
 @final
@@ -73,9 +137,12 @@ class Frontier(Method[FrontierResult]):
     Images of which the classifier says what the target says: two classes equally, three, all, or any shares. Two ways
     are known:
 
-    - *search*: from samples of the generator that are nearest to the target already, walk to where the 8-bit image has
-      it, by Gauss-Newton steps on the log-odds (`failscape.search.reach_target`); those that do not arrive begin again
-      between samples of the classes.
+    - *search*: a stand-in for generator and classifier (`failscape.search.StandIn`) learns from samples what the
+      classifier says, leads points to the targets at next to no cost, and learns from what is really there. From the
+      nearest then, more than are needed, walk by Gauss-Newton steps on the log-odds
+      (`failscape.search.reach_target`) to where the 8-bit image has the target and the stand-in, which knows nothing
+      of the classifier's roughness, agrees. Those are kept of which shifts by a pixel change least. What is missing
+      walks on without the stand-in, and then begins again, ever nearer to one that arrived.
     - *training*, as the paper does it: for each target a copy of the generator goes on training with $k \cdot KL(t \|
       p)$ added to its loss (eq. 2), and draws.
 
@@ -89,10 +156,10 @@ class Frontier(Method[FrontierResult]):
         by: "search" or "training".
         per_target: images of each.
         tolerance: the largest total variation distance from the target.
-        samples: of the generator, among which the starts are, and from which the length of the way is measured.
-        steps: of the search from a start, at most.
+        samples: of the generator, from which the stand-in learns, the search sets out, and the way is measured.
+        steps: of the search from a start, at most; half as many where the stand-in is to agree.
         restarts: of each image, at most.
-        guard: shifted copies of the image, at most 4, whose verdicts guide the search beside its own.
+        guard: shifted copies of the image, at most 4, whose mean verdict is to come near the target as well.
         training_steps: of each training.
         weight: $k$ of the training.
         shown: images of each target in the report.
@@ -122,7 +189,7 @@ class Frontier(Method[FrontierResult]):
         by: Literal["search", "training"] = "search",
         per_target: int = 64,
         tolerance: float = 0.05,
-        samples: int = 4000,
+        samples: int = 12_000,
         steps: int = 20,
         restarts: int = 10,
         guard: int = 0,
@@ -152,6 +219,7 @@ class Frontier(Method[FrontierResult]):
         self.training_steps = training_steps
         self.weight = weight
         self.shown = shown
+        self._within = _WITHIN * tolerance
 
     def run(
         self,
@@ -168,12 +236,14 @@ class Frontier(Method[FrontierResult]):
         names, targets = frontier_targets(self.targets, classifier.class_names)
         _check_generator(classifier, generator, targets)
         space = LatentSpace(generator, rng=rng)
+        landscape = _Landscape(classifier=classifier, space=space, guard=self.guard)
         points = space.sample(self.samples, rng=rng)
-        pool = _Pool(points=points, probs=classifier.probs(space.drawn(points)))
+        prediction, log_probs = landscape.verdicts(points)
+        pool = _Pool(points=points, log_probs=log_probs, origin=torch.arange(len(points)), prediction=prediction)
         asked = torch.arange(len(targets)).repeat_interleave(self.per_target)
         nothing = torch.full((len(asked),), torch.nan)
         if self.by == "search":
-            found, steps = self._search(classifier, space, pool, targets[asked], rng)
+            found, steps = self._search(landscape, pool, targets, rng)
             images, log_prior = space.drawn(found), space.log_prior(found)
             way = _ways(found, targets[asked], pool)
         else:
@@ -189,62 +259,86 @@ class Frontier(Method[FrontierResult]):
             realism=realism_of(generator, images),
             way=way,
             steps=steps,
+            drawn=prediction.bincount(minlength=classifier.num_classes),
+            samples=self.samples,
             tolerance=self.tolerance,
             shown=self.shown,
             class_names=classifier.class_names,
         )
 
     def _search(
-        self,
-        classifier: Classifier,
-        space: LatentSpace,
-        pool: _Pool,
-        target: Float[Tensor, "N K"],
-        rng: torch.Generator,
+        self, landscape: _Landscape, pool: _Pool, targets: Float[Tensor, "T K"], rng: torch.Generator
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
         """Return the points that came nearest, and the gradients that each took."""
-        left = torch.arange(len(target))
-        best = torch.full((len(target),), torch.inf)
-        found = torch.zeros(len(target), pool.points.shape[1])
-        steps = torch.zeros(len(target), dtype=torch.long)
-        starts = torch.cat([pool.starts(rows[0], len(rows), rng) for rows in target.split(self.per_target)])
+        stand_in = StandIn(pool.points, pool.log_probs, rng=rng)
+        for _ in range(_ROUNDS):
+            pool = self._explored(landscape, pool, stand_in, targets, rng)
+        found, distance, steps = self._settled(landscape, pool, stand_in, targets)
+        target = targets.repeat_interleave(self.per_target, dim=0)
+        left = (distance > self._within).nonzero()[:, 0]
+        starts = found[left]
         for turn in range(1 + self.restarts):
-            search = self._walk(classifier, space, starts, target[left], pull=0.0 if turn else _PULL)
-            nearer = search.total_variation < best[left]
-            found[left[nearer]], best[left[nearer]] = search.point[nearer], search.total_variation[nearer]
+            search = self._walk(landscape.log_probs(), starts, target[left], steps=self.steps)
+            nearer = search.total_variation < distance[left]
+            found[left[nearer]], distance[left[nearer]] = search.point[nearer], search.total_variation[nearer]
             steps[left] += search.steps
             left = left[~search.arrived]
             if not len(left):
                 break
-            arrived = torch.ones(len(target), dtype=torch.bool)
-            arrived[left] = False
-            starts = torch.stack([self._again(row, arrived, found, target, pool, rng) for row in left.tolist()])
+            arrived = distance <= self._within
+            # At each turn nearer to one that arrived.
+            share = 0.5 ** (1 + turn)
+            starts = torch.stack([self._again(row, arrived, found, target, pool, share, rng) for row in left.tolist()])
         return found, steps
 
-    def _walk(
-        self,
-        classifier: Classifier,
-        space: LatentSpace,
-        starts: Float[Tensor, "N D"],
-        target: Float[Tensor, "N K"],
-        *,
-        pull: float,
-    ) -> TargetSearch:
-        def log_probs(point: Tensor, rows: Tensor) -> Tensor:
-            x = to_8_bits_with_gradient(space.draw(point))
-            views = [x, *(x.roll(shift, dims=(2, 3)) for shift in _SHIFTS[: self.guard])]
-            logits: Tensor = classifier(torch.cat(views)).cpu().unflatten(0, (len(views), -1))
-            return logits.log_softmax(dim=2)
-
-        return reach_target(
-            log_probs,
-            starts,
-            target,
-            tolerance=_WITHIN * self.tolerance,
+    def _explored(
+        self, landscape: _Landscape, pool: _Pool, stand_in: StandIn, targets: Float[Tensor, "T K"], rng: torch.Generator
+    ) -> _Pool:
+        """Lead points to the targets by the stand-in alone, see what is there, and let it learn from that."""
+        count = max(_LED * self.per_target, _LEAST_LED)
+        near = [pool.near(target, _CHOICE * count) for target in targets]
+        starts = torch.cat([rows[torch.randperm(len(rows), generator=rng)[:count]] for rows in near])
+        led = reach_target(
+            lambda point, rows: [stand_in(point)],
+            pool.points[starts],
+            targets.repeat_interleave(count, dim=0),
+            tolerance=self.tolerance,
             steps=self.steps,
             radius=_RADIUS,
-            pull=pull,
             batch_size=_BATCH,
+        ).point
+        pool = pool.with_led(led, landscape.verdicts(led)[1], pool.origin[starts])
+        # As many samples as points that were led, so that it forgets little of what lies elsewhere.
+        first_led = len(pool.samples)
+        known = torch.randint(first_led, (len(pool.points) - first_led,), generator=rng)
+        rows = torch.cat([known, torch.arange(first_led, len(pool.points))])
+        stand_in.learn(pool.points[rows], pool.log_probs[rows], rng=rng)
+        return pool
+
+    def _settled(
+        self, landscape: _Landscape, pool: _Pool, stand_in: StandIn, targets: Float[Tensor, "T K"]
+    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"], Int[Tensor, " N"]]:
+        """Walk from more starts than are needed to where the stand-in agrees, and keep the ends that are most settled.
+
+        Settled is that of which the mean over shifts says the same as the image. Returns the points, the distances of
+        their images, and the gradients that each took.
+        """
+        count = math.ceil(_SURPLUS * self.per_target)
+        starts = torch.cat([pool.near(target, count) for target in targets])
+        target = targets.repeat_interleave(count, dim=0)
+        search = self._walk(landscape.log_probs(stand_in), pool.points[starts], target, steps=math.ceil(self.steps / 2))
+        unsettled = total_variation(landscape.verdicts(search.point)[1].softmax(dim=1), target)
+        # What arrived comes before all else, of which the nearest comes first.
+        order = torch.where(search.arrived, unsettled, 1 + search.total_variation).view(-1, count)
+        best = order.topk(self.per_target, dim=1, largest=False).indices
+        rows = (best + count * torch.arange(len(targets))[:, None]).flatten()
+        return search.point[rows], search.total_variation[rows], search.steps[rows]
+
+    def _walk(
+        self, log_probs: LogProbs, starts: Float[Tensor, "N D"], target: Float[Tensor, "N K"], *, steps: int
+    ) -> TargetSearch:
+        return reach_target(
+            log_probs, starts, target, tolerance=self._within, steps=steps, radius=_RADIUS, batch_size=_BATCH
         )
 
     def _again(
@@ -254,17 +348,21 @@ class Frontier(Method[FrontierResult]):
         found: Float[Tensor, "N D"],
         target: Float[Tensor, "N K"],
         pool: _Pool,
+        share: float,
         rng: torch.Generator,
     ) -> Float[Tensor, " D"]:
-        """Return another start for a row: half-way from one that arrived at the same target to a sample, if any did."""
+        """Return another start for a row: on the way from one that arrived at the same target to a sample, if any did.
+
+        `share` is how much of it is the sample's.
+        """
         first = row - row % self.per_target
         others = first + arrived[first : first + self.per_target].nonzero()[:, 0]
         if not len(others):
             return pool.between(target[row], rng)
         one = found[others[torch.randint(len(others), (), generator=rng)]]
-        other = pool.points[torch.randint(len(pool.points), (), generator=rng)]
+        other = pool.samples[torch.randint(len(pool.samples), (), generator=rng)]
         # Of two independent points as far out as the prior's, so is this one.
-        return math.sqrt(0.5) * (one + other)
+        return math.sqrt(1 - share) * one + math.sqrt(share) * other
 
     def _trained(
         self,
@@ -346,10 +444,9 @@ def _ways(found: Float[Tensor, "N D"], target: Float[Tensor, "N K"], pool: _Pool
 
     A class of which there is no sample makes it NaN.
     """
-    verdicts = pool.probs.argmax(dim=1)
     nearest = torch.full(target.shape, torch.nan)
     for k in range(target.shape[1]):
-        rows, samples = target[:, k] > 0, pool.points[verdicts == k]
+        rows, samples = target[:, k] > 0, pool.samples[pool.prediction == k]
         if rows.any() and len(samples):
             nearest[rows, k] = torch.cdist(found[rows], samples).amin(dim=1)
     return torch.where(target > 0, nearest, 0.0).sum(dim=1)

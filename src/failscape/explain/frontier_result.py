@@ -77,6 +77,8 @@ class FrontierResult(Result):
         realism: the critic's score; NaN where the generator keeps none.
         way: from each image to the nearest samples of the target's classes, in latent units; NaN where unknown.
         steps: gradient evaluations of each.
+        drawn: how many of the generator's samples the classifier takes for each class.
+        samples: of the generator, among which those are.
         tolerance: in total variation.
         shown: images of each target in the report.
         class_names: K names.
@@ -90,6 +92,8 @@ class FrontierResult(Result):
     realism: Float[Tensor, " N"]
     way: Float[Tensor, " N"]
     steps: Int[Tensor, " N"]
+    drawn: Int[Tensor, " K"]
+    samples: int
     tolerance: float
     shown: int
     class_names: tuple[str, ...] = field(metadata=SHARED)
@@ -140,6 +144,11 @@ class FrontierResult(Result):
         known = self.success & self.way.isfinite()
         found = [known & (self.asked == row) for row in range(len(self.targets))]
         return [median(self.way[rows]) if rows.any() else None for rows in found]
+
+    @property
+    def never_drawn(self) -> tuple[str, ...]:
+        """The classes that targets without an image ask for, and that no sample of the generator is taken for."""
+        return self._never_drawn([row for row, each in enumerate(self.rates) if each.value == 0])
 
     @property
     def estimates(self) -> dict[str, Estimate]:
@@ -243,12 +252,13 @@ class FrontierResult(Result):
         order = self._order()
         if not order:
             tried = "the one target" if len(self.targets) == 1 else f"any of {len(self.targets):,} targets"
-            return (Finding(sentence=f"No image was found on the frontier of {tried}."),)
+            nothing = f"No image was found on the frontier of {tried}." + self._blamed(self.never_drawn)
+            return (Finding(sentence=nothing),)
         nearest = order[0]
         reached = sum(each.value > 0 for each in self.rates)
         sentence = (
             f"Between {self._spoken(nearest)} the way is shortest for this classifier; images on the frontier were "
-            f"found for {reached:,} of {len(self.targets):,} targets."
+            f"found for {reached:,} of {len(self.targets):,} targets." + self._blamed(self.never_drawn)
         )
         rows = self.typical(nearest)[:6].tolist()
         found = [Finding(sentence=sentence, panels=[self._panel(row) for row in rows])]
@@ -266,6 +276,18 @@ class FrontierResult(Result):
                 )
             )
         return found
+
+    def _never_drawn(self, rows: Sequence[int]) -> tuple[str, ...]:
+        asked = (self.targets[list(rows)] > 0).any(dim=0) & (self.drawn == 0)
+        return tuple(self.class_names[k] for k in asked.nonzero()[:, 0].tolist())
+
+    def _blamed(self, names: Sequence[str]) -> str:
+        """Return a sentence on classes that the generator does not draw, with a space before it; nothing of none."""
+        if not names:
+            return ""
+        *others, last = names
+        listed = f"{', '.join(others)} or {last}" if others else last
+        return f" Of {self.samples:,} samples of the generator the classifier takes none for {listed}."
 
     def _order(self) -> list[int]:
         """Return the targets of which images were found, those with the shortest way first."""
@@ -303,7 +325,8 @@ class FrontierResult(Result):
             title="The atlas of frontiers",
             caption="For each pair of classes the most typical image that the classifier holds for half one and half "
             "the other, by the prior's density and by the generator's critic; empty where none was found or asked for. "
-            "Framed: the oracle does not have the two classes first, so that only the classifier believes it.",
+            "Framed: the oracle does not have the two classes first, so that only the classifier believes it."
+            + self._blamed(self.never_drawn),
             draw=lambda: self._draw_atlas(groups),
             row_labels=self.class_names,
             column_labels=self.class_names,
@@ -318,9 +341,10 @@ class FrontierResult(Result):
             note += f" The way between the classes is {way.value:.1f} long."
         if oracle is not None and (theirs := oracle[row]) is not None:
             note += f" The oracle has the same classes first in {percent(theirs.value)} of them."
+        nothing = "No image was found within the tolerance, which says something too."
         return PictureGroup(
             title=self.target_names[row],
-            note=note if rows else "No image was found within the tolerance, which says something too.",
+            note=note if rows else nothing + self._blamed(self._never_drawn([row])),
             cells=self._cells(row),
             panels=[self._panel(each) for each in rows[: self.shown]],
             marks=[self._mark(each) for each in rows[: self.shown]],
