@@ -55,6 +55,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/stylegan2.py
 	$(BIN)/python benchmarks/influence.py
 	$(BIN)/python benchmarks/vae.py
+	$(BIN)/python benchmarks/frontier.py
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
