@@ -11,6 +11,7 @@ from failscape.metrics import Estimate
 from failscape.study import StudyConfig
 from failscape.study.methods import prepare_method
 from failscape.study.reproduce.claims import write_metrics
+from failscape.study.reproduce.families import read_families
 from failscape.study.reproduce.synthetic_data_generation import CLAIMS, WEIGHTS, metrics, study
 
 EMBEDDED = {name: f"embedded:{name}" for name in WEIGHTS}
@@ -74,6 +75,7 @@ def results() -> dict[str, Any]:
         "hair-frontier": found,
         "hair-path": ways,
         "retraining": retrained(),
+        "families": read_families(),
     }
 
 
@@ -133,7 +135,7 @@ class TestStudy:
             assert isinstance(prepare_method(step).method, METHODS[step.method])
 
     def test_its_steps_are_those_that_the_numbers_are_made_of(self, results: dict[str, Any]) -> None:
-        assert [*(step.name for step in study(EMBEDDED).steps), "retraining"] == list(results)
+        assert [*(step.name for step in study(EMBEDDED).steps), "retraining", "families"] == list(results)
 
     def test_it_survives_being_written_down(self) -> None:
         assert StudyConfig.from_mapping(tomllib.loads(study(EMBEDDED).to_toml())) == study(EMBEDDED)

@@ -12,6 +12,7 @@ from failscape.metrics import Estimate, rate
 from failscape.study.config import StudyConfig
 from failscape.study.reproduce import hair
 from failscape.study.reproduce.claims import Claim
+from failscape.study.reproduce.families import Families, read_families, run_families
 from failscape.study.retraining import Retraining
 from failscape.study.retraining_config import RetrainingConfig
 from failscape.study.run_folder import RunFolder
@@ -138,12 +139,12 @@ def study(weights: Mapping[str, str]) -> StudyConfig:
 
 
 def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Retrain the classifier on labelled images, as a further step of the run.
+    """Retrain the classifier on labelled images, as a further step of the run, and compare the families of generators.
 
     Args:
         weights: each of `WEIGHTS` to the spec it is loaded from.
         out: the run folder.
-        retrain: the weights were trained again; nothing else is to be.
+        retrain: train all families of generators again.
         progress: is told in a line what is being done.
     """
     config = study(weights)
@@ -162,7 +163,10 @@ def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: C
         )
     )
     with RunFolder.open(config, out=out.parent, folder=out) as run:
-        return {"retraining": retraining.step(run, index=len(config.steps) + 1, progress=progress)}
+        retrained = retraining.step(run, index=len(config.steps) + 1, progress=progress)
+    oracle = weights["fashion-oracle"]
+    families = run_families(oracle, out / "families", progress=progress) if retrain else read_families()
+    return {"retraining": retrained, "families": families}
 
 
 def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
@@ -185,12 +189,14 @@ def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
     ways = range(len(paths.ids))
     numbers["centroid_path.ways"] = len(paths.ids)
     numbers["centroid_path.third"] = rate(torch.tensor([bool(paths.thirds(paths.met(way), way)) for way in ways]))
-    return numbers | hair.hair_metrics(results) | _retraining(results["retraining"])
+    families: Families = results["families"]
+    return numbers | hair.hair_metrics(results) | _retraining(results["retraining"]) | families.metrics
 
 
 def figures(results: Mapping[str, Any]) -> Sequence[Plot]:
-    """Return nothing: each of the paper's figures is one of a step."""
-    return ()
+    """Return the comparison of the families; each of the paper's figures is one of a step."""
+    families: Families = results["families"]
+    return families.plots
 
 
 def _frontier(key: str, result: FrontierResult) -> dict[str, Estimate | float | int]:
