@@ -25,7 +25,7 @@ CLAIMS = (
         key="hair.frontier.pairs",
         what="Pairs of hair colours with an image on their frontier, of 45",
         paper="–",
-        note="4 images a pair.",
+        note="2 images a pair.",
     ),
     Claim(key="hair.frontier.median_tv", what="Total variation distance from 50/50, the median image"),
     Claim(key="hair.frontier.oracle_top2", what="The oracle has the two colours first, the pair in the middle"),
@@ -61,7 +61,7 @@ def hair_steps(weights: Mapping[str, str]) -> list[dict[str, Any]]:
             "method": "frontier",
             "name": "hair-frontier",
             "title": "Faces: what lies between two hair colours",
-            "settings": {"per_target": 4, "samples": 1000, "restarts": 1},
+            "settings": {"per_target": 2, "samples": 1000, "restarts": 1},
             **shared,
         },
         {
