@@ -8,7 +8,8 @@ import torch
 def autocast(device: str, *, bf16: bool) -> torch.autocast:
     """Return the context in which networks compute in bfloat16, or in float32 if they had better.
 
-    A processor without instructions for bfloat16 emulates them, and takes many times as long as in float32.
+    A processor without instructions for bfloat16 emulates them: small convolutions, forward and backward, took 9 to 11
+    times as long as in float32 on one with AVX2 alone.
 
     Args:
         device: "cpu" or "cuda".
