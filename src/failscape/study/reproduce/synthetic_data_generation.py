@@ -107,7 +107,7 @@ def study(weights: Mapping[str, str]) -> StudyConfig:
         {
             "method": "class-convergence",
             "title": "What it takes each class for",
-            "settings": {"by": "both"},
+            "settings": {"by": "both", "training_steps": 200},
         },
         {"method": "frontier", "title": "What lies between two classes"},
         {
