@@ -37,9 +37,10 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 demo: $(VENV)/.core
 	$(BIN)/failscape demo
 
-# A process a core, of one thread each: most tests are too small to keep several threads busy.
+# A process a core, of one thread each: most tests are too small to keep several threads busy. A file stays in one process,
+# since its tests share what is costly to make.
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -5,12 +5,17 @@ import pytest
 
 from failscape.cli import main
 from failscape.data import load_images
+from failscape.explain import CornerCases
 from failscape.study import read_steps
 
 _MODELS = ("--classifier", "embedded:mnist-corrupted", "--generator", "embedded:mnist-stylegan2")
 
 
-def test_corner_cases_are_found_and_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_corner_cases_are_found_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No flag says how many samples the effects are measured on; fewer than by default take a tenth of the time.
+    monkeypatch.setitem(CornerCases.__init__.__kwdefaults__, "samples", 1000)
     target = tmp_path / "cases"
     command = ["corner-cases", "embedded:mnist-test", *_MODELS, "--per-class", "0", "--joint", "1"]
     assert main([*command, "--export", str(target), "--out", str(tmp_path / "runs")]) == 0

@@ -41,8 +41,8 @@ def result(n: int = 40) -> MoonsResult:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let both trainings see a few batches only."""
     for name, less in (
-        ("classifier_settings", {"images": 12_800, "warmup": 0}),
-        ("generator_settings", {"images": 1024, "validation": "none"}),
+        ("classifier_settings", {"images": 2560, "warmup": 0}),
+        ("generator_settings", {"images": 512, "validation": "none"}),
     ):
         whole = getattr(moons, name)
         monkeypatch.setattr(moons, name, lambda *given, whole=whole, less=less: whole(*given).model_copy(update=less))
