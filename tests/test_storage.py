@@ -335,6 +335,14 @@ class TestFillNetwork:
         assert torch.equal(network(torch.eye(3)), torch.tensor([[0.5, 1.0], [1.5, 2.0], [2.5, 3.0]]))
         assert network.weight.requires_grad
 
+    def test_keeps_the_layout_that_a_network_asks_for(self) -> None:
+        for device in ("cpu", "meta"):
+            network = nn.Conv2d(2, 3, 3, device=device).to(memory_format=torch.channels_last)
+            weights = {"weight": torch.arange(54.0).view(3, 2, 3, 3), "bias": torch.zeros(3)}
+            fill_network(network, weights, "toy")
+            assert network.weight.is_contiguous(memory_format=torch.channels_last)
+            assert torch.equal(network.weight, weights["weight"])
+
     def test_keeps_the_parameters_of_a_network_in_use(self) -> None:
         network = nn.Linear(3, 2)
         parameter = network.weight

@@ -46,10 +46,11 @@ def test_a_class_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_frontier_is_drawn_at_each_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["frontier", "embedded:mnist-test", *_MODELS, "--target", "3,8", "--target", "4=0.7,9=0.3"]
-    assert main([*command, "--per-target", "4", "--limit", "50", "--out", str(tmp_path)]) == 0
+    assert main([*command, "--per-target", "2", "--samples", "500", "--limit", "50", "--out", str(tmp_path)]) == 0
     report = Path(capsys.readouterr().out.strip())
     result = load_result(report.parent / "steps" / "01-frontier")
     assert isinstance(result, FrontierResult)
     assert result.target_names == ("3 | 8", "4=0.7,9=0.3")
+    assert result.samples == 500
     assert result.success.any()
     assert 'href="#' in report.read_text()

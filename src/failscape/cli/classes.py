@@ -57,6 +57,7 @@ def frontier(
     targets: Annotated[tuple[str, ...], Parameter(name="--target")] = ("pairs",),
     by: Literal["search", "training"] = "search",
     per_target: PositiveInt = 64,
+    samples: PositiveInt = 12000,
     limit: PositiveInt | None = 2000,
     out: Path = Path("runs"),
     allow_code: bool = False,
@@ -72,11 +73,12 @@ def frontier(
             again.
         by: a search in the latent space, or a training of a copy for each target, as the paper does it.
         per_target: images of each target.
+        samples: of the generator, from which the search learns and sets out.
         limit: take at most so many images.
         out: where numbered run folders are made.
         allow_code: let python:FILE.py:FUNCTION specs run their file.
     """
-    settings: dict[str, Any] = {"targets": list(targets), "by": by, "per_target": per_target}
+    settings: dict[str, Any] = {"targets": list(targets), "by": by, "per_target": per_target, "samples": samples}
     step = {"method": "frontier", "settings": settings}
     config = study_config("frontier", images, classifier, generator, oracle, limit) | {"steps": [step]}
     return run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
