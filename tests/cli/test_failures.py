@@ -1,3 +1,4 @@
+import inspect
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ def test_corner_cases_are_found_and_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No flag says how many samples the effects are measured on; fewer than by default take a tenth of the time.
-    monkeypatch.setitem(CornerCases.__init__.__kwdefaults__, "samples", 1000)
+    monkeypatch.setitem(inspect.unwrap(CornerCases.__init__).__kwdefaults__, "samples", 1000)
     target = tmp_path / "cases"
     command = ["corner-cases", "embedded:mnist-test", *_MODELS, "--per-class", "0", "--joint", "1"]
     assert main([*command, "--export", str(target), "--out", str(tmp_path / "runs")]) == 0

@@ -264,7 +264,8 @@ class TestBadInput:
             self.run(Linear(PLANE), by="training")
 
     @pytest.mark.parametrize(
-        "setting", [{"targets": ()}, {"per_target": 0}, {"tolerance": 0.0}, {"weight": 0.0}, {"restarts": -1}]
+        "setting",
+        [{"targets": ()}, {"per_target": 0}, {"tolerance": 0.0}, {"weight": 0.0}, {"restarts": -1}, {"guard": 5}],
     )
     def test_settings_out_of_range(self, setting: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="Expected"):

@@ -208,6 +208,8 @@ class Frontier(Method[FrontierResult]):
             raise ValueError(
                 f"Expected `tolerance` between 0 and 1 and a positive `weight`, but got {tolerance} and {weight}."
             )
+        if not 0 <= guard <= len(_SHIFTS):
+            raise ValueError(f"Expected `guard` from 0 to {len(_SHIFTS)} shifted copies, but got {guard}.")
         self.targets = targets
         self.by = by
         self.per_target = per_target
