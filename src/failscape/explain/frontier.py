@@ -25,10 +25,9 @@ _RADIUS = 2.0
 _SHIFTS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
 # A point is led from one drawn among so many times as many samples as are needed, those nearest to the target.
 _CHOICE = 4
-# How often the stand-in leads points to the targets and learns from what is there, and how many for each image that is
-# asked for; at least so many a target, from which it can learn.
+# How often the stand-in leads points to the targets, as many as images are asked for, and learns from what is there; at
+# least so many a target, from which it can learn.
 _ROUNDS = 2
-_LED = 1
 _LEAST_LED = 64
 # So many times as many as are needed set out, since of those that arrive some are less settled than others.
 _SURPLUS = 1.5
@@ -238,17 +237,18 @@ class Frontier(Method[FrontierResult]):
         names, targets = frontier_targets(self.targets, classifier.class_names)
         _check_generator(classifier, generator, targets)
         space = LatentSpace(generator, rng=rng)
-        landscape = _Landscape(classifier=classifier, space=space, guard=self.guard)
         points = space.sample(self.samples, rng=rng)
-        prediction, log_probs = landscape.verdicts(points)
-        pool = _Pool(points=points, log_probs=log_probs, origin=torch.arange(len(points)), prediction=prediction)
         asked = torch.arange(len(targets)).repeat_interleave(self.per_target)
         nothing = torch.full((len(asked),), torch.nan)
         if self.by == "search":
+            landscape = _Landscape(classifier=classifier, space=space, guard=self.guard)
+            prediction, log_probs = landscape.verdicts(points)
+            pool = _Pool(points=points, log_probs=log_probs, origin=torch.arange(len(points)), prediction=prediction)
             found, steps = self._search(landscape, pool, targets, rng)
             images, log_prior = space.drawn(found), space.log_prior(found)
             way = _ways(found, targets[asked], pool)
         else:
+            prediction = classifier.predict(space.drawn(points))
             parts = [self._trained(classifier, generator, target, x, rng) for target in targets]
             images, log_prior, way, steps = to_8_bits(torch.cat(parts)), nothing, nothing, torch.zeros_like(asked)
         return FrontierResult(
@@ -297,7 +297,7 @@ class Frontier(Method[FrontierResult]):
         self, landscape: _Landscape, pool: _Pool, stand_in: StandIn, targets: Float[Tensor, "T K"], rng: torch.Generator
     ) -> _Pool:
         """Lead points to the targets by the stand-in alone, see what is there, and let it learn from that."""
-        count = max(_LED * self.per_target, _LEAST_LED)
+        count = max(self.per_target, _LEAST_LED)
         near = [pool.near(target, _CHOICE * count) for target in targets]
         starts = torch.cat([rows[torch.randperm(len(rows), generator=rng)[:count]] for rows in near])
         led = reach_target(
