@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
-from failscape.explain import CentroidPathResult, ClassConvergenceResult, FrontierResult
-from failscape.metrics import Estimate, rate
 from failscape.study.reproduce.claims import Claim
+from failscape.study.reproduce.class_numbers import Numbers, convergence_numbers, frontier_numbers, path_numbers
 
 WEIGHTS = ("avatars-hair", "avatars-oracle-hair", "avatars-vae-gan")
 
@@ -74,24 +71,14 @@ def hair_steps(weights: Mapping[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def hair_metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
+def hair_metrics(results: Mapping[str, Any]) -> Numbers:
     """Return the numbers of the three steps.
 
     Args:
         results: name of each step to its result.
     """
-    convergence: ClassConvergenceResult = results["hair-convergence"]
-    frontier: FrontierResult = results["hair-frontier"]
-    paths: CentroidPathResult = results["hair-path"]
-    found = frontier.estimates
-    ways = range(len(paths.ids))
-    return {
-        "hair.convergence.rate": convergence.estimates["search_rate"],
-        "hair.convergence.disputed": convergence.estimates["search_disputed"],
-        "hair.frontier.pairs": sum(each.value > 0 for each in frontier.rates),
-        "hair.frontier.rate": found["rate"],
-        "hair.frontier.median_tv": found["median_tv"],
-        "hair.frontier.oracle_top2": found["oracle_top"],
-        "hair.centroid_path.ways": len(ways),
-        "hair.centroid_path.third": rate(torch.tensor([bool(paths.thirds(paths.met(way), way)) for way in ways])),
-    }
+    return (
+        convergence_numbers("hair.convergence", results["hair-convergence"])
+        | frontier_numbers("hair.frontier", results["hair-frontier"])
+        | path_numbers("hair.centroid_path", results["hair-path"])
+    )

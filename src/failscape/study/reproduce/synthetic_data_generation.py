@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from failscape.explain import CentroidPathResult, ClassConvergenceResult, FrontierResult, RetrainingResult
+from failscape.explain import ClassConvergenceResult, FrontierResult, RetrainingResult
 from failscape.figures import Plot
-from failscape.metrics import Estimate, rate
+from failscape.metrics import Estimate
 from failscape.study.config import StudyConfig
 from failscape.study.reproduce import hair
 from failscape.study.reproduce.claims import Claim
+from failscape.study.reproduce.class_numbers import Numbers, convergence_numbers, frontier_numbers, path_numbers
 from failscape.study.reproduce.families import Families, read_families, run_families
 from failscape.study.retraining import Retraining
 from failscape.study.retraining_config import RetrainingConfig
@@ -169,26 +168,19 @@ def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: C
     return {"retraining": retrained, "families": families}
 
 
-def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
+def metrics(results: Mapping[str, Any]) -> Numbers:
     """Return the numbers of `metrics.json`.
 
     Args:
         results: name of each step to its result.
     """
     convergence: ClassConvergenceResult = results["class-convergence"]
-    found = convergence.estimates
-    numbers: dict[str, Estimate | float | int] = {
-        "convergence.rate": found["search_rate"],
-        "convergence.disputed": found["search_disputed"],
-        "convergence.training_rate": found["training_rate"],
-        "convergence.training_disputed": found["training_disputed"],
-    }
+    numbers = convergence_numbers("convergence", convergence)
+    for key in ("training_rate", "training_disputed"):
+        numbers[f"convergence.{key}"] = convergence.estimates[key]
     for step in ("frontier", "frontier-triples", "frontier-vae"):
         numbers |= _frontier(step.replace("-", "_"), results[step])
-    paths: CentroidPathResult = results["centroid-path"]
-    ways = range(len(paths.ids))
-    numbers["centroid_path.ways"] = len(paths.ids)
-    numbers["centroid_path.third"] = rate(torch.tensor([bool(paths.thirds(paths.met(way), way)) for way in ways]))
+    numbers |= path_numbers("centroid_path", results["centroid-path"])
     families: Families = results["families"]
     return numbers | hair.hair_metrics(results) | _retraining(results["retraining"]) | families.metrics
 
@@ -199,14 +191,8 @@ def figures(results: Mapping[str, Any]) -> Sequence[Plot]:
     return families.plots
 
 
-def _frontier(key: str, result: FrontierResult) -> dict[str, Estimate | float | int]:
-    found = result.estimates
-    numbers: dict[str, Estimate | float | int] = {
-        f"{key}.pairs": sum(each.value > 0 for each in result.rates),
-        f"{key}.rate": found["rate"],
-        f"{key}.median_tv": found["median_tv"],
-        f"{key}.oracle_top2": found["oracle_top"],
-    }
+def _frontier(key: str, result: FrontierResult) -> Numbers:
+    numbers = frontier_numbers(key, result)
     rates, agreed = result.rates, result.oracle_rates
     assert agreed is not None, "the study names an oracle"
     for name, mine, theirs in zip(result.target_names, rates, agreed, strict=True):
@@ -216,7 +202,7 @@ def _frontier(key: str, result: FrontierResult) -> dict[str, Estimate | float | 
     return numbers
 
 
-def _retraining(result: RetrainingResult) -> dict[str, Estimate | float | int]:
+def _retraining(result: RetrainingResult) -> Numbers:
     """Return the numbers of the retraining: shares of wrong images, their ratios, and accuracies."""
     summary = result.summary
     names = {
