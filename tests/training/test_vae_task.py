@@ -53,3 +53,19 @@ def test_divergence_is_warmed_up_by_images_seen(
 
     assert losses["divergence"] > 0
     assert math.isclose(losses["loss"], losses["reconstruction"] + weight * losses["divergence"], rel_tol=1e-6)
+
+
+def test_bfloat16_follows_float32(images: ImageSet, vae_settings: VAESettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where the hardware has none it is emulated.
+    monkeypatch.setattr("failscape.training.precision.computes_bf16", lambda device: True)
+    tasks = [
+        VAETask(vae_settings.model_copy(update={"bf16": bf16}), image_shape=images.image_shape)
+        for bf16 in (False, True)
+    ]
+    exact, rounded = (
+        task.step(images.x, images.y, progress=0.5, rng=torch.Generator().manual_seed(0)) for task in tasks
+    )
+
+    assert exact["reconstruction"] != rounded["reconstruction"]
+    for name in exact:
+        assert float(rounded[name]) == pytest.approx(float(exact[name]), rel=0.01)

@@ -55,7 +55,7 @@ class VAE(Autoencoder):
             GeneratorError: if the images have another shape than `image_shape`.
         """
         self.check_images(x)
-        mean, log_variance = self.encoder(2 * x.flatten(1) - 1).chunk(2, dim=1)
+        mean, log_variance = self.encoder(2 * x.flatten(1) - 1).to(x.dtype).chunk(2, dim=1)
         return mean, log_variance
 
     def encode(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
@@ -65,7 +65,7 @@ class VAE(Autoencoder):
     def decode_logits(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
         """Return the logits of the pixels."""
         self.check_latents(z)
-        logits: Tensor = self.decoder(z).unflatten(1, self.image_shape)
+        logits: Tensor = self.decoder(z).to(z.dtype).unflatten(1, self.image_shape)
         return logits
 
     def forward(self, z: Float[Tensor, "N D"], condition: Condition | None = None) -> Float[Tensor, "N C H W"]:

@@ -154,6 +154,9 @@ class GuidedSettings(TrainingSettings):
     guidance: float = Field(default=1.0, ge=0, description="weight of the classifier's say")
     guidance_from: float = Field(default=0.0, ge=0, le=1, description="part of the training at which it begins")
     guidance_full: float = Field(default=0.2, ge=0, le=1, description="part of the training at which it is full")
+    bf16: bool = Field(
+        default=True, description="train in bfloat16 where that is safe and the hardware has it; false: in float32"
+    )
 
     @field_validator("target")
     @classmethod
@@ -194,9 +197,6 @@ class ConvolutionalSettings(GuidedSettings):
     weight_decay: float = Field(default=0.0, ge=0, le=0, description="equalised layers know none")
     warmup: int = Field(default=0, ge=0, le=0, description="equalised layers need none")
     decay_from: float = Field(default=0.5, ge=0, le=1, description="part of the training after which the rate falls")
-    bf16: bool = Field(
-        default=True, description="train in bfloat16 where that is safe and the hardware has it; false: in float32"
-    )
     channels: tuple[PositiveInt, ...] = Field(
         default=(96, 48, 24), min_length=1, description="feature maps a resolution, the smallest first"
     )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from failscape.data import ImageSet
 from failscape.generators import VAE, Generator
 from failscape.training.generator_task import GeneratorTask
+from failscape.training.precision import autocast
 from failscape.training.schedule import set_learning_rate, warmup_cosine
 from failscape.training.settings import VAESettings
 from failscape.training.target_guidance import TargetGuidance
@@ -57,7 +58,9 @@ class VAETask(GeneratorTask):
         set_learning_rate(optimizer, settings.learning_rate * factor)
         # Early on the divergence alone would switch latents off for good; its weight may rise slowly.
         weight = min(1.0, progress * settings.images / settings.kl_warmup) if settings.kl_warmup else 1.0
-        reconstruction, divergence = (term.mean() for term in self._vae.negative_elbo(x, rng=rng))
+        with autocast(x.device.type, bf16=settings.bf16):
+            terms = self._vae.negative_elbo(x, rng=rng)
+        reconstruction, divergence = (term.mean() for term in terms)
         loss = reconstruction + weight * divergence
         losses = {"loss": loss, "reconstruction": reconstruction, "divergence": divergence}
         if self._guidance is not None and (say := self._guidance.weight(progress)) > 0:
