@@ -4,18 +4,17 @@ It is installed without its dependencies into a folder outside the environment; 
 (command line, tracker, image folders, quantisation) is replaced by empty modules. Its own `Trainer.train` is timed.
 """
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from tempfile import gettempdir
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from apart import make_importable
 from torch import Tensor, nn
 
 _REQUIREMENTS = ("stylegan2-pytorch==1.9.0", "einops==0.8.1", "kornia==0.8.1", "kornia_rs", "tqdm")
@@ -74,15 +73,11 @@ class Package:
 
 
 def _imported() -> Any:
-    folder = Path(gettempdir()) / "failscape-stylegan2-pytorch"
-    if not folder.exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-        subprocess.run([*command, *_REQUIREMENTS], check=True)  # noqa: S603
+    make_importable("stylegan2-pytorch", *_REQUIREMENTS)
     for name in _EMPTY:
         sys.modules.setdefault(name, ModuleType(name))
     sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]  # type: ignore[attr-defined]
     sys.modules["vector_quantize_pytorch"].VectorQuantize = None  # type: ignore[attr-defined]
-    sys.path.append(str(folder))
     return import_module("stylegan2_pytorch.stylegan2_pytorch")
 
 
