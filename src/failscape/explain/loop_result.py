@@ -1,7 +1,7 @@
 """What rounds of drawing, labelling and retraining changed: mistakes on the same fresh images, and accuracies."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import pyarrow as pa
@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
-from failscape.explain.method import EIGHT_BITS, SHARED, Result
-from failscape.figures import Figure, Finding, Panel, Plot, curves_with_bands, image_grid, percent
+from failscape.explain.fresh_verdicts import FreshVerdicts
+from failscape.figures import Figure, Finding, Plot, curves_with_bands, image_grid, percent
 from failscape.metrics import Estimate, mcnemar, mean, rate
 
 _PANELS = 6
@@ -47,69 +47,28 @@ _DEFINITIONS = {
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class LoopResult(Result):
-    """What R rounds changed.
+class LoopResult(FreshVerdicts):
+    """What R rounds changed: the states are those before the first round and after each.
 
     Attributes:
-        images: fresh images, 8-bit values in [0, 1]. The verification holds what the classifier said of them before
-            the first round, and, if there is a judge, what that says.
-        ids: their names.
-        labels: the class that each was given.
-        predictions: what the classifier says of them after each round.
         clean: which test images it gets right, before and after each round.
         corrupted: in what share of the corruptions and severities it gets each corrupted image right, likewise.
         labelled: images that it was retrained on in each round, those of earlier rounds among them.
         asked: images with a class among those asked in each round.
         differs: of how many of them the classifier of that time was wrong.
         examples: as many images of each round, one round after the other.
-        example_labels: the class that each was given.
-        labeller: who or what gave the labels.
-        stand_in: whether that was a stand-in for a person.
-        judge: the name of the other network that judges, "" if there is none.
-        protocol: how the images came about, in a sentence or two.
-        test: the test images.
-        class_names: K names.
     """
 
-    ids: tuple[str, ...]
-    labels: Int[Tensor, " N"]
-    predictions: Int[Tensor, "R N"]
     clean: Bool[Tensor, "T M"]
     corrupted: Float[Tensor, "T L"]
     labelled: Int[Tensor, " R"]
     asked: Int[Tensor, " R"]
     differs: Int[Tensor, " R"]
-    examples: Float[Tensor, "E C H W"] = field(metadata=EIGHT_BITS)
-    example_labels: Int[Tensor, " E"]
-    labeller: str
-    stand_in: bool
-    judge: str
-    protocol: str
-    test: str
-    class_names: tuple[str, ...] = field(metadata=SHARED)
 
     @property
     def rounds(self) -> int:
         """R, the number of rounds."""
         return len(self.predictions)
-
-    @property
-    def verdicts(self) -> Int[Tensor, "T N"]:
-        """What the classifier says of each fresh image, before and after each round."""
-        assert self.verification is not None
-        return torch.cat([self.verification.prediction[None], self.predictions])
-
-    @property
-    def wrong(self) -> Bool[Tensor, "T N"]:
-        """Whether it differs from the labels."""
-        return self.verdicts != self.labels
-
-    @property
-    def judged_wrong(self) -> Bool[Tensor, "T N"] | None:
-        """Whether it differs from the judge, if there is one."""
-        assert self.verification is not None
-        judged = self.verification.oracle_prediction
-        return None if judged is None else self.verdicts != judged
 
     @property
     def gain(self) -> Estimate:
@@ -215,21 +174,13 @@ class LoopResult(Result):
             start = "Retraining helps"
         who = f" Labels by {self.labeller}{', in place of a person' if self.stand_in else ''}."
         mended = (wrong[0] & ~wrong[-1]).nonzero()[:, 0].tolist()[:_PANELS]
-        names = self.class_names
-        panels = [
-            Panel(
-                label=f"{names[int(self.labels[row])]}; before {names[int(self.verdicts[0, row])]}",
-                pixels=self.images[row],
-            )
-            for row in mended
-        ]
         clean = [percent(float(right.double().mean())) for right in (self.clean[0], self.clean[-1])]
         corrupted = [percent(float(right.mean())) for right in (self.corrupted[0], self.corrupted[-1])]
         cost = (
             f"{clean[0]} of clean test images are right before and {clean[1]} after; {corrupted[0]} of corrupted ones "
             f"before and {corrupted[1]} after."
         )
-        return (Finding(sentence=f"{start}: {numbers}.{who}", panels=panels), Finding(sentence=cost))
+        return (Finding(sentence=f"{start}: {numbers}.{who}", panels=self.panels(mended)), Finding(sentence=cost))
 
     def _asked(self, row: int) -> Estimate:
         wrong = torch.arange(int(self.asked[row])) < self.differs[row]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
-from failscape.explain.method import EIGHT_BITS, SHARED, Result
+from failscape.explain.fresh_verdicts import FreshVerdicts
 from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid, percent, rate_bars
 from failscape.metrics import Estimate, mcnemar, mean, mean_by_t, mean_over_both
 
@@ -80,73 +80,33 @@ _DEFINITIONS = {
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class RetrainingResult(Result):
-    """What retraining changed, in S replicates.
+class RetrainingResult(FreshVerdicts):
+    """What retraining changed, in S replicates: the states are `ARMS`, which `predictions` lists but for the first.
 
     Attributes:
-        images: fresh images of all replicates, 8-bit values in [0, 1]. The verification holds what the classifier
-            said of them before, and, if there is a judge, what that says.
-        ids: their names.
+        images: fresh images of all replicates.
         replicate: which replicate each belongs to.
         new_frontier: whether it was drawn where the retrained classifier of its replicate is unsure.
-        labels: the class that each was given.
-        predictions: what the retrained classifier, the control, and the one trained on its data alone say.
         clean: which test images each of `ARMS` gets right.
         corrupted: in what share of the corruptions and severities each of `ARMS` gets each corrupted image right.
         labelled: images that a classifier was retrained on.
         taught: in what share of the chosen images, and of the control's, the classifier was wrong before.
         examples: some of the chosen images of the first replicate.
-        example_labels: the class that each was given.
-        labeller: who or what gave the labels.
-        stand_in: whether that was a stand-in for a person.
-        judge: the name of the other network that judges, "" if there is none.
-        protocol: how the images came about, in a sentence.
         data: what the classifiers were trained on beside the labelled images.
-        test: the test images.
-        class_names: K names.
     """
 
-    ids: tuple[str, ...]
     replicate: Int[Tensor, " N"]
     new_frontier: Bool[Tensor, " N"]
-    labels: Int[Tensor, " N"]
-    predictions: Int[Tensor, "3 N"]
     clean: Bool[Tensor, "4 S M"]
     corrupted: Float[Tensor, "4 S L"]
     labelled: int
     taught: Float[Tensor, "2 S"]
-    examples: Float[Tensor, "E C H W"] = field(metadata=EIGHT_BITS)
-    example_labels: Int[Tensor, " E"]
-    labeller: str
-    stand_in: bool
-    judge: str
-    protocol: str
     data: str
-    test: str
-    class_names: tuple[str, ...] = field(metadata=SHARED)
 
     @property
     def replicates(self) -> int:
         """S, the number of repetitions."""
         return self.clean.shape[1]
-
-    @property
-    def verdicts(self) -> Int[Tensor, "4 N"]:
-        """What each of `ARMS` says of each fresh image."""
-        assert self.verification is not None
-        return torch.cat([self.verification.prediction[None], self.predictions])
-
-    @property
-    def wrong(self) -> Bool[Tensor, "4 N"]:
-        """Whether each of `ARMS` differs from the labels."""
-        return self.verdicts != self.labels
-
-    @property
-    def judged_wrong(self) -> Bool[Tensor, "4 N"] | None:
-        """Whether each of `ARMS` differs from the judge, if there is one."""
-        assert self.verification is not None
-        judged = self.verification.oracle_prediction
-        return None if judged is None else self.verdicts != judged
 
     @property
     def gain(self) -> Estimate:
@@ -283,15 +243,10 @@ class RetrainingResult(Result):
     def findings(self) -> Sequence[Finding]:
         """Whether retraining helps, and what it costs."""
         mended = self._rows(was=True, becomes=False)[:_SHOWN]
-        panels = [
-            Panel(
-                label=f"{self.class_names[int(self.labels[row])]}; before "
-                f"{self.class_names[int(self.verdicts[BEFORE, row])]}",
-                pixels=self.images[row],
-            )
-            for row in mended
-        ]
-        return (Finding(sentence=self._gain_sentence(), panels=panels), Finding(sentence=self._cost_sentence()))
+        return (
+            Finding(sentence=self._gain_sentence(), panels=self.panels(mended)),
+            Finding(sentence=self._cost_sentence()),
+        )
 
     def _gain_sentence(self) -> str:
         shares = [self._over_replicates(self.wrong[arm]).value for arm in range(len(ARMS))]
