@@ -181,6 +181,10 @@ class TestBadInput:
             GANTask(gan_settings, images=images, classifier=blunt)
         task = GANTask(gan_settings.model_copy(update={"guidance": 0.0}), images=images, classifier=blunt)
         assert "guidance" not in step(task, images, progress=1.0)
+        with pytest.raises(UnsupportedClassifier, match="--guidance 0"):
+            GANTask(
+                gan_settings.model_copy(update={"guidance": 0.0, "late_guidance": 0.1}), images=images, classifier=blunt
+            )
 
     def test_fewer_images_than_a_batch(
         self, gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
@@ -218,6 +222,21 @@ class TestBadInput:
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
         with pytest.raises(TrainingError, match=r"Expected a CUDA device for device = 'cuda'.*--device cpu"):
             GANTask(gan_settings.model_copy(update={"device": "cuda"}), images=images)
+
+
+@pytest.mark.parametrize(("progress", "weight"), [(0.5, 0.1), (0.85, 0.2), (1.0, 0.3)])
+def test_late_guidance_is_added_evenly_to_the_end(
+    progress: float, weight: float, plain: GANSettings, stripes_classifier: Classifier, images: ImageSet
+) -> None:
+    times = {"guidance_from": 0.0, "guidance_full": 0.0, "late_guidance_from": 0.7, "decay_from": 1.0}
+    trained = []
+    for changes in ({"guidance": 0.1, "late_guidance": 0.2}, {"guidance": weight}, {"guidance": 0.1}):
+        task = GANTask(plain.model_copy(update=times | changes), images=images, classifier=stripes_classifier)
+        step(task, images, progress=progress)
+        trained.append(torch.cat([p.detach().flatten() for p in task.networks["generator"].parameters()]))
+    late, even, early = trained
+    assert torch.allclose(late, even, atol=1e-6)
+    assert torch.allclose(late, early, atol=1e-6) == (progress < 0.7)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5])

@@ -82,7 +82,7 @@ class GANTask(GeneratorTask):
         self._settings, self.half = settings, settings.half
         self._classifier = classifier
         self._oracle = oracle
-        if classifier is not None and settings.guidance > 0:
+        if classifier is not None and max(settings.guidance, settings.late_guidance) > 0:
             classifier.require_gradients("guidance", "Train with --guidance 0: the discriminator alone then binds.")
         self._perception: Perception | None = None
         if classifier is not None and settings.perceive:
@@ -142,7 +142,7 @@ class GANTask(GeneratorTask):
 
         losses, real = self._step_discriminator(x, fake.detach(), condition, rng)
         losses["generator"], gradient = self._mislead(fake.detach(), real, condition, rng)
-        weight = settings.guidance * ramp(progress, settings.guidance_from, settings.guidance_full)
+        weight = _guidance_weight(settings, progress)
         if condition is not None and weight > 0:
             losses["guidance"], guidance = self._guide(fake.detach(), condition, rng)
             gradient = gradient + weight * guidance
@@ -327,6 +327,11 @@ class GANTask(GeneratorTask):
         self._steps, self._told = state["game"]["steps"], dict(state["game"]["told"])
         self._augmentation.probability = state["game"]["augmentation"]
         self._warned = self._won
+
+
+def _guidance_weight(settings: GANSettings, progress: float) -> float:
+    early = settings.guidance * ramp(progress, settings.guidance_from, settings.guidance_full)
+    return early + settings.late_guidance * ramp(progress, settings.late_guidance_from, 1.0)
 
 
 def _networks(
