@@ -49,9 +49,17 @@ class TestPlanted:
         ends = world(torch.tensor([[-2.0, 0.0], [2.0, 0.0]]))
         assert torch.allclose(found.images[[0, 8]], ends, atol=0.51 / 255)
         assert found.length[0].item() == pytest.approx(4.0)
-        # From the first image of the class, (-2, 1), the way is longer.
-        assert found.sample.tolist() == [-1, 0]
-        assert found.length[1].item() == pytest.approx(math.sqrt(17), rel=1e-6)
+        # From the first image of either class, (-2, 1) and (2, 1), to the centre of the other the way is longer.
+        assert found.sample.tolist() == [-1, 0, 2]
+        assert found.first.tolist() == [0, 0, 2]
+        assert found.second.tolist() == [2, 2, 0]
+        assert found.length[1:].tolist() == pytest.approx([math.sqrt(17)] * 2, rel=1e-6)
+
+    def test_a_pair_given_in_both_directions_begins_at_no_image_twice(self) -> None:
+        world, x = latents((-2, 0), (2, 0))
+        method = CentroidPath(pairs=(("0", "2"), ("2", "0")), points=3, samples=1)
+        result = method(band(GREY, GREY), world, x, torch.tensor([0, 2]), rng=seeded())
+        assert result.sample.tolist() == [-1, 0, -1, 1]
 
     def test_changes_are_where_analysis_says(self, found: CentroidPathResult) -> None:
         own = found.change_path == 0
@@ -83,7 +91,8 @@ class TestPlanted:
         result = method(band(GREY - 0.05, GREY + 0.05), world, x, y, rng=seeded())
         assert result.arrives.tolist() == [False, False]
         assert result.summary["arrives"] == 0
-        assert result.summary["third"] == 1
+        assert "third" not in result.summary
+        assert result.thirds(result.met(0), 0) == [2]
         (finding,) = result.findings
         assert finding.sentence.startswith("The image at the centre of 1 the classifier takes for 2 (")
         assert finding.sentence.endswith("so it is with 1 of 2 classes.")
@@ -99,7 +108,10 @@ class TestPlanted:
         assert result.third_way[0] > result.third_way[1]
         between, centre = result.findings
         assert between.sentence.startswith("Between 0 and 2 lies 1: ")
-        assert between.sentence.endswith("a third class is met on 2 of 2 ways.")
+        assert between.sentence.endswith(
+            "a third class is met on 1 of the 1 ways at whose ends it says the two classes, of 2 that were gone."
+        )
+        assert result.summary["third"] == result.summary["third_n"] == 1
         assert centre.sentence.startswith("The image at the centre of 1 the classifier takes for 2 (")
         assert [figure.title for figure in result.figures][1] == "0 → 2"
 
@@ -140,7 +152,7 @@ class TestDigits:
         table, summary = found.table, found.summary
         assert table.num_rows == summary["ways"] == 90
         assert sum(table["changes"].to_pylist()) == summary["changes"]
-        assert summary["third_way"] == pytest.approx(float(found.third_way.mean()), abs=1e-6)
+        assert summary["third_way"] == pytest.approx(float(found.third_way[found.arrives].mean()), abs=1e-6)
         for name in (*summary, *table.column_names):
             plain = name.removesuffix("_low").removesuffix("_high").removesuffix("_n")
             assert found.definitions.get(name) or found.definitions.get(plain), name

@@ -148,6 +148,20 @@ class TestPlanted:
         order = result.log_prior[result.typical(0)]
         assert (order.diff() <= 0).all()
 
+    def test_what_is_equally_typical_ranks_equally(self) -> None:
+        world = Linear(PLANE)
+        result = Frontier(targets=("0,1",), per_target=8, samples=500)(
+            brighter_than(GREY), world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
+        )
+        # Of one density all, the critic alone decides; where it is as fond of two, they stay in order.
+        fond = torch.tensor([0.0, 2.0, 1.0, 2.0, 0.0, 3.0, 1.0, 0.0])
+        judged = replace(result, log_prior=torch.zeros(8), realism=fond)
+        assert judged.typical(0).tolist() == [5, 1, 3, 2, 6, 0, 4, 7]
+        (atlas, *_) = judged.figures
+        assert "by the prior's density and by the generator's critic" in atlas.caption
+        (atlas, *_) = result.figures
+        assert "critic" not in atlas.caption
+
     def test_a_way_is_the_sum_to_both_sides(self) -> None:
         world, classifier = Linear(PLANE), brighter_than(GREY, slope=200.0)
         result = Frontier(targets=("0,1",), per_target=16, samples=2000)(

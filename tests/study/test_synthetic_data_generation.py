@@ -102,7 +102,7 @@ class TestMetrics:
             assert numbers[f"hair.convergence.{key}"] == numbers[f"convergence.{key}"]
         for key in ("pairs", "rate", "median_tv", "oracle_top2"):
             assert numbers[f"hair.frontier.{key}"] == numbers[f"frontier.{key}"]
-        for key in ("ways", "third"):
+        for key in ("ways", "arrives", "third"):
             assert numbers[f"hair.centroid_path.{key}"] == numbers[f"centroid_path.{key}"]
 
     @pytest.mark.parametrize(

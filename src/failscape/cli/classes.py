@@ -107,7 +107,7 @@ def path(
         oracle: another classifier, which judges what is met.
         pairs: two classes as FROM:TO, and more by giving it again; by default every pair.
         way: straight, on the great circle about the origin, or both.
-        samples: images of the first class of each pair to begin at, too.
+        samples: images of each class of a pair to begin at, too, on the way to the other.
         limit: take at most so many images.
         out: where numbered run folders are made.
         allow_code: let python:FILE.py:FUNCTION specs run their file.

@@ -46,7 +46,7 @@ class CentroidPath(Method[CentroidPathResult]):
         way: which ways to go.
         centroids: of each class; several are the centres of its latents in as many groups (k-means), and each is led
             to each of the other class.
-        samples: images of the first class of each pair from which a way to the centroid of the second is gone too.
+        samples: images of each class of a pair from which a way to the centroid of the other is gone too.
         points: at which each way is looked at, both ends included.
         tolerance: the widest part of a way between the two sides of a change.
         shown: ways of which there is a figure each; first come those at whose ends the classifier says the two
@@ -121,7 +121,7 @@ class CentroidPath(Method[CentroidPathResult]):
         pairs = self._pairs(classifier, y)
         latents = space.encode(x, y)
         found = {k: _centres(latents[y == k], self.centroids, rng) for k in sorted({k for pair in pairs for k in pair})}
-        starts = [_first(y, first, self.samples) for first, _ in pairs]
+        starts = {k: (y == k).nonzero()[: self.samples, 0] for k in found}
         ways = _ways(pairs, latents, found, starts, circles)
 
         def drawn(position: Tensor, way: Tensor) -> Tensor:
@@ -263,18 +263,22 @@ def _ways(
     pairs: Sequence[tuple[int, int]],
     latents: Float[Tensor, "N D"],
     centroids: dict[int, Float[Tensor, "J D"]],
-    starts: Sequence[Int[Tensor, " S"]],
+    starts: dict[int, Int[Tensor, " S"]],
     circles: Sequence[bool],
 ) -> _Ways:
-    """Return, for every pair and kind of way, those between centroids, and then those from samples."""
+    """Return, for every pair and kind of way, those between centroids, and then those from samples of either class."""
     rows: list[tuple[Tensor, Tensor, int, int, int, tuple[int, int], bool]] = []
-    for (first, second), chosen in zip(pairs, starts, strict=True):
+    for first, second in pairs:
+        # From samples of the second class, too, unless that is a pair of its own.
+        back = [] if (second, first) in pairs else [(second, first)]
         for circle in circles:
             for j, end in enumerate(centroids[second]):
                 for i, start in enumerate(centroids[first]):
                     rows.append((start, end, first, second, -1, (i, j), circle))
-                for number in chosen.tolist():
-                    rows.append((latents[number], end, first, second, number, (-1, j), circle))
+            for origin, aim in [(first, second), *back]:
+                for j, end in enumerate(centroids[aim]):
+                    for number in starts[origin].tolist():
+                        rows.append((latents[number], end, origin, aim, number, (-1, j), circle))
     start, end, first_class, second_class, sample, centre, circle_row = zip(*rows, strict=True)
     return _Ways(
         start=torch.stack(start).double(),
@@ -301,10 +305,6 @@ def _names(ways: _Ways, class_names: Sequence[str], ids: Sequence[str], *, sever
         end = f"{class_names[second]}{f' ({j + 1})' if several else ''}"
         names.append(f"{start} → {end}{', great circle' if circle else ''}")
     return tuple(names)
-
-
-def _first(y: Int[Tensor, " N"], label: int, count: int) -> Int[Tensor, " S"]:
-    return (y == label).nonzero()[:count, 0]
 
 
 def _centres(z: Float[Tensor, "N D"], count: int, rng: torch.Generator) -> Float[Tensor, "J D"]:

@@ -39,16 +39,16 @@ _DEFINITIONS = {
     "to the class where it ends. Interval: Wilson, 95 %.",
     "arrives": "Share of the ways at whose two ends the classifier says the two classes; where it does not, the centre "
     "of a class does not look like the class to it. Interval: Wilson, 95 %.",
-    "third": "Share of the ways on which the classifier says a third class somewhere. Interval: Wilson, 95 %. Of one "
-    "way, in the table: the third classes.",
-    "third_way": "Share of a way on which the classifier says neither of its two classes; the mean over the ways. "
-    "Interval: bootstrap, 95 %.",
+    "third": "Share of the ways that arrive on which the classifier says a third class somewhere. Interval: Wilson, "
+    "95 %. Of one way, in the table: the third classes.",
+    "third_way": "Share of a way on which the classifier says neither of its two classes; the mean over the ways that "
+    "arrive. Interval: bootstrap, 95 %.",
     "changes": "Places found at which the verdict changes.",
     "held": "Share of these of which the 8-bit images on both sides, classified again, have the two verdicts claimed. "
     "Interval: Wilson, 95 %.",
     "gap": "Largest distance between the two sides of a change, as a part of the way.",
-    "oracle_third": "Share of the ways on which the oracle, a classifier trained apart that guides nothing, says a "
-    "third class at one of the points looked at. Interval: Wilson, 95 %.",
+    "oracle_third": "Share of the ways that arrive on which the oracle, a classifier trained apart that guides "
+    "nothing, says a third class at one of the points looked at. Interval: Wilson, 95 %.",
     "oracle_agrees": "Share of the points of a way where the oracle says what the classifier says; the mean over the "
     "ways. Interval: bootstrap, 95 %.",
     "id": "Name of the way: where it begins and where it ends.",
@@ -156,6 +156,14 @@ class CentroidPathResult(Result):
         return shares.index_add(0, verdicts[:-1], steps / 2).index_add(0, verdicts[1:], steps / 2)
 
     @property
+    def passes_third(self) -> Bool[Tensor, " A"]:
+        """Of each of the ways that arrive, whether the classifier says a third class on it.
+
+        A way that does not begin or end at its class, to the classifier, meets other classes for that reason alone.
+        """
+        return torch.tensor([bool(self.thirds(self.met(way), way)) for way in self._arriving], dtype=torch.bool)
+
+    @property
     def third_way(self) -> Float[Tensor, " L"]:
         """The part of each way on which the classifier says neither of its two classes."""
         parts = []
@@ -172,19 +180,20 @@ class CentroidPathResult(Result):
         met = [self.met(way) for way in ways]
         ends = list(zip(self.first.tolist(), self.second.tolist(), strict=True))
         direct = [tuple(classes) == end for classes, end in zip(met, ends, strict=True)]
-        third = [bool(self.thirds(classes, way)) for way, classes in enumerate(met)]
         summary = {"ways": float(len(self.ids)), "changes": float(len(self.change_path))}
         summary |= rate(torch.tensor(direct)).named("direct")
         summary |= rate(self.arrives).named("arrives")
-        summary |= rate(torch.tensor(third)).named("third")
-        summary |= mean(self.third_way).named("third_way")
+        if self._arriving:
+            summary |= rate(self.passes_third).named("third")
+            summary |= mean(self.third_way[self.arrives]).named("third_way")
         if len(self.change_path):
             summary |= rate(self.held).named("held")
             summary["gap"] = float((self.change_high - self.change_low).max())
         agrees = self._oracle_agrees()
         if agrees is not None:
-            theirs = [bool(self.thirds(self.oracle_met(way), way)) for way in ways]
-            summary |= rate(torch.tensor(theirs)).named("oracle_third")
+            if self._arriving:
+                theirs = [bool(self.thirds(self.oracle_met(way), way)) for way in self._arriving]
+                summary |= rate(torch.tensor(theirs)).named("oracle_third")
             summary |= mean(agrees.double().mean(dim=1)).named("oracle_agrees")
         return summary
 
@@ -227,7 +236,8 @@ class CentroidPathResult(Result):
                 caption="A row a way, evenly spaced images from its beginning to its end; above each stands what the "
                 "classifier says of it where that is not what it says of the picture before."
                 + (
-                    f" Of {len(order)} ways those {_STRIPS} with most of a third class between the two."
+                    f" Of {len(order)} ways {_STRIPS}: first those that arrive, that is, at whose two ends the "
+                    "classifier says the two classes, and of these those with most of a third class between."
                     * (len(order) > _STRIPS)
                 ),
                 draw=lambda: self._draw_strips(order[:_STRIPS]),
@@ -272,7 +282,7 @@ class CentroidPathResult(Result):
 
     def _between(self) -> Finding | None:
         """Tell which class lies between which, of the ways that lead from the one class to the other."""
-        way, arrived = self._most_telling()[0], int(self.arrives.sum())
+        way, arrived = self._most_telling()[0], len(self._arriving)
         if not arrived:
             return None
         first, second = (self.class_names[int(k[way])] for k in (self.first, self.second))
@@ -281,11 +291,11 @@ class CentroidPathResult(Result):
         shares[[int(self.first[way]), int(self.second[way])]] = 0
         if shares.any():
             between = int(shares.argmax())
-            third = sum(bool(self.thirds(self.met(each), each)) for each in range(ways))
             sentence = (
                 f"Between {first} and {second} lies {self.class_names[between]}: on the way from one to the other the "
                 f"classifier says so for {percent(float(shares[between]))} of it; a third class is met on "
-                f"{third:,} of {ways:,} ways."
+                f"{int(self.passes_third.sum()):,} of the {arrived:,} ways at whose ends it says the two classes, of "
+                f"{ways:,} that were gone."
             )
         else:
             gone = "the one way that was gone" if ways == 1 else f"each of {ways:,} ways between classes"
@@ -313,6 +323,11 @@ class CentroidPathResult(Result):
                 for k, place in list(mistaken.items())[:_PANELS]
             ],
         )
+
+    @property
+    def _arriving(self) -> list[int]:
+        ways: list[int] = self.arrives.nonzero()[:, 0].tolist()
+        return ways
 
     @property
     def _scanned(self) -> int:

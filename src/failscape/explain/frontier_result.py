@@ -43,7 +43,10 @@ _DEFINITIONS = {
     "images. Interval: by order statistics, 95 %.",
     "oracle_top": "Share of a target's images within the tolerance of which the oracle, a classifier trained apart "
     "that guides nothing, has the target's classes as its first ones, for a pair its first two; of the target in the "
-    "middle by that share. What only the classifier believes is an artefact. Interval: Wilson, 95 %.",
+    "middle by that share, of those of which an image was found. What only the classifier believes is an artefact. "
+    "Interval: Wilson, 95 %.",
+    "oracle_agrees": "Share of all images within the tolerance of which the oracle has the target's classes as its "
+    "first ones. Interval: Wilson, 95 %. Of one image, in the table: whether it has.",
     "way": "Sum of the distances in the latent space, in units of the prior's deviation, from a frontier image to the "
     "nearest samples of the target's classes: how close the classifier holds them. Of a target, the median. Interval: "
     "by order statistics, 95 %.",
@@ -55,7 +58,6 @@ _DEFINITIONS = {
     "second": "The class that it gives the second largest.",
     "oracle_first": "The class that the oracle gives the largest probability.",
     "oracle_second": "The class that it gives the second largest.",
-    "oracle_agrees": "Whether the oracle's first classes are those of the target.",
     "log_prior": "Log-density of the generator's prior at the latent, in nats: the higher, the more typical.",
     "realism": "Score by the generator's critic: the higher, the more it looks like the training images.",
     "steps": "Gradient evaluations that the search made.",
@@ -160,6 +162,8 @@ class FrontierResult(Result):
         rates = self.oracle_rates
         if rates is not None and (known := [each for each in rates if each is not None]):
             numbers["oracle_top"] = sorted(known, key=lambda estimate: estimate.value)[len(known) // 2]
+            assert self.oracle_agrees is not None
+            numbers["oracle_agrees"] = rate(self.oracle_agrees[self.success])
         return numbers
 
     @property
@@ -208,11 +212,17 @@ class FrontierResult(Result):
         Typical is what ranks high by the prior's density and by the critic, as far as they are known.
         """
         found = (self.success & (self.asked == row)).nonzero()[:, 0]
-        ranks = torch.zeros(len(found))
-        for values in (self.log_prior[found], self.realism[found]):
-            if values.isfinite().all():
-                ranks += values.argsort(descending=True).argsort()
+        ranks = torch.zeros(len(found), dtype=torch.long)
+        for values in self._typical_by.values():
+            # Equals have the same rank.
+            ranks += torch.unique(-values[found], return_inverse=True)[1]
         return found[ranks.argsort(stable=True)]
+
+    @property
+    def _typical_by(self) -> dict[str, Float[Tensor, " N"]]:
+        """What is known of how typical images are."""
+        known = {"the prior's density": self.log_prior, "the generator's critic": self.realism}
+        return {name: values for name, values in known.items() if values.isfinite().all()}
 
     @property
     def figures(self) -> Sequence[Figure]:
@@ -226,7 +236,8 @@ class FrontierResult(Result):
                     name="examples",
                     title="On the frontier",
                     caption=f"Images within {self.tolerance:g} of their target, the most typical first; framed are "
-                    "those of which the oracle does not have the same classes first, with the one that it has."
+                    "those of which the oracle does not have the same classes first, with the first other one that it "
+                    "has."
                     + f" Of {len(order)} targets the {len(shown)} with the shortest ways."
                     * (len(order) > len(shown)),
                     draw=lambda: self._draw_examples(shown),
@@ -310,6 +321,13 @@ class FrontierResult(Result):
         agrees = self.oracle_agrees
         return _DOUBTED if agrees is not None and not agrees[row] else ""
 
+    def _other(self, row: int) -> str:
+        """Return the class nearest to the oracle's mind that is none of the target's."""
+        assert self.verification is not None
+        assert self.verification.oracle_probs is not None
+        others = self.verification.oracle_probs[row].masked_fill(self.targets[self.asked[row]] > 0, -1)
+        return self.class_names[int(others.argmax())]
+
     def _cells(self, row: int) -> list[tuple[int, int]]:
         """Return where a target stands in the atlas: a pair at both its places, anything else nowhere."""
         wanted = (self.targets[row] > 0).nonzero()[:, 0].tolist()
@@ -320,13 +338,19 @@ class FrontierResult(Result):
     def _atlas(self) -> PictureMatrix:
         """Return the most typical image of each pair, each leading to the others."""
         groups = [self._group(row) for row in range(len(self.targets))]
+        typical = f"the most typical image, by {' and by '.join(self._typical_by)}," if self._typical_by else "an image"
+        if any(group.cells for group in groups):
+            caption = (
+                f"For each pair of classes {typical} that the classifier holds for half one and half the other; empty "
+                "where none was found or asked for."
+            )
+        else:
+            caption = f"For each target {typical} that the classifier holds for it, and others."
         return PictureMatrix(
             name="atlas",
             title="The atlas of frontiers",
-            caption="For each pair of classes the most typical image that the classifier holds for half one and half "
-            "the other, by the prior's density and by the generator's critic; empty where none was found or asked for. "
-            "Framed: the oracle does not have the two classes first, so that only the classifier believes it."
-            + self._blamed(self.never_drawn),
+            caption=f"{caption} Framed: the oracle does not have the target's classes first, so that only the "
+            "classifier believes it." + self._blamed(self.never_drawn),
             draw=lambda: self._draw_atlas(groups),
             row_labels=self.class_names,
             column_labels=self.class_names,
@@ -341,6 +365,8 @@ class FrontierResult(Result):
             note += f" The way between the classes is {way.value:.1f} long."
         if oracle is not None and (theirs := oracle[row]) is not None:
             note += f" The oracle has the same classes first in {percent(theirs.value)} of them."
+        if len(rows) > self.shown:
+            note += f" Shown: {self.shown} of {len(rows)}{', the most typical' if self._typical_by else ''}."
         nothing = "No image was found within the tolerance, which says something too."
         return PictureGroup(
             title=self.target_names[row],
@@ -363,12 +389,7 @@ class FrontierResult(Result):
         rows = [self.typical(row)[:_COLLAGE_COLUMNS] for row in targets]
         agrees = self.oracle_agrees
         doubted = torch.zeros(len(self.asked), dtype=torch.bool) if agrees is None else ~agrees
-        names = self.class_names
-        seen = None if self.verification is None else self.verification.oracle_prediction
-        marks = [
-            [names[int(seen[each])] if seen is not None and doubted[each] else "" for each in row.tolist()]
-            for row in rows
-        ]
+        marks = [[self._other(each) if doubted[each] else "" for each in row.tolist()] for row in rows]
         return collage(
             [self.images[row] for row in rows], row_labels=[self.target_names[row] for row in targets], marks=marks
         )

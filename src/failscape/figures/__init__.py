@@ -1,5 +1,6 @@
 """How things are drawn: figures that a result offers, and the building blocks they are drawn with."""
 
+from failscape.figures.bar_panels import bar_panels
 from failscape.figures.collages import collage
 from failscape.figures.colours import diverging
 from failscape.figures.curves import curves_with_bands, histogram_pair, rate_bars
@@ -41,6 +42,7 @@ __all__ = [
     "PictureGroup",
     "PictureMatrix",
     "Plot",
+    "bar_panels",
     "collage",
     "curves_with_bands",
     "difference_map",

@@ -11,6 +11,9 @@ from torch import Tensor
 from failscape.figures.colours import SERIES
 from failscape.figures.style import HATCHES, LINE_STYLES, MARKERS, house_style, new_drawing
 
+# Inches of a drawing of bars.
+_WIDEST = 9.5
+
 
 def curves_with_bands(
     x: Float[Tensor, " T"],
@@ -95,8 +98,10 @@ def rate_bars(
     places = np.arange(len(groups))
     width = 0.8 / max(1, len(rates))
     with house_style():
-        legend = sum(0.6 + 0.08 * len(name) for name in rates)
-        drawing = new_drawing(max(3.6, 0.32 * len(groups) * len(rates) + 1.8, legend), 3.0)
+        entry = max(0.6 + 0.08 * len(name) for name in rates)
+        # Wider than this it would be shrunk to a page's width, and nobody could read it.
+        inches = min(_WIDEST, max(3.6, 0.32 * len(groups) * len(rates) + 1.8, len(rates) * entry))
+        drawing = new_drawing(inches, 3.0)
         ax = drawing.subplots()
         for i, (name, values) in enumerate(rates.items()):
             heights = np.asarray(values, dtype=float)
@@ -110,9 +115,10 @@ def rate_bars(
                 # A rate at the end of its interval may stand outside it by a rounding error.
                 reach = np.clip([heights - low, high - heights], 0, None)
                 ax.errorbar(centre, heights, reach, fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
-        ax.set_xticks(places, groups)
-        ax.set(ylabel=y_label, ylim=(0, 1.02))
+        crowded = sum(0.1 + 0.08 * len(name) for name in groups) > inches - 0.8
+        ax.set_xticks(places, groups, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+        ax.set(ylabel=y_label, ylim=(0, 1.02), xlim=(-0.6, len(groups) - 0.4))
         ax.grid(False, axis="x")
         if len(rates) > 1:
-            drawing.legend(loc="outside upper right", ncols=len(rates))
+            drawing.legend(loc="outside upper right", ncols=min(len(rates), max(1, int(inches / entry))))
     return drawing

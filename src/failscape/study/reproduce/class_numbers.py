@@ -1,7 +1,5 @@
 """The numbers of the methods that draw classes and what lies between them, under the keys of `metrics.json`."""
 
-import torch
-
 from failscape.explain import CentroidPathResult, ClassConvergenceResult, FrontierResult
 from failscape.metrics import Estimate, rate
 
@@ -9,7 +7,7 @@ Numbers = dict[str, Estimate | float | int]
 
 
 def convergence_numbers(key: str, result: ClassConvergenceResult) -> Numbers:
-    """Return what the search reached: the lowest class's rate, and what the oracle disputes.
+    """Return what the search reached: the lowest class's rate, and what the oracle disputes of all.
 
     Args:
         key: what the keys begin with.
@@ -20,7 +18,7 @@ def convergence_numbers(key: str, result: ClassConvergenceResult) -> Numbers:
 
 
 def frontier_numbers(key: str, result: FrontierResult) -> Numbers:
-    """Return the targets found, the lowest one's rate, the median distance, and the oracle's view of the middle one.
+    """Return the targets found, the lowest one's rate, the median distance, and the oracle's view.
 
     Args:
         key: what the keys begin with.
@@ -32,15 +30,18 @@ def frontier_numbers(key: str, result: FrontierResult) -> Numbers:
         f"{key}.rate": found["rate"],
         f"{key}.median_tv": found["median_tv"],
         f"{key}.oracle_top2": found["oracle_top"],
+        f"{key}.oracle_agrees": found["oracle_agrees"],
     }
 
 
 def path_numbers(key: str, result: CentroidPathResult) -> Numbers:
-    """Return the ways between centroids, and the share of those on which a third class is met.
+    """Return the ways, the share of those that arrive, and of these the share on which a third class is met.
 
     Args:
         key: what the keys begin with.
         result: of the ways.
     """
-    thirds = [bool(result.thirds(result.met(way), way)) for way in range(len(result.ids))]
-    return {f"{key}.ways": len(thirds), f"{key}.third": rate(torch.tensor(thirds))}
+    numbers: Numbers = {f"{key}.ways": len(result.ids), f"{key}.arrives": rate(result.arrives)}
+    if result.arrives.any():
+        numbers[f"{key}.third"] = rate(result.passes_third)
+    return numbers

@@ -25,10 +25,17 @@ CLAIMS = (
         note="2 images a pair.",
     ),
     Claim(key="hair.frontier.median_tv", what="Total variation distance from 50/50, the median image"),
-    Claim(key="hair.frontier.oracle_top2", what="The oracle has the two colours first, the pair in the middle"),
+    Claim(
+        key="hair.frontier.oracle_agrees", what="Of what is on a frontier, images of which the oracle has both first"
+    ),
+    Claim(
+        key="hair.centroid_path.arrives",
+        what="Ways between the centres of colours at whose two ends the classifier says the two colours",
+    ),
     Claim(
         key="hair.centroid_path.third",
-        what="Ways between the centres of colours on which a third colour is met",
+        what="Of the ways between the centres of colours at whose ends the classifier says the two, those on which a "
+        "third colour is met",
         paper="figure 8",
     ),
 )
