@@ -4,7 +4,7 @@ import torch
 from failscape.classifiers import load_classifier
 from failscape.data import load_images
 from failscape.errors import GeneratorError, UnsupportedGenerator
-from failscape.generators import MLP, WGAN, load_generator
+from failscape.generators import MLP, WGAN, Progressive, load_generator
 from failscape.training import steer
 
 
@@ -37,6 +37,31 @@ def test_the_same_seed_leads_to_the_same_weights(digits):
     ]
     for name, tensor in ends[0].state_dict().items():
         assert torch.equal(tensor, ends[1].state_dict()[name])
+
+
+def test_leads_a_critics_generator_to_a_class(images, stripes_classifier):
+    torch.manual_seed(0)
+    wgan = WGAN(image_shape=(1, 8, 8), channels=(8, 8), latent_dim=4)
+    shares = {}
+    for k in (0, 1):
+        rng = torch.Generator().manual_seed(k)
+        steered = steer(
+            wgan, stripes_classifier, torch.eye(2)[k], images.x, steps=60, weight=10.0, learning_rate=1e-2, rng=rng
+        )
+        shares[k] = (stripes_classifier.predict(steered.sample(200, rng=rng)) == k).float().mean().item()
+    assert min(shares.values()) > 0.95
+
+
+def test_a_generator_that_has_grown_up_is_trained_as_a_whole(images, stripes_classifier):
+    grown = Progressive(image_shape=(1, 8, 8), channels=(4, 4), latent_dim=2)
+    stages = []
+    # A copy keeps the hook.
+    grown.critic.register_forward_pre_hook(lambda critic, inputs: stages.append(inputs[1]))
+
+    steered = steer(grown, stripes_classifier, torch.eye(2)[0], images.x, steps=4, rng=torch.Generator())
+
+    assert set(stages) == {1.0}
+    assert steered.stage == 1.0
 
 
 def test_refuses_a_family_that_keeps_no_critic_and_images_of_another_shape(digits, stripes_classifier):

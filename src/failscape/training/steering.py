@@ -94,7 +94,13 @@ def _task(
     """Return what trains a copy of the generator, and how many of its steps make one of the generator."""
     if isinstance(generator, CriticGenerator):
         settings = WGANSettings(
-            batch=batch, learning_rate=learning_rate, seed=seed, critic_steps=_CRITIC_STEPS, encoder_from=1.0
+            batch=batch,
+            learning_rate=learning_rate,
+            seed=seed,
+            critic_steps=_CRITIC_STEPS,
+            encoder_from=1.0,
+            # What has grown up stays so.
+            grow_until=0.0,
         )
         learnt = ImageSet.from_tensors(images, torch.zeros(len(images), dtype=torch.long), name="images")
         return WGANTask(settings, images=learnt, guidance=guidance, start=generator), _CRITIC_STEPS
