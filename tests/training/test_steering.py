@@ -4,7 +4,7 @@ import torch
 from failscape.classifiers import load_classifier
 from failscape.data import load_images
 from failscape.errors import GeneratorError, UnsupportedGenerator
-from failscape.generators import MLP, WGAN, Progressive, load_generator
+from failscape.generators import MLP, VAEGAN, WGAN, IntroVAE, Progressive, load_generator
 from failscape.training import steer
 
 
@@ -39,16 +39,17 @@ def test_the_same_seed_leads_to_the_same_weights(digits):
         assert torch.equal(tensor, ends[1].state_dict()[name])
 
 
-def test_leads_a_critics_generator_to_a_class(images, stripes_classifier):
+@pytest.mark.parametrize(("family", "weight"), [(WGAN, 10.0), (VAEGAN, 10.0), (IntroVAE, 100.0)])
+def test_leads_a_generator_of_convolutions_to_each_class(images, stripes_classifier, family, weight):
     torch.manual_seed(0)
-    wgan = WGAN(image_shape=(1, 8, 8), channels=(8, 8), latent_dim=4)
+    generator = family(image_shape=(1, 8, 8), channels=(8, 8), latent_dim=4)
     shares = {}
     for k in (0, 1):
         rng = torch.Generator().manual_seed(k)
-        steered = steer(
-            wgan, stripes_classifier, torch.eye(2)[k], images.x, steps=60, weight=10.0, learning_rate=1e-2, rng=rng
-        )
+        told = {"steps": 60, "weight": weight, "batch": 32, "learning_rate": 1e-2}
+        steered = steer(generator, stripes_classifier, torch.eye(2)[k], images.x, **told, rng=rng)
         shares[k] = (stripes_classifier.predict(steered.sample(200, rng=rng)) == k).float().mean().item()
+        assert steered.family == generator.family
     assert min(shares.values()) > 0.95
 
 
@@ -64,12 +65,13 @@ def test_a_generator_that_has_grown_up_is_trained_as_a_whole(images, stripes_cla
     assert steered.stage == 1.0
 
 
-def test_refuses_a_family_that_keeps_no_critic_and_images_of_another_shape(digits, stripes_classifier):
+def test_refuses_a_family_that_keeps_nothing_to_be_trained_by_and_images_of_another_shape(digits, stripes_classifier):
     rng = torch.Generator()
     mlp = MLP(image_shape=(1, 28, 28), latent_dim=2, hidden=4)
     classifier = load_classifier("embedded:mnist-clean")
-    with pytest.raises(UnsupportedGenerator, match="Search in its latent space"):
-        steer(mlp, classifier, torch.eye(10)[0], digits, rng=rng)
+    for generator in (mlp, load_generator("embedded:mnist-stylegan2")):
+        with pytest.raises(UnsupportedGenerator, match="keeps nothing to be trained by"):
+            steer(generator, classifier, torch.eye(10)[0], digits, rng=rng)
     wgan = WGAN(image_shape=(1, 8, 8), channels=(4,), latent_dim=2)
     with pytest.raises(GeneratorError, match=r"shape \(1, 8, 8\)"):
         steer(wgan, stripes_classifier, torch.eye(2)[0], digits, rng=rng)

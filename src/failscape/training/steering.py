@@ -1,6 +1,7 @@
 """A trained generator, trained further until a classifier gives its images a target distribution."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,12 +10,14 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
 from failscape.errors import GeneratorError, TrainingError, UnsupportedGenerator
-from failscape.generators import VAE, Generator
+from failscape.generators import VAE, VAEGAN, Generator, IntroVAE
 from failscape.generators.convolutional import CriticGenerator
 from failscape.training.ema import ema_decay
 from failscape.training.generator_task import GeneratorTask
-from failscape.training.settings import VAESettings, WGANSettings
+from failscape.training.intro_vae_task import IntroVAETask
+from failscape.training.settings import IntroVAESettings, VAEGANSettings, VAESettings, WGANSettings
 from failscape.training.target_guidance import TargetGuidance
+from failscape.training.vae_gan_task import VAEGANTask
 from failscape.training.vae_task import VAETask
 from failscape.training.wgan_task import WGANTask
 
@@ -42,7 +45,7 @@ def steer(
     to its loss is added $k \cdot E[KL(t \| p(\hat x))]$, which is the cross-entropy where the target is one class.
 
     Args:
-        generator: a WGAN, a progressive generator, or a variational autoencoder; it is not changed.
+        generator: a WGAN, a progressive generator, a VAE, a VAE-GAN or an IntroVAE; it is not changed.
         classifier: gives the verdicts; it is not changed.
         target: $t$, the distribution wanted.
         images: real ones, in [0, 1], which it goes on learning from; at each step some are drawn.
@@ -92,23 +95,21 @@ def _task(
     seed: int,
 ) -> tuple[GeneratorTask, int]:
     """Return what trains a copy of the generator, and how many of its steps make one of the generator."""
-    if isinstance(generator, CriticGenerator):
-        settings = WGANSettings(
-            batch=batch,
-            learning_rate=learning_rate,
-            seed=seed,
-            critic_steps=_CRITIC_STEPS,
-            encoder_from=1.0,
-            # What has grown up stays so.
-            grow_until=0.0,
-        )
-        learnt = ImageSet.from_tensors(images, torch.zeros(len(images), dtype=torch.long), name="images")
-        return WGANTask(settings, images=learnt, guidance=guidance, start=generator), _CRITIC_STEPS
+    told: dict[str, Any] = {"batch": batch, "learning_rate": learning_rate, "seed": seed}
     if isinstance(generator, VAE):
-        plain = VAESettings(batch=batch, learning_rate=learning_rate, seed=seed, warmup=0)
+        plain = VAESettings(**told, warmup=0)
         return VAETask(plain, image_shape=generator.image_shape, guidance=guidance, start=generator), 1
+    learnt = ImageSet.from_tensors(images, torch.zeros(len(images), dtype=torch.long), name="images")
+    if isinstance(generator, CriticGenerator):
+        # What has grown up stays so.
+        settings = WGANSettings(**told, critic_steps=_CRITIC_STEPS, encoder_from=1.0, grow_until=0.0)
+        return WGANTask(settings, images=learnt, guidance=guidance, start=generator), _CRITIC_STEPS
+    if isinstance(generator, VAEGAN):
+        return VAEGANTask(VAEGANSettings(**told), images=learnt, guidance=guidance, start=generator), 1
+    if isinstance(generator, IntroVAE):
+        return IntroVAETask(IntroVAESettings(**told), images=learnt, guidance=guidance, start=generator), 1
     raise UnsupportedGenerator(
-        f"Expected a generator that can be trained further, a WGAN, a progressive generator or a variational "
-        f"autoencoder, but got a {generator.family}, which keeps no critic to be trained by. Search in its latent "
-        "space instead."
+        "Expected a generator that can be trained further, a WGAN, a progressive generator, a VAE, a VAE-GAN or an "
+        f"IntroVAE, but got a {generator.family}, which keeps nothing to be trained by. Search in its latent space "
+        "instead."
     )
