@@ -1,4 +1,5 @@
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -279,8 +280,11 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         "setting",
-        [{"targets": ()}, {"per_target": 0}, {"tolerance": 0.0}, {"weight": 0.0}, {"restarts": -1}, {"guard": 5}],
-    )
-    def test_settings_out_of_range(self, setting: dict[str, Any]) -> None:
+        [
+            {"targets": ()}, {"per_target": 0}, {"tolerance": 0.0}, {"weight": 0.0}, {"weight": math.inf},
+            {"restarts": -1}, {"guard": 5}, {"by": "foo"}, {"by": "both"},
+        ],
+    )  # fmt: skip
+    def test_settings_out_of_range(self, as_installed: None, setting: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="Expected"):
             Frontier(**setting)

@@ -196,6 +196,8 @@ class Frontier(Method[FrontierResult]):
         weight: float = 1.0,
         shown: int = 16,
     ) -> None:
+        if by not in ("search", "training"):
+            raise ValueError(f"Expected `by` to be 'search' or 'training', but got {by!r}.")
         if not targets:
             raise ValueError('Expected `targets` to name at least one target, such as "pairs", but got none.')
         if min(per_target, samples, steps, training_steps, shown) < 1 or restarts < 0:
@@ -203,10 +205,10 @@ class Frontier(Method[FrontierResult]):
                 "Expected `per_target`, `samples`, `steps`, `training_steps` and `shown` of at least 1, and `restarts` "
                 f"of at least 0, but got {per_target}, {samples}, {steps}, {training_steps}, {shown}, {restarts}."
             )
-        if not 0 < tolerance < 1 or not weight > 0:
-            raise ValueError(
-                f"Expected `tolerance` between 0 and 1 and a positive `weight`, but got {tolerance} and {weight}."
-            )
+        if not 0 < tolerance < 1:
+            raise ValueError(f"Expected `tolerance` between 0 and 1, but got {tolerance}.")
+        if not 0 < weight < math.inf:
+            raise ValueError(f"Expected a positive, finite `weight`, but got {weight}.")
         if not 0 <= guard <= len(_SHIFTS):
             raise ValueError(f"Expected `guard` from 0 to {len(_SHIFTS)} shifted copies, but got {guard}.")
         self.targets = targets
