@@ -39,14 +39,14 @@ def test_the_same_seed_leads_to_the_same_weights(digits):
         assert torch.equal(tensor, ends[1].state_dict()[name])
 
 
-@pytest.mark.parametrize(("family", "weight"), [(WGAN, 10.0), (VAEGAN, 10.0), (IntroVAE, 100.0)])
-def test_leads_a_generator_of_convolutions_to_each_class(images, stripes_classifier, family, weight):
+@pytest.mark.parametrize("family", [WGAN, VAEGAN, IntroVAE])
+def test_leads_a_generator_of_convolutions_to_each_class(images, stripes_classifier, family):
     torch.manual_seed(0)
     generator = family(image_shape=(1, 8, 8), channels=(8, 8), latent_dim=4)
     shares = {}
     for k in (0, 1):
         rng = torch.Generator().manual_seed(k)
-        told = {"steps": 60, "weight": weight, "batch": 32, "learning_rate": 1e-2}
+        told = {"steps": 60, "batch": 32, "learning_rate": 1e-2}
         steered = steer(generator, stripes_classifier, torch.eye(2)[k], images.x, **told, rng=rng)
         shares[k] = (stripes_classifier.predict(steered.sample(200, rng=rng)) == k).float().mean().item()
         assert steered.family == generator.family

@@ -13,7 +13,7 @@ from failscape.errors import GeneratorError, LabelError, UnsupportedGenerator
 from failscape.explain.class_convergence_result import REAL, SEARCH, TRAINING, ClassConvergenceResult
 from failscape.explain.latent_space import realism_of
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
-from failscape.generators import VAE, Autoencoder, Condition, Generator, StyleGenerator
+from failscape.generators import Autoencoder, Condition, Generator, StyleGenerator
 from failscape.search import reach_target
 from failscape.training import steer
 
@@ -28,11 +28,6 @@ _PULL = 0.02
 _RADIUS = 3.0
 # What is added to the key of a candidate that needs no search, the least probability that counts, and deviation of W.
 _FIRST, _LEAST, _NARROWEST = 1e3, 1e-30, 1e-6
-# Of the guidance. The loss of a VAE is a sum over pixels, some hundred nats: with 30, 100 and 300, after 100 steps of
-# `embedded:fashion-vae`, 99, 100 and 100 of 100 shirts were accepted, and 57, 54 and 50 % of shirts and bags disputed.
-# With 3, 10 and 30, after 100 steps of `embedded:fashion-wgan`, 87, 98 and 98 % of 200 bags were accepted, and 25, 10
-# and 8 % of these disputed; with 1, 45 % of the class with the fewest.
-_WEIGHT, _WEIGHT_OF_SUMS = 10.0, 100.0
 
 
 @final
@@ -59,8 +54,7 @@ class ClassConvergence(Method[ClassConvergenceResult]):
         candidates: latents that the search draws for each image that it is to find.
         steps: of the search from a start at most; with 0 only what is drawn counts, and no gradients are needed.
         training_steps: of the training, for each class.
-        weight: $k$ of the guidance; by default 10 for a generator with a critic, and 100 for a variational autoencoder,
-            whose loss is a sum over the pixels.
+        weight: $k$ of the guidance; by default 10, and 100 for a VAE or an IntroVAE, whose loss sums over pixels.
         shown: images of each class in the figures.
 
     Raises:
@@ -209,12 +203,9 @@ class ClassConvergence(Method[ClassConvergenceResult]):
         self, classifier: Classifier, generator: Generator, k: int, x: Float[Tensor, "N C H W"], rng: torch.Generator
     ) -> Float[Tensor, "S C H W"]:
         """Return fresh images of a copy that was trained further, toward a class."""
-        weight = self.weight
-        if weight is None:
-            weight = _WEIGHT_OF_SUMS if isinstance(generator, VAE) else _WEIGHT
         target = F.one_hot(torch.tensor(k), classifier.num_classes).float()
         try:
-            steered = steer(generator, classifier, target, x, steps=self.training_steps, weight=weight, rng=rng)
+            steered = steer(generator, classifier, target, x, steps=self.training_steps, weight=self.weight, rng=rng)
         except UnsupportedGenerator as error:
             raise UnsupportedGenerator(f'{error} Set `by` to "search".') from error
         counts = [min(_BATCH, self.samples - start) for start in range(0, self.samples, _BATCH)]

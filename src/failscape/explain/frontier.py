@@ -160,7 +160,7 @@ class Frontier(Method[FrontierResult]):
         restarts: of each image, at most.
         guard: shifted copies of the image, at most 4, whose mean verdict is to come near the target as well.
         training_steps: of each training.
-        weight: $k$ of the training.
+        weight: $k$ of the training; by default 10, and 100 for a VAE or an IntroVAE, whose loss sums over pixels.
         shown: images of each target in the report.
 
     Raises:
@@ -193,7 +193,7 @@ class Frontier(Method[FrontierResult]):
         restarts: int = 10,
         guard: int = 0,
         training_steps: int = 200,
-        weight: float = 1.0,
+        weight: float | None = None,
         shown: int = 16,
     ) -> None:
         if by not in ("search", "training"):
@@ -207,7 +207,7 @@ class Frontier(Method[FrontierResult]):
             )
         if not 0 < tolerance < 1:
             raise ValueError(f"Expected `tolerance` between 0 and 1, but got {tolerance}.")
-        if not 0 < weight < math.inf:
+        if weight is not None and not 0 < weight < math.inf:
             raise ValueError(f"Expected a positive, finite `weight`, but got {weight}.")
         if not 0 <= guard <= len(_SHIFTS):
             raise ValueError(f"Expected `guard` from 0 to {len(_SHIFTS)} shifted copies, but got {guard}.")
