@@ -48,8 +48,29 @@ class TestTargets:
         assert names == ("a=0.7,c=0.3", "b | c", "a | b | c")
         assert torch.allclose(targets, torch.tensor([[0.7, 0, 0.3], [0, 0.5, 0.5], [1 / 3] * 3]))
 
-    @pytest.mark.parametrize("target", ["a=0.7,b=0.2", "a=0.7,b=-0.3,c=0.6", "a,x", "a=x,b=0.5"])
-    def test_what_is_no_distribution_is_refused(self, target: str) -> None:
+    def test_a_mapping_says_the_same_as_what_is_spelled_out(self) -> None:
+        names, targets = frontier_targets(({"a": 0.7, "b": 0.0, "c": 0.3}, {"b": 0.5, "c": 0.5}, {"a": 1.0}), NAMES)
+        assert names == ("a=0.7,c=0.3", "b | c", "a")
+        assert torch.equal(targets, frontier_targets(("a=0.7,c=0.3", "b,c", "a"), NAMES)[1])
+
+    @pytest.mark.parametrize("target", ["3=0.7,8=0.3", {"3": 0.7, "8": 0.3}])
+    def test_one_target_needs_no_tuple(self, target: Any) -> None:
+        assert Frontier(targets=target).targets == Frontier(targets=(target,)).targets == (target,)
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "a=0.7,b=0.2",
+            "a=0.7,b=-0.3,c=0.6",
+            "a,x",
+            "a=x,b=0.5",
+            {"a": 0.7, "b": 0.2},
+            {"a": 1.3, "b": -0.3},
+            {"x": 1.0},
+            {},
+        ],
+    )
+    def test_what_is_no_distribution_is_refused(self, target: Any) -> None:
         with pytest.raises(SpecError, match="Expected"):
             frontier_targets((target,), NAMES)
 
@@ -62,8 +83,8 @@ class TestPlanted:
     def test_the_frontier_is_where_analysis_says(self) -> None:
         # Of 20 (mean - GREY) a probability of 0.5 is at the grey itself, and 0.7 where the logit is log(7 / 3).
         world, classifier = Linear(PLANE), brighter_than(GREY)
-        for target, logit in (("0,1", 0.0), ("0=0.3,1=0.7", 0.8473)):
-            result = Frontier(targets=(target,), per_target=32, tolerance=0.02, samples=500)(
+        for target, logit in (("0,1", 0.0), ({"0": 0.3, "1": 0.7}, 0.8473)):
+            result = Frontier(targets=target, per_target=32, tolerance=0.02, samples=500)(
                 classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
             )
             assert result.success.all()
@@ -294,7 +315,7 @@ class TestBadInput:
         "setting",
         [
             {"targets": ()}, {"per_target": 0}, {"tolerance": 0.0}, {"weight": 0.0}, {"weight": math.inf},
-            {"restarts": -1}, {"guard": 5}, {"by": "foo"}, {"by": "both"},
+            {"targets": {}}, {"restarts": -1}, {"guard": 5}, {"by": "foo"}, {"by": "both"},
         ],
     )  # fmt: skip
     def test_settings_out_of_range(self, as_installed: None, setting: dict[str, Any]) -> None:

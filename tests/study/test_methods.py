@@ -1,3 +1,4 @@
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from failscape.classifiers import Classifier, load_classifier
 from failscape.data import ImageSet, load_images
 from failscape.errors import ClassifierError, ConfigError, SpecError
-from failscape.explain import METHODS, CorruptionTable, SympatheticExamples
+from failscape.explain import METHODS, CorruptionTable, Frontier, SympatheticExamples
 from failscape.study.config import StepConfig
 from failscape.study.methods import prepare_method
 
@@ -43,6 +44,26 @@ def test_images_in_a_setting_are_named_by_their_spec(tmp_path: Path) -> None:
     assert prepared.image_sets["anchors"].fingerprint() == load_images(file).fingerprint()
     with pytest.raises(SpecError):
         prepare_method(step("sympathetic-examples", anchors="nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ('"uniform"', ("uniform",)),
+        ("{ 3 = 0.7, 8 = 0.3 }", ({"3": 0.7, "8": 0.3},)),
+        ('["pairs", { 3 = 0.7, 8 = 0.3 }]', ("pairs", {"3": 0.7, "8": 0.3})),
+    ],
+)
+def test_targets_of_a_frontier_are_texts_or_tables(written: str, meant: tuple[Any, ...]) -> None:
+    method = prepare_method(step("frontier", **tomllib.loads(f"targets = {written}"))).method
+    assert isinstance(method, Frontier)
+    assert method.targets == meant
+
+
+@pytest.mark.parametrize("targets", [3, [3], {"3": "much"}, [{"3": [0.7]}]])
+def test_targets_of_another_kind_are_named(targets: Any) -> None:
+    with pytest.raises(ConfigError, match="targets"):
+        prepare_method(step("frontier", targets=targets))
 
 
 def test_classifiers_in_a_setting_are_named_by_their_specs() -> None:

@@ -1,6 +1,7 @@
 """Frontiers: what lies at 50/50, or at any target distribution, between classes?"""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import ClassVar, Literal, final
@@ -17,6 +18,8 @@ from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
 from failscape.generators import Generator, StyleGenerator
 from failscape.search import LogProbs, StandIn, TargetSearch, reach_target, total_variation
 from failscape.training import steer
+
+Target = str | Mapping[str, float]
 
 PAIRS, TRIPLES = "pairs", "triples"
 
@@ -151,7 +154,8 @@ class Frontier(Method[FrontierResult]):
 
     Args:
         targets: "pairs" for every two classes of the classifier, equally; "triples" for every three; "uniform"; classes
-            with commas between them, for equal shares; or shares such as `3=0.7,8=0.3`. Several make one list.
+            with commas between them, for equal shares; or shares such as `3=0.7,8=0.3`, or as `{"3": 0.7, "8": 0.3}`.
+            One of these, or several in a tuple.
         by: "search" or "training".
         per_target: images of each.
         tolerance: the largest total variation distance from the target.
@@ -184,7 +188,7 @@ class Frontier(Method[FrontierResult]):
     def __init__(
         self,
         *,
-        targets: tuple[str, ...] = (PAIRS,),
+        targets: Target | tuple[Target, ...] = (PAIRS,),
         by: Literal["search", "training"] = "search",
         per_target: int = 64,
         tolerance: float = 0.05,
@@ -211,7 +215,7 @@ class Frontier(Method[FrontierResult]):
             raise ValueError(f"Expected a positive, finite `weight`, but got {weight}.")
         if not 0 <= guard <= len(_SHIFTS):
             raise ValueError(f"Expected `guard` from 0 to {len(_SHIFTS)} shifted copies, but got {guard}.")
-        self.targets = targets
+        self.targets = targets if isinstance(targets, tuple) else (targets,)
         self.by = by
         self.per_target = per_target
         self.tolerance = tolerance
@@ -385,12 +389,12 @@ class Frontier(Method[FrontierResult]):
 
 
 def frontier_targets(
-    targets: tuple[str, ...], class_names: tuple[str, ...]
+    targets: tuple[Target, ...], class_names: tuple[str, ...]
 ) -> tuple[tuple[str, ...], Float[Tensor, "T K"]]:
     """Return the name of each target and its distribution.
 
     Args:
-        targets: as `Frontier` takes them.
+        targets: as `Frontier` takes several.
         class_names: the K classes.
 
     Raises:
@@ -401,23 +405,28 @@ def frontier_targets(
         ('cat | cow', 'cat | dog', 'cow | dog')
     """
     found: dict[str, Tensor] = {}
-    for text in targets:
-        size = {PAIRS: 2, TRIPLES: 3}.get(text)
-        if size is not None and text not in class_names:
+    for target in targets:
+        size = {PAIRS: 2, TRIPLES: 3}.get(target) if isinstance(target, str) else None
+        if size is not None and target not in class_names:
             if len(class_names) < size:
                 raise SpecError(
-                    f"Expected at least {size} classes for {text!r}, but there are {len(class_names)}. Name targets."
+                    f"Expected at least {size} classes for {target!r}, but there are {len(class_names)}. Name targets."
                 )
             for chosen in combinations(class_names, size):
                 share = dict.fromkeys(chosen, 1 / size)
                 found[" | ".join(chosen)] = target_distribution(share, class_names)
             continue
-        distribution = target_distribution(text, class_names)
+        distribution = target_distribution(target, class_names)
+        text = target if isinstance(target, str) else _spelled(target)
         wanted = (distribution > 0).nonzero()[:, 0].tolist()
         even = bool((distribution[wanted] == distribution[wanted[0]]).all())
         name = " | ".join(class_names[k] for k in wanted) if even else text
         found[text if len(wanted) == len(class_names) > 3 else name] = distribution
     return tuple(found), torch.stack(list(found.values()))
+
+
+def _spelled(shares: Mapping[str, float]) -> str:
+    return ",".join(f"{name}={share:g}" for name, share in shares.items() if share > 0)
 
 
 def _check_generator(classifier: Classifier, generator: Generator, targets: Float[Tensor, "T K"]) -> None:
