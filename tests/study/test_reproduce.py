@@ -382,7 +382,9 @@ class TestRegistry:
             return folder
 
         monkeypatch.setattr(registry, "train_embedded", train)
-        run = reproduce("small", tmp_path / "out", retrain=True)
+        said: list[str] = []
+        run = reproduce("small", tmp_path / "out", retrain=True, progress=said.append)
+        assert said[0].startswith(f"{len(WEIGHTS)} to be trained, which took ")
         assert asked == [(name, tmp_path / "out" / "weights") for name in WEIGHTS]
         resolved = tomllib.loads((run / "study.toml").read_text())
         assert resolved["classifier"]["spec"] == str(run / "weights" / "00001-mnist-clean")

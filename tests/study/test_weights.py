@@ -9,7 +9,7 @@ from failscape import load_classifier, load_generator
 from failscape.errors import SpecError
 from failscape.study.reproduce import weights
 from failscape.study.reproduce.latent_sympathetic_examples import WEIGHTS
-from failscape.study.reproduce.weights import recipe_names, train_embedded
+from failscape.study.reproduce.weights import recipe_names, recorded_seconds, say_how_long, train_embedded
 from failscape.training import read_settings
 from failscape.training.classifier_task import ClassifierTask
 from failscape.training.vae_task import VAETask
@@ -60,6 +60,12 @@ class TestEmbedded:
         assert provenance["command"].endswith(f"train embedded {name}")
         assert provenance["reached"].keys() & {"accuracy", "elbo", "frechet", "reconstruction"}
 
+    def test_how_long_each_took_is_on_record(self) -> None:
+        seconds = {name: recorded_seconds(name) for name in recipe_names()}
+        assert min(seconds.values()) > 0
+        # As the recipe says.
+        assert seconds["avatars-vae-gan"] == pytest.approx(67 * 60, rel=0.01)
+
     @pytest.mark.parametrize("name", ["mnist-nothing", "../../mnist-clean", ""])
     def test_an_unknown_one_is_refused(self, name: str, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=r"Expected one of avatars-beard, .* to retrain"):
@@ -109,3 +115,14 @@ class TestTraining:
     def test_a_run_that_never_began_is_no_obstacle(self, package: Path) -> None:
         (package / "out" / "00001-tiny-vae").mkdir(parents=True)
         assert train_embedded("tiny-vae", package / "out").name == "00002-tiny-vae"
+
+    def test_how_long_it_will_take_is_said_of_what_is_missing(self, package: Path) -> None:
+        said: list[str] = []
+        out = package / "out"
+        train_embedded("tiny-vae", out)
+        for seconds in ({"tiny-vae": 60.0, "tiny-classifier": 90.0}, {"tiny-classifier": 9000.0}, {"tiny-vae": 60.0}):
+            say_how_long(seconds, out, progress=said.append)
+        assert said == [
+            f"1 to be trained, which took {time} in all on the machine they were made on: tiny-classifier"
+            for time in ("1.5 minutes", "2.5 hours")
+        ]

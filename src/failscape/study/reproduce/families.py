@@ -17,7 +17,7 @@ from failscape.data import ImageSet, load_images
 from failscape.figures import Plot, rate_bars
 from failscape.generators import Autoencoder, load_generator
 from failscape.storage import read_json
-from failscape.study.reproduce.weights import train_by
+from failscape.study.reproduce.weights import say_how_long, train_by
 from failscape.training import (
     AnySettings,
     GeneratorEvaluation,
@@ -116,6 +116,7 @@ def run_families(oracle: str, out: Path, *, progress: Callable[[str], None] = la
     Raises:
         FailscapeError: what the trainings raise.
     """
+    say_how_long({recipe.name: float(SECONDS) for recipe in RECIPES.values()}, out, progress=progress)
     trained = {name: train_by(recipe, out, progress=progress) for name, recipe in RECIPES.items()}
     progress("measuring the families")
     return measure_families(trained, load_images("fashion-mnist:test"), load_images("fashion-mnist:train"), oracle)

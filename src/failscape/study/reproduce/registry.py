@@ -17,7 +17,7 @@ from failscape.study.reproduce import (
     uncertainty_conditioned_gan,
 )
 from failscape.study.reproduce.claims import Claim, write_json_list, write_metrics
-from failscape.study.reproduce.weights import train_embedded
+from failscape.study.reproduce.weights import recorded_seconds, say_how_long, train_embedded
 from failscape.study.run_folder import read_steps
 from failscape.study.runner import run_study
 
@@ -81,6 +81,7 @@ def reproduce(
     weights = {weight: f"embedded:{weight}" for weight in reproduction.WEIGHTS}
     if retrain:
         _require_images(reproduction.study(weights))
+        say_how_long({weight: recorded_seconds(weight) for weight in weights}, out / "weights", progress=progress)
         weights = {weight: str(train_embedded(weight, out / "weights", progress=progress)) for weight in weights}
     run = run_study(reproduction.study(weights), folder=out, progress=progress)
     results = {}

@@ -1,6 +1,7 @@
 """The embedded weights, made again from data by their recipes."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -51,10 +52,38 @@ def train_by(settings: AnySettings, out: Path, *, progress: Callable[[str], None
     """
     name = settings.name
     run = latest_run_folder(out, name)
-    if run is not None and any((run / f"{kind}.json").exists() for kind in ("classifier", "generator")):
+    if run is not None and _complete(run):
         progress(f"{name}: trained before, {run}")
         return run
     progress(f"{name}: training on {settings.data}, {settings.images:,} images")
     if run is not None and (run / "train.toml").exists():
         return resume_run(run)
     return start_run(settings, out)
+
+
+def recorded_seconds(name: str) -> float:
+    """Return how long the training of `embedded:NAME` took on the machine that it was made on."""
+    documents = [files("failscape") / "assets" / kind / f"{name}.json" for kind in ("classifiers", "generators")]
+    (document,) = (each for each in documents if each.is_file())
+    return float(json.loads(document.read_text())["provenance"]["reached"]["seconds"])
+
+
+def say_how_long(seconds: Mapping[str, float], out: Path, *, progress: Callable[[str], None]) -> None:
+    """Say how long the trainings that are still to be made took together, if there are any.
+
+    Args:
+        seconds: name of each training to how long it took; one that was cut off counts as a whole.
+        out: holds the numbered run folders.
+        progress: is told in a line.
+    """
+    runs = {name: latest_run_folder(out, name) for name in seconds}
+    left = [name for name, run in runs.items() if run is None or not _complete(run)]
+    if not left:
+        return
+    total = sum(seconds[name] for name in left)
+    time = f"{total / 3600:.1f} hours" if total > 5400 else f"{total / 60:.1f} minutes"
+    progress(f"{len(left)} to be trained, which took {time} in all on the machine they were made on: {', '.join(left)}")
+
+
+def _complete(run: Path) -> bool:
+    return any((run / f"{kind}.json").exists() for kind in ("classifier", "generator"))
