@@ -153,6 +153,10 @@ class TestWhoLearnsWhat:
         losses = step(guided, images)
         step(plain, images)
         assert losses["guidance"] > 0
+        # What is logged is the divergence, whatever its weight.
+        light = TargetGuidance(stripes_classifier, target, weight=1.0, guard=False)
+        lightly = step(task_of(settings_of(kind, **changes), images, guidance=light), images)
+        assert torch.equal(losses["guidance"], lightly["guidance"])
         for part, same in (("encoder", True), ("decoder", False)):
             pairs = zip(
                 plain.networks["generator"].get_submodule(part).parameters(),

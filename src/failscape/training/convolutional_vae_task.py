@@ -126,11 +126,14 @@ class ConvolutionalVAETask(GeneratorTask, Generic[Network]):
             samples=samples,
         )
 
-    def _guide(self, drawn: Drawn, *, progress: float, rng: torch.Generator) -> dict[str, Tensor]:
-        """Return the classifier's say on the samples with its weight, if it has one."""
+    def _guide(
+        self, drawn: Drawn, *, progress: float, rng: torch.Generator
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        """Return the classifier's say on the samples, if it has one, and the same with its weight, for the loss."""
         if self._guidance is None or (weight := self._guidance.weight(progress)) == 0:
-            return {}
-        return {"guidance": weight * self._guidance(drawn.samples, rng=rng)}
+            return {}, 0.0
+        say = self._guidance(drawn.samples, rng=rng)
+        return {"guidance": say}, weight * say
 
     def _spread(self, drawn: Drawn, reconstruction: Tensor, game: Tensor) -> Tensor:
         """Leave gradients in the decoder, by both losses; return that of `reconstruction` in the latents of images.

@@ -80,10 +80,11 @@ class IntroVAETask(ConvolutionalVAETask[IntroVAE]):
             "divergence_samples": samples.mean(),
             "hinge": introspection(again, settings.margin) + introspection(samples, settings.margin),
         }
-        losses |= self._guide(drawn, progress=progress, rng=rng)
+        said, guidance = self._guide(drawn, progress=progress, rng=rng)
+        losses |= said
         faithful = settings.reconstruction * losses["squares"]
         fooling = losses["divergence_again"] + losses["divergence_samples"]
-        game = settings.adversarial * fooling + losses.get("guidance", 0.0)
+        game = settings.adversarial * fooling + guidance
 
         # All gradients before any step, since they share their graphs.
         encoder = list(self._network.encoder.parameters())

@@ -92,8 +92,9 @@ class VAEGANTask(ConvolutionalVAETask[VAEGAN]):
         losses["pixels"] = (drawn.reconstructions - x).square().mean()
         faithful = settings.features * losses["features"] + settings.pixels * losses["pixels"]
         losses["decoder"] = F.softplus(-on_drawn).mean()
-        losses |= self._guide(drawn, progress=progress, rng=rng)
-        game = settings.adversarial * losses["decoder"] + losses.get("guidance", 0.0)
+        said, guidance = self._guide(drawn, progress=progress, rng=rng)
+        losses |= said
+        game = settings.adversarial * losses["decoder"] + guidance
         losses["divergence"] = drawn.divergence.mean()
         losses["critic"] = F.softplus(-on_real).mean() + F.softplus(on_drawn).mean()
 
