@@ -33,9 +33,10 @@ _ENCODER_RATE = 0.4
 class WGANTask(GeneratorTask):
     r"""Fits a `WGAN` or a `Progressive` generator, its critic, and toward the end its encoder.
 
-    The critic minimises $E[D(\hat x)] - E[D(x)] + \lambda E[(\|\nabla D(\bar x)\| - 1)^2]$ with $\bar x$ on the lines
-    between real and generated images; after every `critic_steps` of its steps the generator makes one to minimise
-    $-E[D(\hat x)]$, and the guidance if there is any.
+    The critic minimises $E[D(\hat x)] - E[D(x)] + \lambda E[(\|\nabla D(\bar x)\| - 1)^2] + \epsilon E[D(x)^2]$ with
+    $\bar x$ on the lines between real and generated images, and $\epsilon = 0.001$, which keeps scores from drifting;
+    after every `critic_steps` of its steps the generator makes one to minimise $-E[D(\hat x)]$, and the guidance if
+    there is any.
 
     Args:
         settings: of the training.
