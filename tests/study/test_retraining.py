@@ -262,13 +262,38 @@ def test_a_gain_that_the_judge_does_not_see_is_none(stood_in: Path, taught: Path
     assert hidden.findings[0].sentence.startswith("No gain shown beyond the labels themselves")
     # As good as the control: helpful, but not by the choice.
     level = result.predictions.clone()
-    level[CONTROL - 1] = level[RETRAINED - 1]
+    level[ALONE - 1], level[CONTROL - 1] = result.verdicts[BEFORE], level[RETRAINED - 1]
     same = replace(result, predictions=level)
     assert same.findings[0].sentence.startswith("Retraining helps, but no gain over random images is shown")
     level[ALONE - 1], level[CONTROL - 1] = result.verdicts[BEFORE], result.verdicts[BEFORE]
     better = replace(result, predictions=level)
     assert better.gain_over_control == better.gain
     assert better.findings[0].sentence.startswith("Retraining helps, more than on as many random images")
+
+
+def test_what_further_training_does_by_itself_is_no_gain(taught: Path) -> None:
+    result = result_of(taught)
+    level = result.predictions.clone()
+    level[ALONE - 1] = level[RETRAINED - 1]
+    alike = replace(result, predictions=level)
+    assert alike.gain.low > 0
+    assert alike.gain_over_data_alone.value == 0
+    assert not alike.is_gain_shown
+    assert alike.findings[0].sentence.startswith("No gain shown beyond that of further training: ")
+    # Nor if the judge sees it in nothing but further training: it is of the old opinion on a third of what was mended.
+    assert result.verification is not None
+    mended = (result.wrong[BEFORE] & ~result.wrong[RETRAINED]).nonzero()[:, 0]
+    third = torch.zeros(len(result.ids), dtype=torch.bool)
+    third[mended[::3]] = True
+    level[ALONE - 1] = torch.where(third, result.verdicts[BEFORE], result.verdicts[RETRAINED])
+    opinion = torch.where(third, result.verdicts[BEFORE], result.labels)
+    judged = replace(result.verification, oracle_probs=F.one_hot(opinion, 2).to(result.verification.probs))
+    doubted = replace(result, predictions=level, verification=judged)
+    assert doubted.gain_over_data_alone.low > 0
+    assert doubted.judged_gain is not None
+    assert doubted.judged_gain.low > 0
+    assert not doubted.is_gain_shown
+    assert doubted.findings[0].sentence.startswith("No gain shown beyond the labels themselves")
 
 
 def test_one_replicate_has_the_intervals_of_its_images(taught: Path) -> None:

@@ -77,7 +77,10 @@ class LoopResult(FreshVerdicts):
 
     @property
     def is_gain_shown(self) -> bool:
-        """Whether fewer images are wrong, to the labels and to the judge, beyond what chance would do."""
+        """Whether fewer images are wrong, to the labels and to the judge, beyond what chance would do.
+
+        That includes what training longer does by itself, which a loop does not measure and a retraining does.
+        """
         judged = self.judged_wrong
         seen = judged is None or mean(judged[0].double() - judged[-1].double()).low > 0
         return self.gain.low > 0 and seen
@@ -171,7 +174,11 @@ class LoopResult(FreshVerdicts):
         elif not self.is_gain_shown:
             start = f"No gain shown beyond the labels themselves, since {self.judge} sees none"
         else:
-            start = "Retraining helps"
+            start = "Fewer of the same fresh images are wrong"
+            numbers += (
+                "; whether training longer without them would do as much was not measured: `failscape retrain` "
+                "measures that"
+            )
         who = f" Labels by {self.labeller}{', in place of a person' if self.stand_in else ''}."
         mended = (wrong[0] & ~wrong[-1]).nonzero()[:, 0].tolist()[:_PANELS]
         clean = [percent(float(right.double().mean())) for right in (self.clean[0], self.clean[-1])]

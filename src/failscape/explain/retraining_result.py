@@ -49,6 +49,8 @@ _DEFINITIONS = {
     "judged_data_alone": "The same share after training on its own data alone.",
     "judged_gain": "Share of images wrong to the judge before, less that of the retrained classifier.",
     "judged_gain_over_control": "Share of images wrong to the judge of the control, less that of the retrained one.",
+    "judged_gain_over_data_alone": "Share of images wrong to the judge after training on its own data alone, less that "
+    "of the retrained classifier.",
     "judged_ratio": "Images wrong to the judge of the retrained classifier, as a part of those before.",
     "agreement": "Share of the fresh images to which judge and labels give the same class. It bounds what can be "
     "reached on both counts at once.",
@@ -119,10 +121,21 @@ class RetrainingResult(FreshVerdicts):
         return self._over_replicates(self._fall(self.wrong, CONTROL))
 
     @property
+    def gain_over_data_alone(self) -> Estimate:
+        """By how much it is below that after training as long on its own data alone."""
+        return self._over_replicates(self._fall(self.wrong, ALONE))
+
+    @property
     def judged_gain(self) -> Estimate | None:
         """By how much the share of images that are wrong to the judge fell, if there is one."""
         judged = self.judged_wrong
         return None if judged is None else self._over_replicates(self._fall(judged, BEFORE))
+
+    @property
+    def judged_gain_over_data_alone(self) -> Estimate | None:
+        """By how much that share is below the one after training as long on its own data alone."""
+        judged = self.judged_wrong
+        return None if judged is None else self._over_replicates(self._fall(judged, ALONE))
 
     @property
     def ratio(self) -> Estimate:
@@ -131,9 +144,17 @@ class RetrainingResult(FreshVerdicts):
 
     @property
     def is_gain_shown(self) -> bool:
-        """Whether fewer fresh images are wrong, to the labels and to the judge, beyond what chance would do."""
-        judged = self.judged_gain
-        return self.gain.low > 0 and (judged is None or judged.low > 0)
+        """Whether fewer fresh images are wrong, to the labels and to the judge, than chance and more training explain.
+
+        Fresh images are those that the classifier before is unsure of, so that any other one is wrong on fewer of
+        them: the share before alone shows nothing.
+        """
+        return self.gain.low > 0 and self.gain_over_data_alone.low > 0 and self._judge_sees_gain
+
+    @property
+    def _judge_sees_gain(self) -> bool:
+        gains = (self.judged_gain, self.judged_gain_over_data_alone)
+        return all(gain is None or gain.low > 0 for gain in gains)
 
     @property
     def summary(self) -> dict[str, float]:
@@ -149,7 +170,7 @@ class RetrainingResult(FreshVerdicts):
             summary |= self._over_replicates(wrong[arm]).named(f"wrong_{_key(name)}")
         summary |= self.gain.named("gain")
         summary |= self.gain_over_control.named("gain_over_control")
-        summary |= self._over_replicates(self._fall(wrong, ALONE)).named("gain_over_data_alone")
+        summary |= self.gain_over_data_alone.named("gain_over_data_alone")
         summary |= self.ratio.named("ratio")
         summary |= self._ratio(wrong, CONTROL).named("ratio_control")
         summary["p_value"] = mcnemar(wrong[BEFORE, fresh], wrong[RETRAINED, fresh])
@@ -157,9 +178,9 @@ class RetrainingResult(FreshVerdicts):
         if judged is not None:
             for arm, name in enumerate(ARMS):
                 summary |= self._over_replicates(judged[arm]).named(f"judged_{_key(name)}")
-            assert self.judged_gain is not None
-            summary |= self.judged_gain.named("judged_gain")
+            summary |= self._over_replicates(self._fall(judged, BEFORE)).named("judged_gain")
             summary |= self._over_replicates(self._fall(judged, CONTROL)).named("judged_gain_over_control")
+            summary |= self._over_replicates(self._fall(judged, ALONE)).named("judged_gain_over_data_alone")
             summary |= self._ratio(judged, RETRAINED).named("judged_ratio")
             assert self.verification is not None
             assert self.verification.oracle_prediction is not None
@@ -255,12 +276,13 @@ class RetrainingResult(FreshVerdicts):
             f"retraining on {self.labelled:,} labelled ones, {percent(shares[CONTROL])} after retraining on as many at "
             f"random, and {percent(shares[ALONE])} after training on its own data alone"
         )
-        judged = self.judged_gain
         if self.gain.high < 0:
             start = "No gain shown, but harm"
         elif not self.gain.low > 0:
             start = "No gain shown"
-        elif judged is not None and not judged.low > 0:
+        elif not self.gain_over_data_alone.low > 0:
+            start = "No gain shown beyond that of further training"
+        elif not self._judge_sees_gain:
             start = f"No gain shown beyond the labels themselves, since {self.judge} sees none"
         elif not self.gain_over_control.low > 0:
             start = "Retraining helps, but no gain over random images is shown"
