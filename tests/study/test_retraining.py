@@ -296,17 +296,17 @@ def test_what_further_training_does_by_itself_is_no_gain(taught: Path) -> None:
     assert doubted.findings[0].sentence.startswith("No gain shown beyond the labels themselves")
 
 
-def test_one_replicate_has_the_intervals_of_its_images(taught: Path) -> None:
-    result = result_of(taught)
+def first_replicate(result: RetrainingResult) -> RetrainingResult:
+    """Return what the first replicate found, as if there were no other."""
     rows = result.replicate == 0
     assert result.verification is not None
     oracle = result.verification.oracle_probs
     assert oracle is not None
     verification = replace(result.verification, probs=result.verification.probs[rows], oracle_probs=oracle[rows])
-    one = replace(
+    return replace(
         result,
         images=result.images[rows],
-        ids=result.ids[: int(rows.sum())],
+        ids=tuple(result.ids[row] for row in rows.nonzero()[:, 0].tolist()),
         replicate=result.replicate[rows],
         new_frontier=result.new_frontier[rows],
         labels=result.labels[rows],
@@ -316,9 +316,28 @@ def test_one_replicate_has_the_intervals_of_its_images(taught: Path) -> None:
         corrupted=result.corrupted[:, :1],
         taught=result.taught[:, :1],
     )
-    assert one.summary["wrong_before_n"] == int(rows.sum())
+
+
+def test_one_replicate_has_the_intervals_of_its_images(taught: Path) -> None:
+    one = first_replicate(result_of(taught))
+    assert one.summary["wrong_before_n"] == len(one.ids)
     assert one.gain.low < one.gain.value < one.gain.high
     assert "over the images" in one.figures[0].caption
+
+
+def test_a_loss_of_accuracy_is_seen_in_one_replicate(taught: Path) -> None:
+    one = first_replicate(result_of(taught))
+    clean = one.clean.clone()
+    clean[RETRAINED] = False
+    ruined = replace(one, clean=clean, corrupted=torch.ones_like(one.corrupted))
+    assert ruined.summary["clean_change_high"] < 0
+    assert ruined.summary["clean_change_n"] == clean.shape[2]
+    sentence = ruined.findings[1].sentence.replace("\N{NO-BREAK SPACE}", " ")
+    assert "and 0 % after (lower); 100 % of corrupted" in sentence
+    assert sentence.endswith("(no difference shown).")
+    # Of a single image nobody knows.
+    single = replace(one, corrupted=one.corrupted[:, :, :1])
+    assert single.findings[1].sentence.endswith("(whether they differ is not known).")
 
 
 def test_a_killed_retraining_goes_on(world: Path, tmp_path: Path) -> None:

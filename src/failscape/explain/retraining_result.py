@@ -57,17 +57,16 @@ _DEFINITIONS = {
     "wrong_at_new_frontier": "Share of wrong images among fresh ones of another kind: what the retrained classifier, "
     "not the one before, is unsure of. A classifier is often wrong where it is unsure, however good it is.",
     "clean_before": "Accuracy on the test images, before.",
-    "clean_retrained": "Accuracy on the test images of the retrained classifier. Interval: over replicates and images.",
+    "clean_retrained": "Accuracy on the test images of the retrained classifier. Interval: over replicates and images; "
+    "with one replicate, over the images.",
     "clean_control": "Accuracy on the test images of the control. Interval: likewise.",
     "clean_data_alone": "Accuracy on the test images after training on its own data alone. Interval: likewise.",
-    "clean_change": "Accuracy on the test images, retrained less before. Interval: over replicates and images.",
+    "clean_change": "Accuracy on the test images, retrained less before. Interval: likewise.",
     "corrupted_before": "Accuracy on corrupted test images, the mean over corruptions and severities, before.",
-    "corrupted_retrained": "Accuracy on corrupted test images of the retrained classifier. Interval: over replicates "
-    "and images.",
+    "corrupted_retrained": "Accuracy on corrupted test images of the retrained classifier. Interval: likewise.",
     "corrupted_control": "Accuracy on corrupted test images of the control. Interval: likewise.",
     "corrupted_data_alone": "Accuracy on corrupted test images after training on its own data alone.",
-    "corrupted_change": "Accuracy on corrupted test images, retrained less before. Interval: over replicates and "
-    "images.",
+    "corrupted_change": "Accuracy on corrupted test images, retrained less before. Interval: likewise.",
     "id": "Name of the fresh image.",
     "replicate": "Which repetition it belongs to.",
     "new_frontier": "Whether it was drawn where the retrained classifier is unsure, instead of the one before.",
@@ -192,8 +191,8 @@ class RetrainingResult(FreshVerdicts):
         for what, right in (("clean", self.clean.double()), ("corrupted", self.corrupted.double())):
             summary |= mean(right[BEFORE, 0]).named(f"{what}_before")
             for arm, name in enumerate(ARMS[1:], start=1):
-                summary |= mean_over_both(right[arm]).named(f"{what}_{_key(name)}")
-            summary |= mean_over_both(right[RETRAINED] - right[BEFORE]).named(f"{what}_change")
+                summary |= _accuracy(right[arm]).named(f"{what}_{_key(name)}")
+            summary |= _accuracy(right[RETRAINED] - right[BEFORE]).named(f"{what}_change")
         return summary
 
     @property
@@ -297,8 +296,10 @@ class RetrainingResult(FreshVerdicts):
     def _cost_sentence(self) -> str:
         parts = []
         for what, right in (("clean", self.clean.double()), ("corrupted", self.corrupted.double())):
-            change = mean_over_both(right[RETRAINED] - right[BEFORE])
-            if change.low > 0:
+            change = _accuracy(right[RETRAINED] - right[BEFORE])
+            if math.isnan(change.low):
+                judgement = "whether they differ is not known"
+            elif change.low > 0:
                 judgement = "higher"
             elif change.high < 0:
                 judgement = "lower"
@@ -382,7 +383,7 @@ class RetrainingResult(FreshVerdicts):
     def _draw_accuracy(self) -> Drawing:
         kinds = (self.clean.double(), self.corrupted.double())
         series = {
-            name: [mean(right[BEFORE, 0]) if arm == BEFORE else mean_over_both(right[arm]) for right in kinds]
+            name: [mean(right[BEFORE, 0]) if arm == BEFORE else _accuracy(right[arm]) for right in kinds]
             for arm, name in enumerate(ARMS)
         }
         return _bars(series, ["clean", "corrupted"], "accuracy on test images")
@@ -394,6 +395,12 @@ class RetrainingResult(FreshVerdicts):
             self.examples[:count].unflatten(0, (-1, columns)),
             cell_labels=[self.class_names[k] for k in self.example_labels[:count].tolist()],
         )
+
+
+def _accuracy(right: Float[Tensor, "S M"]) -> Estimate:
+    """Return the mean over replicates and test images; with one replicate the interval is over the images alone."""
+    replicates, images = right.shape
+    return mean(right[0]) if replicates == 1 and images > 1 else mean_over_both(right)
 
 
 def _bars(series: Mapping[str, Sequence[Estimate]], groups: Sequence[str], y_label: str) -> Drawing:
