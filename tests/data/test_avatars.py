@@ -21,9 +21,9 @@ def drawn() -> Avatars:
 
 @pytest.fixture
 def small_splits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Splits of the same seeds, but of 90 and 60 faces, in a cache of their own."""
+    """Splits of the same seeds, but of 90, 60 and 70 faces, in a cache of their own."""
     monkeypatch.setenv("FAILSCAPE_CACHE", str(tmp_path))
-    monkeypatch.setattr(avatars_module, "AVATAR_SPLITS", {"train": (90, 1), "test": (60, 2)})
+    monkeypatch.setattr(avatars_module, "AVATAR_SPLITS", {"train": (90, 1), "test": (60, 2), "extra": (70, 3)})
     return tmp_path / "avatars"
 
 
@@ -109,14 +109,16 @@ def test_sets_for_hair_and_for_each_trait(drawn: Avatars) -> None:
 
 
 def test_specs_of_splits_that_share_no_face(small_splits: Path) -> None:
-    train, test = load_images("avatars:hair:train"), load_images("avatars:hair")
+    train, test, extra = (load_images(f"avatars:hair{split}") for split in (":train", "", ":extra"))
     assert (len(train), len(test), test.name) == (90, 60, "avatars-hair-test")
-    assert not {image.numpy().tobytes() for image in train.x} & {image.numpy().tobytes() for image in test.x}
-    assert not set(train.ids) & set(test.ids)
+    assert (len(extra), extra.name) == (70, "avatars-hair-extra")
+    for one, other in combinations((train, test, extra), 2):
+        assert not {image.numpy().tobytes() for image in one.x} & {image.numpy().tobytes() for image in other.x}
+        assert not set(one.ids) & set(other.ids)
     smile = load_images("avatars:traits/smile:train")
     assert smile.class_names == ("no smile", "smile")
     assert torch.equal(smile.x, train.x)
-    assert len(list(small_splits.iterdir())) == 2
+    assert len(list(small_splits.iterdir())) == 3
 
 
 def test_a_spec_that_leaves_a_combination_out(small_splits: Path) -> None:
@@ -149,7 +151,7 @@ def test_what_is_kept_is_drawn_once_and_again_if_damaged(small_splits: Path) -> 
         ("avatars:traits", "with glasses, moustache, .*, dark_background for NAME"),
         ("avatars:traits/smlie:train", "got 'avatars:traits/smlie:train'"),
         ("avatars:smile", "got 'avatars:smile'"),
-        ("avatars:hair:validation", "then :train or :test"),
+        ("avatars:hair:validation", "then :train, :test, :extra if wanted"),
         ("avatars:hair:train:without=glasses:test", "got 'avatars:hair:train:without=glasses:test'"),
         ("avatars:hair:without=", "after without=, but got ''"),
         ("avatars:hair:without=glasses,no-hat", "but got 'no-hat'"),

@@ -477,6 +477,20 @@ def test_known_labels_stand_in_for_a_person(world: Path) -> None:
         StandIn(load_classifier(world / "misled"), known, **settings | {"labelled": 30}).sample(0)
 
 
+@pytest.mark.parametrize(("whose", "words"), [("data", "was trained on"), ("test", "is tested on")])
+def test_known_images_that_the_classifier_knows_are_refused(
+    world: Path, tmp_path: Path, whose: str, words: str
+) -> None:
+    # Two of its images among others, under other names.
+    x, y, _ = stripes(40, 5)
+    with np.load(world / f"{whose}.npz") as given:
+        x[[3, 20]], y[[3, 20]] = torch.from_numpy(given["x"][7:9]), torch.from_numpy(given["y"][7:9])
+    np.savez(tmp_path / "known.npz", x=x.numpy(), y=y.numpy(), class_names=np.array(NAMES))
+    known = str(tmp_path / "known.npz")
+    with pytest.raises(DataError, match=rf"{words}, but 2 of {known} are in {world}/{whose}\.npz, too\. Name others"):
+        Retraining(config(world, labeller=None, judge=None, known=known))
+
+
 def test_labels_that_do_not_suffice_are_refused(world: Path, tmp_path: Path) -> None:
     settings = {"project": None, "class_names": NAMES, "replicates": 2, "seed": 0}
     y = label_stripes(tmp_path / "few", world, 12)

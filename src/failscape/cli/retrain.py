@@ -40,8 +40,8 @@ def retrain(
         labels: another run folder, or the URL of a database, in which people's labels are.
         project: which labelling project, where there are several.
         labeller: a classifier that labels generated images in place of people.
-        known: images whose class is known, such as avatars:hair:train, to be taken in place of what the generator
-            draws, and their labels in place of people's.
+        known: images whose class is known, such as avatars:hair:extra, to be taken in place of what the generator
+            draws, and their labels in place of people's; none that the classifier was trained or is tested on.
         judge: another classifier, which gives no labels and judges the outcome; by default the run's oracle, if that
             is not the labeller.
         classifier: what is retrained, in place of the run's.
@@ -119,8 +119,8 @@ def loop(
     Args:
         run: a run folder, or "latest", which names classifier, generator and oracle; or that of a loop, to go on.
         labeller: a classifier that labels in place of people.
-        known: images whose class is known, such as avatars:hair:train, to be taken in place of what the generator
-            draws, and their labels in place of people's.
+        known: images whose class is known, such as avatars:hair:extra, to be taken in place of what the generator
+            draws, and their labels in place of people's; none that the classifier was trained or is tested on.
         judge: another classifier, which gives no labels and judges the outcome; by default the run's oracle, if that
             is not the labeller.
         classifier: what is retrained, in place of the run's.

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -27,11 +27,12 @@ from failscape.data.avatar_faces import (
 )
 from failscape.data.avatar_parts import SIDE, require_libraries
 from failscape.data.images import ImageSet
-from failscape.data.published import Split, cache_folder
+from failscape.data.published import cache_folder
 from failscape.errors import SpecError
 from failscape.storage import atomic_path
 
-AVATAR_SPLITS: dict[Split, tuple[int, int]] = {"train": (20_000, 1), "test": (4_000, 2)}
+AvatarSplit = Literal["train", "test", "extra"]
+AVATAR_SPLITS: dict[AvatarSplit, tuple[int, int]] = {"train": (20_000, 1), "test": (4_000, 2), "extra": (20_000, 3)}
 """Number of faces and seed of the splits that specs name."""
 
 _DRAWING = 1  # To be raised whenever the same face is drawn otherwise, so that no old drawing is taken for it.
@@ -119,11 +120,11 @@ def draw_avatars(
     return Avatars(faces, kept)
 
 
-def parse_avatars(spec: str) -> tuple[str, Split, Combination | None]:
+def parse_avatars(spec: str) -> tuple[str, AvatarSplit, Combination | None]:
     """Return what the labels of a spec are, its split, and what it leaves out.
 
     Args:
-        spec: `avatars:hair` or `avatars:traits/NAME`, then `:train` or `:test` (default), then
+        spec: `avatars:hair` or `avatars:traits/NAME`, then `:train`, `:test` (default) or `:extra`, then
             `:without=glasses,no-beard,red` if a combination shall be left out.
 
     Raises:
@@ -134,9 +135,11 @@ def parse_avatars(spec: str) -> tuple[str, Split, Combination | None]:
         ('smile', 'train', {'glasses': True, 'beard': False})
     """
     target, *rest = spec.removeprefix("avatars").removeprefix(":").split(":")
-    split: Split = "train" if rest[:1] == ["train"] else "test"
-    if rest[:1] == [split]:
-        rest = rest[1:]
+    split: AvatarSplit = "test"
+    for each in AVATAR_SPLITS:
+        if rest[:1] == [each]:
+            split, rest = each, rest[1:]
+            break
     without = None
     if rest and rest[0].startswith("without="):
         without = _parse_combination(rest.pop(0).removeprefix("without="))
@@ -144,14 +147,14 @@ def parse_avatars(spec: str) -> tuple[str, Split, Combination | None]:
     if rest or not (target == "hair" or (trait != target and trait in TRAITS)):
         raise SpecError(
             f"Expected avatars:hair or avatars:traits/NAME, with {', '.join(TRAITS)} for NAME, then "
-            f"{' or '.join(f':{name}' for name in get_args(Split))}, then :without=glasses,no-beard if a combination "
-            f"shall be left out, but got {spec!r}. Say what the avatars are to be told apart by."
+            f"{', '.join(f':{name}' for name in get_args(AvatarSplit))} if wanted, then :without=glasses,no-beard "
+            f"if a combination shall be left out, but got {spec!r}. Say what the avatars are to be told apart by."
         )
     return trait, split, without
 
 
 def read_avatars(spec: str) -> ImageSet:
-    """Return the set that a spec names: 20,000 faces to train on or 4,000 of another seed to test on.
+    """Return the set that a spec names: 20,000 faces to train on, 4,000 to test on, or 20,000 more.
 
     Args:
         spec: as `parse_avatars` takes it.

@@ -20,13 +20,11 @@ from failscape.data.parquet import read_parquet
 from failscape.data.published import EMBEDDED_DIGITS, PUBLISHED, read_embedded_digits, read_published
 from failscape.errors import ImageError, SpecError
 
+_AVATARS = ("avatars:hair", *(f"avatars:traits/{trait}" for trait in TRAITS))
 NAMES = (
     *(f"embedded:{name}" for name in EMBEDDED_DIGITS),
-    *(
-        f"{name}{split}"
-        for name in (*PUBLISHED, "moons", "avatars:hair", *(f"avatars:traits/{trait}" for trait in TRAITS))
-        for split in ("", ":test", ":train")
-    ),
+    *(f"{name}{split}" for name in (*PUBLISHED, "moons", *_AVATARS) for split in ("", ":test", ":train")),
+    *(f"{name}:extra" for name in _AVATARS),
 )
 _IDX_MARKS = {"images-idx3-ubyte": "labels-idx1-ubyte", "images.idx3-ubyte": "labels.idx1-ubyte"}
 
@@ -45,7 +43,8 @@ def load_images(
               cache folder, or a download, which is checked;
             - `moons`, likewise: points of the plane in two interleaving half circles, as images `(2, 1, 1)`;
             - `avatars:hair` (ten colours) or `avatars:traits/NAME` (two classes), likewise: cartoon faces, drawn on
-              the spot; after `:without=glasses,no-beard` those that have the whole combination are left out;
+              the spot, `:extra` others than those to train and test on; after `:without=glasses,no-beard` those that
+              have the whole combination are left out;
             - `cartoonset:FOLDER#ATTRIBUTE`: Google's Cartoon Set by one of its attributes; `celeba:FOLDER#ATTRIBUTE`,
               with `:test` (default), `:train` or `:validation`: CelebA;
             - a folder of class folders of PNG, JPEG or WebP files; an `.npz` file; a `.parquet` file;

@@ -1,14 +1,18 @@
 """What a retraining works on: models and images, loaded and checked, and the settings that a run lends it."""
 
+import hashlib
 import time
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, final
 
+import torch
+
 from failscape.classifiers import Classifier, load_classifier, provenance_of
+from failscape.data import ImageSet
 from failscape.errors import ConfigError, DataError, StorageError
-from failscape.explain import Result, load_result
+from failscape.explain import Result, load_result, to_8_bits
 from failscape.explain.comparison import require_same_task
 from failscape.generators import Generator, load_generator
 from failscape.storage import latest_run_folder, write_json
@@ -22,6 +26,7 @@ from failscape.training import FineTuningSettings
 from failscape.training.temperature import first_half
 
 Found = TypeVar("Found", bound=Result)
+_BATCH = 500
 
 
 # What a run lends to a retraining of its classifier.
@@ -130,13 +135,14 @@ class RetrainingInputs:
                 f"Expected test images that the classifier was not trained on, but {config.test} are those of "
                 f"{config.data}. Name others."
             )
+        self._known = self._known_images()
         self.candidates = self.candidates_of(self.generator)
 
     def candidates_of(self, generator: Generator) -> Candidates:
         """Return where images come from if they are drawn by another generator; known ones are always the same."""
         config = self._config
-        if config.known is not None:
-            return KnownImages(load_labelled(ImagesConfig(spec=config.known), self.classifier), name=config.known)
+        if self._known is not None:
+            return KnownImages(self._known, name=str(config.known))
         return GeneratedImages(generator, self._labeller, name=config.labeller or "", sure=config.sure)
 
     def fine_tuning(self, name: str, *, seed: int) -> FineTuningSettings:
@@ -216,6 +222,23 @@ class RetrainingInputs:
         run.log("step_ended", step=step.name, status="done", seconds=record["seconds"])
         return result
 
+    def _known_images(self) -> ImageSet | None:
+        """Load the images whose class is known, if there are such, none of which may be trained or tested on."""
+        config = self._config
+        if config.known is None:
+            return None
+        known = load_labelled(ImagesConfig(spec=config.known), self.classifier)
+        pixels = _pixels(known)
+        for images, spec, whose in ((self.data, config.data, "was trained"), (self.test, config.test, "is tested")):
+            shared = len(pixels & _pixels(images))
+            if shared:
+                raise DataError(
+                    f"Expected known images that are none of those that the classifier {whose} on, but {shared:,} of "
+                    f"{config.known} are in {spec}, too. Name others, such as avatars:hair:extra where it was trained "
+                    "on avatars:hair:train, or leave these out."
+                )
+        return known
+
     def _other(self, spec: str | None, allow_code: bool) -> Classifier | None:
         """Load another classifier of the same task, if one is named."""
         if spec is None:
@@ -223,3 +246,12 @@ class RetrainingInputs:
         other = load_classifier(spec, allow_code=allow_code)
         require_same_task(self.classifier, [other])
         return other
+
+
+def _pixels(images: ImageSet) -> set[bytes]:
+    """Return what tells images apart, whatever they are called: a digest of the 8-bit pixels of each."""
+    return {
+        hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        for batch in images.batches(_BATCH)
+        for image in (to_8_bits(batch.x) * 255).round().to(torch.uint8).numpy()
+    }
