@@ -382,6 +382,9 @@ def _check_account(result: Result, name: str) -> None:
     for column in table.column_names:
         _promise(column in definitions, f"{name} to define the table's {column!r}", "no definition")
     rows = len(getattr(result, "ids", result.images))
+    images = len(result.images)
+    for what, found in (("an origin", result.origins), ("what it was made from", result.made_from)):
+        _promise(len(found) == images, f"{name} to state {what} for each image", f"{len(found)} of {images}")
     _promise(table.num_rows == rows, f"the table of {name} to have a row for each id", f"{table.num_rows} of {rows}")
     names = [figure.name for figure in result.figures]
     _promise(len(set(names)) == len(names), f"the figures of {name} to have different names", f"{names}")

@@ -54,6 +54,9 @@ class TestPlanted:
         assert found.first.tolist() == [0, 0, 2]
         assert found.second.tolist() == [2, 2, 0]
         assert found.length[1:].tolist() == pytest.approx([math.sqrt(17)] * 2, rel=1e-6)
+        # What is met on them is made from those images, and what lies between the centres from none.
+        expected = {("0 → 2", "generated"), ("0", "test"), ("2", "test")}
+        assert set(zip(found.made_from, found.origins, strict=True)) == expected
 
     def test_a_pair_given_in_both_directions_begins_at_no_image_twice(self) -> None:
         world, x = latents((-2, 0), (2, 0))

@@ -82,6 +82,8 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
 class TestDigits:
     def test_a_real_digit_is_brought_to_one_half_along_each_dimension(self, digits: DegradationResult) -> None:
         assert digits.sources[0].startswith("a real image of class 8, ")
+        assert set(digits.origins) == {"test"}
+        assert set(digits.made_from) == {digits.sources[0].removeprefix("a real image of class 8, ")}
         assert digits.summary["dimensions"] == 3
         assert float((digits.probability[digits.progress == 1] - 0.5).abs().max()) < 0.02
         assert float(digits.probability[digits.progress == 0].min()) > 0.9

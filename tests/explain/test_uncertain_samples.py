@@ -196,6 +196,10 @@ def test_the_real_images_swept_are_the_first_sure_ones_the_classes_in_turn(off: 
     dark, bright = ((sure & (y == k)).nonzero()[:, 0].tolist() for k in (0, 1))
     expected = [dark[0], bright[0], dark[1], bright[1], dark[2]]
     assert off.source_ids == tuple(f"real-{i}" for i in expected)
+    # What becomes of them is no image that was merely drawn.
+    swept = off.of(REAL_SWEEP).nonzero()[:, 0].tolist()
+    assert {off.origins[i] for i in swept} == {"test"}
+    assert [off.made_from[i] for i in swept] == [off.source_ids[k] for k in off.row[swept].tolist()]
     assert torch.equal(off.sources, x[expected])
     # Each is drawn with the pattern that the encoder found in it.
     drawn = off.images[off.of(REAL_SWEEP)][:: len(LEVELS)]

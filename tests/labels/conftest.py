@@ -118,6 +118,7 @@ def make_task(n: int = 12, *, prefix: str = "image", classes: tuple[str, ...] = 
         oracle_probs=oracle_probs,
         origins=("generated",) * n,
         priority=teaching_value(probs, oracle_probs),
+        sources=("",) * n,
     )
 
 

@@ -73,6 +73,8 @@ def test_one_class_has_no_frontier() -> None:
         ("oracle_probs", torch.full((3, 3), 0.5), ClassifierError, "of the oracle that"),
         ("origins", ("generated", "test", "elsewhere"), DataError, "with 'elsewhere'"),
         ("origins", ("generated",), DataError, "Expected 3 origins"),
+        ("sources", ("a", ""), DataError, "Expected 3 sources"),
+        ("sources", ("a", "", "c\n"), DataError, "control characters"),
         ("priority", torch.full((3,), math.inf), DataError, "finite priorities"),
         ("priority", torch.zeros(2), DataError, "finite priorities"),
     ],

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.labels.test_exports import say
 from torch.nn import functional as F
 
 from failscape.classifiers import build_network, load_classifier, save_classifier
-from failscape.data import ImageSet
+from failscape.data import ImageSet, load_images
 from failscape.errors import ClassifierError, ConfigError, DataError, LabelError, LabelStoreError, StorageError
 from failscape.explain import RetrainingResult, load_result, to_8_bits
 from failscape.explain.retraining_result import ALONE, BEFORE, CONTROL, RETRAINED
@@ -121,12 +122,21 @@ def result_of(run: Path) -> RetrainingResult:
 
 
 def label_stripes(
-    run: Path, world: Path, n: int, *, change: dict[int, int | None] | None = None, people: tuple[str, ...] = ("Ada",)
+    run: Path,
+    world: Path,
+    n: int,
+    *,
+    change: dict[int, int | None] | None = None,
+    people: tuple[str, ...] = ("Ada",),
+    **made: Sequence[str],
 ) -> torch.Tensor:
-    """Store stripes and what people say of them, which is true but where `change` says otherwise; return the truth."""
+    """Store stripes and what people say of them, which is true but where `change` says otherwise; return the truth.
+
+    How they were `made`, by default drawn, is for `label_task`.
+    """
     run.mkdir(parents=True, exist_ok=True)
     x, y, _ = stripes(n, 9)
-    task = label_task(x, load_classifier(world / "misled"), names=[f"stripe-{i:03d}" for i in range(n)])
+    task = label_task(x, load_classifier(world / "misled"), names=[f"stripe-{i:03d}" for i in range(n)], **made)
     with LabelStore(run) as store:
         rng = torch.Generator().manual_seed(0)
         project = store.create_project("stripes", task, labellers_per_image=len(people), rng=rng)
@@ -202,6 +212,27 @@ def test_a_label_is_what_most_people_say(world: Path, tmp_path: Path) -> None:
     assert found == {name: label for name, label in expected.items() if name not in ("stripe-002", "stripe-004")}
     assert people.labeller == "3 people"
     assert "1 on which they are tied and 1 that they put in no class are left out" in people.protocol
+
+
+def test_an_image_that_a_labelled_one_was_made_from_is_not_tested_on(world: Path, tmp_path: Path) -> None:
+    # Every other one is made from a test image, and of three nobody knows from which.
+    sources = [f"test-{i:05d}" if i % 2 else "" for i in range(24)]
+    origin = ["test" if i % 2 or i < 6 else "generated" for i in range(24)]
+    label_stripes(tmp_path, world, 24, origin=origin, sources=sources)
+    settings = {"labels": str(tmp_path), "labeller": None, "labelled": 5, "replicates": 2, "images": 64}
+    retraining = Retraining(config(world, **settings))
+    result = retraining.measure(tmp_path / "trained", progress=lambda message: None)
+    assert result.clean.shape[2] == 300 - 12
+    kept = torch.tensor([name not in sources for name in load_images(str(world / "test.npz")).ids])
+    test = load_images(str(world / "test.npz")).select(kept)
+    assert torch.equal(result.clean[BEFORE, 0], load_classifier(world / "misled").predict(test.x) == test.y)
+    assert "less 12 that labelled images are or were made from" in result.figures[1].caption
+    assert len(result.ids) == 21
+    assert "So are 3 that come from the images explained, without a record of which." in result.protocol
+    every = [f"test-{i:05d}" for i in range(300)]
+    label_stripes(tmp_path / "all", world, 300, origin=["test"] * 300, sources=every)
+    with pytest.raises(DataError, match=r"all of .*/test\.npz are such\. Name others with --test"):
+        Retraining(config(world, **settings | {"labels": str(tmp_path / "all")}))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import torch
 from tests.web.conftest import CLASSES, TITLE
 
 from failscape.errors import LabelStoreError
+from failscape.explain import SympatheticResult
 from failscape.report.run import read_run
 from failscape.web.label_sources import label_sources, make_task
 from failscape.web.networks import Networks
@@ -42,11 +43,24 @@ def test_images_of_a_result_are_its_own_and_chosen_without_repetition(toy_run: P
     source = label_sources(run)[2]
     task = make_task(source, Networks(allow_code=False), count=3, rng=rng())
     assert set(task.origins) == {"frontier"}
+    # A pair on both sides of a boundary is made from one image.
+    result = run.steps[1].result
+    assert result is not None
     rows = [int(name.rpartition("-")[2]) for name in task.names]
     assert len(set(rows)) == 3
-    assert torch.equal(task.images / 255, run.steps[1].result.images[rows])
+    assert torch.equal(task.images / 255, result.images[rows])
+    assert task.sources == tuple(result.ids[row // 2].rpartition("/")[0] for row in rows)
     everything = make_task(source, Networks(allow_code=False), count=5000, rng=rng())
     assert len(everything) == source.count
+
+
+def test_what_is_made_from_a_given_image_says_so(toy_run: Path) -> None:
+    run = read_run(toy_run)
+    result = run.steps[0].result
+    assert isinstance(result, SympatheticResult)
+    task = make_task(label_sources(run)[1], Networks(allow_code=False), count=5000, rng=rng())
+    assert set(task.origins) == {"test"}
+    assert task.sources == result.ids
 
 
 @pytest.mark.parametrize("count", [0, 5001])

@@ -98,6 +98,11 @@ class CalibrationResult(Result):
     class_names: tuple[str, ...] = field(metadata=SHARED)
 
     @property
+    def made_from(self) -> tuple[str, ...]:
+        """The images that were given."""
+        return self.ids
+
+    @property
     def mistaken(self) -> Bool[Tensor, " N"]:
         """Whether the verified 8-bit images are mistakes, as claimed."""
         assert self.verification is not None

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
-from failscape.explain.method import SHARED, Result
+from failscape.explain.method import SHARED, Origin, Result
 from failscape.figures import (
     Case,
     Figure,
@@ -100,6 +100,17 @@ class CentroidPathResult(Result):
     change_after: Int[Tensor, " Q"]
     shown: int
     class_names: tuple[str, ...] = field(metadata=SHARED)
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Drawn; on ways that begin at an image, made from that."""
+        return tuple("test" if self.sample[way] >= 0 else "generated" for way in self._ways)
+
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """The image that the way begins at, or the way."""
+        starts = [name.rpartition(" → ")[0].removeprefix("image ") for name in self.ids]
+        return tuple(starts[way] if self.sample[way] >= 0 else self.ids[way] for way in self._ways)
 
     @property
     def place(self) -> Float[Tensor, " Q"]:
@@ -327,6 +338,13 @@ class CentroidPathResult(Result):
     @property
     def _arriving(self) -> list[int]:
         ways: list[int] = self.arrives.nonzero()[:, 0].tolist()
+        return ways
+
+    @property
+    def _ways(self) -> list[int]:
+        """The way that each image is on."""
+        points = torch.arange(len(self.ids)).repeat_interleave(len(self.position))
+        ways: list[int] = torch.cat([points, self.change_path.repeat_interleave(2)]).tolist()
         return ways
 
     @property

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
-from failscape.explain.method import SHARED, Result
+from failscape.explain.method import SHARED, Origin, Result
 from failscape.figures import (
     Figure,
     Finding,
@@ -91,6 +91,16 @@ class ClassConvergenceResult(Result):
     chosen: Int[Tensor, " L"]
     shown: int
     class_names: tuple[str, ...] = field(metadata=SHARED)
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Found by search or drawn, but for real images."""
+        return tuple("test" if way == REAL else "generated" for way in self.way.tolist())
+
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """Real images are themselves."""
+        return tuple(name if way == REAL else "" for name, way in zip(self.ids, self.way.tolist(), strict=True))
 
     @property
     def accepted(self) -> Bool[Tensor, " N"]:

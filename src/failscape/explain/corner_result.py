@@ -103,6 +103,12 @@ class CornerCasesResult(Result):
     class_names: tuple[str, ...] = field(metadata=SHARED)
 
     @property
+    def made_from(self) -> tuple[str, ...]:
+        """The styles at the start, which all single moves of a class share."""
+        start = self.starts.unique(dim=0, return_inverse=True)[1] if len(self.starts) else self.y
+        return tuple(f"start {number}" for number in start.tolist())
+
+    @property
     def probability(self) -> Float[Tensor, " N"]:
         """Probability of the true class for each 8-bit corner case."""
         assert self.verification is not None

@@ -94,6 +94,11 @@ class CorruptionTableResult(Result):
     ids: tuple[str, ...]
 
     @property
+    def made_from(self) -> tuple[str, ...]:
+        """The one image that is shown in all ways."""
+        return (self.shown,) * len(self.images)
+
+    @property
     def accuracy(self) -> Float[Tensor, "M N"]:
         """Share of images that each classifier gets right in each of the ways."""
         return self.right.double().mean(dim=2)

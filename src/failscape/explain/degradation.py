@@ -13,7 +13,7 @@ from torch import Tensor
 
 from failscape.classifiers import SCORES, Classifier, classifier_features
 from failscape.errors import LabelError, UnsupportedClassifier
-from failscape.explain.method import SHARED, Method, Result, to_8_bits
+from failscape.explain.method import SHARED, Method, Origin, Result, to_8_bits
 from failscape.explain.style_crossing import centre_probability, cross_half, true_probability
 from failscape.explain.style_gradients import Influence, influence_for
 from failscape.explain.style_population import images_of, require_class_styles, sample_styles
@@ -76,10 +76,26 @@ class DegradationResult(Result):
     class_names: tuple[str, ...] = field(metadata=SHARED)
 
     @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Of starts that were drawn, drawn; of real images, not."""
+        return tuple("test" if self._given(number) else "generated" for number in self.row.tolist())
+
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """The start of each: the id of a real image, or its number."""
+        return tuple(self._given(number) or f"start {number}" for number in self.row.tolist())
+
+    @property
     def probability(self) -> Float[Tensor, " N"]:
         """Probability of the true class for each 8-bit picture."""
         assert self.verification is not None
         return self.verification.probs.gather(1, self.y[:, None])[:, 0]
+
+    def _given(self, number: int) -> str:
+        """Return the id of the real image that a start is, "" where it is none."""
+        name = self.class_names[int(self.y[self.row == number][0])]
+        words = f"{_FROM['real']} of class {name}, "
+        return self.sources[number].removeprefix(words) if self.sources[number].startswith(words) else ""
 
     @property
     def _levels(self) -> Float[Tensor, " F"]:

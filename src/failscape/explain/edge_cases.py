@@ -72,6 +72,11 @@ class EdgeCasesResult(Result):
     ids: tuple[str, ...]
 
     @property
+    def made_from(self) -> tuple[str, ...]:
+        """The image from which the boundary was looked for, of both sides of all its crossings."""
+        return tuple(pair.rpartition("/")[0] for pair in self.ids for _ in range(2))
+
+    @property
     def gap(self) -> Float[Tensor, " M"]:
         """Distance of the two perturbations relative to the length of the inner one."""
         apart: Tensor = (self.epsilon_inside - self.epsilon_outside).norm(dim=1) / self.epsilon_inside.norm(dim=1)

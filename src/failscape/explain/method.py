@@ -22,6 +22,7 @@ from failscape.figures import Figure, Finding
 from failscape.generators import Generator
 from failscape.storage import digest, read_json, read_tensors, write_json, write_tensors
 
+Origin = Literal["generated", "test", "frontier"]
 EIGHT_BITS: Mapping[str, bool] = {"eight_bits": True}
 SHARED: Mapping[str, bool] = {"shared": True}
 
@@ -70,15 +71,29 @@ class Result(ABC):
 
     Attributes:
         origin: where its images come from, for those who label them: drawn by a generator, drawn on a boundary of the
-            classifier, or from the images that were explained.
+            classifier, or from the images that were explained, as they are or changed.
         images: the images that the result claims something about, in [0, 1], 8-bit values.
         verification: set by `Method.__call__`.
     """
 
-    origin: ClassVar[Literal["generated", "frontier", "test"]] = "generated"
+    origin: ClassVar[Origin] = "generated"
 
     images: Float[Tensor, "N C H W"] = field(metadata=EIGHT_BITS)
     verification: Verification | None = None
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where each of the images comes from; as a rule all from the same."""
+        return (self.origin,) * len(self.images)
+
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """What each of the images is or was made from; "" where it is like no other.
+
+        That is the id of an image that was given, or a name for a start that several were moved from: images of the
+        same are nearly alike, and none of them says anything new of a classifier that was taught another.
+        """
+        return ("",) * len(self.images)
 
     @property
     @abstractmethod

@@ -48,12 +48,19 @@ class HeatmapResult(Result):
         ids: the images' names.
     """
 
+    origin = "test"
+
     change: Float[Tensor, "N C H W"]
     chance: Float[Tensor, "N C H W"]
     target: Int[Tensor, " N"]
     confidence: float
     class_names: tuple[str, ...] = field(metadata=SHARED)
     ids: tuple[str, ...]
+
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """The images that were given."""
+        return self.ids
 
     @property
     def success(self) -> Bool[Tensor, " N"]:

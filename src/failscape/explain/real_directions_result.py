@@ -88,6 +88,8 @@ class RealDirectionsResult(Result):
         class_names: K names.
     """
 
+    origin = "test"
+
     originals: Float[Tensor, "N C H W"] = field(metadata=EIGHT_BITS)
     ids: tuple[str, ...]
     labels: Int[Tensor, " N"]
@@ -103,6 +105,11 @@ class RealDirectionsResult(Result):
     bins: int = field(metadata=SHARED)
     shown: int = field(metadata=SHARED)
     class_names: tuple[str, ...] = field(metadata=SHARED)
+
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """The images that were given."""
+        return self.ids
 
     @property
     def prediction(self) -> Int[Tensor, " N"]:

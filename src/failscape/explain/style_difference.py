@@ -90,6 +90,13 @@ class StyleDifferenceResult(Result):
     class_names: tuple[str, ...] = field(metadata=SHARED)
 
     @property
+    def made_from(self) -> tuple[str, ...]:
+        """The mean picture of a class."""
+        names = [self.class_names[k] for k in self.start.tolist()]
+        each = len(self.images) // max(1, len(names))
+        return tuple(f"the mean of class {name}" for name in names for _ in range(each))
+
+    @property
     def difference(self) -> Float[Tensor, "O S"]:
         """Effect on each of the other classifiers minus that on the explained one."""
         return _compared(self.effect, self.error)[0]

@@ -145,6 +145,13 @@ class StyleInfluenceResult(Result):
     class_names: tuple[str, ...] = field(metadata=SHARED)
 
     @property
+    def made_from(self) -> tuple[str, ...]:
+        """The mean picture of a class."""
+        names = [self.class_names[k] for k in self.start.tolist()]
+        each = len(self.images) // max(1, len(names))
+        return tuple(f"the mean of class {name}" for name in names for _ in range(each))
+
+    @property
     def gradient(self) -> Float[Tensor, " S"]:
         """The mean gradient over all classes that were drawn, each counting the same."""
         return self.mean[self.count > 0].mean(dim=0)

@@ -99,6 +99,8 @@ class SympatheticResult(Result):
         plane_extent: lowest and highest latent of the plane in each coordinate.
     """
 
+    origin = "test"
+
     originals: Float[Tensor, "N C H W"] = field(metadata=EIGHT_BITS)
     reconstructions: Float[Tensor, "N C H W"] = field(metadata=EIGHT_BITS)
     z: Float[Tensor, "N D"]
@@ -117,6 +119,11 @@ class SympatheticResult(Result):
     plane_classes: UInt8[Tensor, "N R R"] | None = None
     plane_loss: Float[Tensor, "N R R"] | None = None
     plane_extent: Float[Tensor, "N 4"] | None = None
+
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """The images that were given."""
+        return self.ids
 
     @property
     def success(self) -> Bool[Tensor, " N"]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
 from failscape.classifiers import SCORES
-from failscape.explain.method import EIGHT_BITS, SHARED, Result
+from failscape.explain.method import EIGHT_BITS, SHARED, Origin, Result
 from failscape.figures import (
     Case,
     Figure,
@@ -99,6 +99,20 @@ class UncertainResult(Result):
     source_ids: tuple[str, ...]
     score: str
     class_names: tuple[str, ...] = field(metadata=SHARED)
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Drawn, but for real images and what they become."""
+        return tuple("test" if part in (REAL, REAL_SWEEP) else "generated" for part in self.part.tolist())
+
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """The latent or the real image that is swept."""
+        names = {SWEEP: "latent {}".format, REAL_SWEEP: lambda number: self.source_ids[number]}
+        return tuple(
+            names[part](number) if part in names else ""
+            for part, number in zip(self.part.tolist(), self.row.tolist(), strict=True)
+        )
 
     @property
     def obtained(self) -> Float[Tensor, " N"]:

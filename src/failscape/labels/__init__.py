@@ -4,9 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from failscape.errors import MissingExtra
+from failscape.explain.method import Origin
 from failscape.labels.agreement import Agreement, PairAgreement, cohen_kappa, consensus, fleiss_kappa, measure_agreement
 from failscape.labels.records import NOT_ANY, QUEUES, Event, LabelImage, NewLabel, Progress, Project, Queue
-from failscape.labels.task import NOT_ANY_NAME, ORIGINS, LabelTask, Origin, label_task, teaching_value
+from failscape.labels.task import NOT_ANY_NAME, ORIGINS, LabelTask, label_task, teaching_value
 
 if TYPE_CHECKING:
     from failscape.labels.decision import Decision as Decision

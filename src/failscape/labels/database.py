@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from failscape.errors import LabelStoreError, MissingExtra, StorageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "labels.sqlite"
 
 # How long a writer waits for the others before it gives up.
@@ -43,6 +43,7 @@ images = sa.Table(
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("origin", sa.String(16), nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
     # Little-endian float32, a value a class.
     sa.Column("probs", sa.LargeBinary, nullable=False),
     sa.Column("oracle_probs", sa.LargeBinary),

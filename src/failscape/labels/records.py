@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, final, get_args
 
-from failscape.labels.task import NOT_ANY_NAME, Origin
+from failscape.explain.method import Origin
+from failscape.labels.task import NOT_ANY_NAME
 
 Queue = Literal["teaching", "random"]
 QUEUES: tuple[Queue, ...] = get_args(Queue)
@@ -50,6 +51,7 @@ class LabelImage:
         id: opaque; the only address that an image has.
         name: where it comes from.
         origin: how it came about.
+        source: what it is or was made from, "" where that is nothing else; images of the same are alike.
         probs: the classifier's probabilities.
         oracle_probs: the oracle's, if there is one.
         priority: the higher, the earlier it is asked in the order of what teaches most.
@@ -58,6 +60,7 @@ class LabelImage:
     id: str
     name: str
     origin: Origin
+    source: str
     probs: tuple[float, ...]
     oracle_probs: tuple[float, ...] | None
     priority: float

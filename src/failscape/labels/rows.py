@@ -51,6 +51,7 @@ def image_record(row: Any) -> LabelImage:
         id=row.id,
         name=row.name,
         origin=row.origin,
+        source=row.source,
         probs=_unpacked(row.probs),
         oracle_probs=None if row.oracle_probs is None else _unpacked(row.oracle_probs),
         priority=row.priority,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import final, get_args
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,8 +13,8 @@ from failscape.classifiers import Classifier
 from failscape.data.checks import check_values
 from failscape.errors import ClassifierError, DataError, ImageError, LabelError
 from failscape.explain import to_8_bits
+from failscape.explain.method import Origin
 
-Origin = Literal["generated", "test", "frontier"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 # How the answer that no class fits is written; no class may be called so.
@@ -38,12 +38,13 @@ class LabelTask:
         oracle_probs: the oracle's, if there is one.
         origins: how each image came about.
         priority: what is asked first, the highest value first.
+        sources: what each image is or was made from, "" where that is nothing else; images of the same are alike.
 
     Raises:
         ImageError: if the images have another number of channels, or are empty.
         LabelError: if class names are missing or repeated.
         ClassifierError: if probabilities are not such, or not one row an image and one column a class.
-        DataError: if names, origins or priorities do not fit the images.
+        DataError: if names, origins, priorities or sources do not fit the images.
     """
 
     images: UInt8[Tensor, "N C H W"]
@@ -53,6 +54,7 @@ class LabelTask:
     oracle_probs: Float[Tensor, "N K"] | None = None
     origins: tuple[Origin, ...]
     priority: Float[Tensor, " N"]
+    sources: tuple[str, ...]
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -68,7 +70,7 @@ class LabelTask:
         for whose, probs in (("classifier", self.probs), ("oracle", self.oracle_probs)):
             if probs is not None:
                 _check_probs(probs, (n, len(self.class_names)), whose)
-        unsuitable = [name for name in (*self.class_names, *self.names) if _CONTROL.search(name)]
+        unsuitable = [name for name in (*self.class_names, *self.names, *self.sources) if _CONTROL.search(name)]
         if unsuitable:
             raise DataError(f"Expected names without control characters, but got {unsuitable[0]!r}. Rename it.")
         if len(self.names) != n or len(set(self.names)) != n or not all(self.names):
@@ -81,6 +83,8 @@ class LabelTask:
                 f"Expected {n} origins, each of {', '.join(ORIGINS)}, but got {len(self.origins)}"
                 f"{f' with {unknown[0]!r}' if unknown else ''}."
             )
+        if len(self.sources) != n:
+            raise DataError(f"Expected {n} sources, one an image, but got {len(self.sources)}.")
         if self.priority.shape != (n,) or not self.priority.isfinite().all():
             raise DataError(f"Expected {n} finite priorities, one an image, but got {tuple(self.priority.shape)}.")
 
@@ -96,6 +100,7 @@ def label_task(
     names: Sequence[str],
     origin: Origin | Sequence[Origin] = "generated",
     priority: Float[Tensor, " N"] | None = None,
+    sources: Sequence[str] | None = None,
 ) -> LabelTask:
     """Round images to 8 bits, and write down what the classifier and the oracle make of them.
 
@@ -106,6 +111,7 @@ def label_task(
         names: where each image comes from, such as `images.ids`.
         origin: how the images came about, all alike or one by one.
         priority: what is asked first, the highest first; by default `teaching_value`.
+        sources: what each image is or was made from, as a result's `made_from`; by default nothing else.
 
     Raises:
         ImageError: if a value is NaN or outside [0, 1].
@@ -131,6 +137,7 @@ def label_task(
         oracle_probs=oracle_probs,
         origins=(origin,) * len(x) if isinstance(origin, str) else tuple(origin),
         priority=teaching_value(probs, oracle_probs) if priority is None else priority,
+        sources=("",) * len(x) if sources is None else tuple(sources),
     )
 
 

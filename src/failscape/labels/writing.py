@@ -33,6 +33,7 @@ def insert_images(
                 "position": first + row,
                 "name": task.names[row],
                 "origin": task.origins[row],
+                "source": task.sources[row],
                 "probs": packed(task.probs[row]),
                 "oracle_probs": None if task.oracle_probs is None else packed(task.oracle_probs[row]),
                 "priority": task.priority[row].item(),

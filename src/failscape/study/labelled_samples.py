@@ -44,11 +44,13 @@ class Labels(Protocol):
         labeller: its name.
         stand_in: whether it stands in for a person.
         protocol: how the images came about, in one sentence or two.
+        sources: ids of the images that labelled ones are or were made from, which cannot be tested on any more.
     """
 
     labeller: str
     stand_in: bool
     protocol: str
+    sources: frozenset[str]
 
     def sample(self, replicate: int) -> LabelledSample:
         """Return the labelled images of a replicate; the same whenever it is asked."""
@@ -78,6 +80,7 @@ class StandIn:
     """
 
     stand_in = True
+    sources: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -176,6 +179,9 @@ class People:
     ) -> None:
         found, decided, images = _read(where, project)
         classed = [one for one in decided if one.label not in (None, NOT_ANY)]
+        # What nobody knows the source of may be a test image.
+        usable = torch.tensor([one.image.origin != "test" or one.image.source != "" for one in classed])
+        classed, images = [one for one, use in zip(classed, usable, strict=True) if use], images.select(usable)
         if images.class_names != class_names:
             raise LabelError(
                 f"Expected labels of the classes of the classifier, {', '.join(class_names)}, but those of "
@@ -199,10 +205,15 @@ class People:
         people = {label.labeller for one in classed for label in one.labels}
         self.labeller = f"{len(people)} {'people' if len(people) > 1 else 'person'}"
         tied, not_any = sum(one.tied for one in decided), sum(one.label == NOT_ANY for one in decided)
+        self.sources = frozenset(one.image.source for one in classed if one.image.source)
         self.protocol = (
             f"The images are those of {found.name!r} to which most labellers give a class; {tied:,} on which they are "
             f"tied and {not_any:,} that they put in no class are left out."
         )
+        if not usable.all():
+            self.protocol += (
+                f" So are {int((~usable).sum()):,} that come from the images explained, without a record of which."
+            )
 
     def sample(self, replicate: int) -> LabelledSample:
         """Part the labelled images for a replicate."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
+from failscape.errors import DataError
 from failscape.explain import RetrainingResult, Verification
 from failscape.explain.retraining_result import ARMS
 from failscape.study.accuracy import right_corrupted, right_on
@@ -92,6 +93,14 @@ class Retraining:
         self._config = config
         self._inputs = RetrainingInputs(config, allow_code=allow_code)
         self._labels = self._labels_of()
+        tested = torch.tensor([name not in self._labels.sources for name in self._inputs.test.ids])
+        if not tested.any():
+            raise DataError(
+                f"Expected test images that no labelled one was made from, but all of {config.test} are such. Name "
+                "others with --test."
+            )
+        self._left_out = int((~tested).sum())
+        self._test = self._inputs.test.select(tested) if self._left_out else self._inputs.test
 
     def step(self, run: RunFolder, *, index: int, progress: Callable[[str], None]) -> RetrainingResult:
         """Retrain and measure as a step of a run, unless that was done before on the same inputs.
@@ -187,9 +196,9 @@ class Retraining:
             new_frontier=torch.tensor([new for _, new in fresh]).repeat_interleave(torch.tensor(sizes)),
             labels=torch.cat([each.y for each, _ in fresh]),
             predictions=torch.cat(predictions, dim=1),
-            clean=_by_arm(right_on(everyone, inputs.test), len(trained)),
+            clean=_by_arm(right_on(everyone, self._test), len(trained)),
             corrupted=_by_arm(
-                right_corrupted(everyone, inputs.generator, inputs.test, count=config.corrupted, rng=rng), len(trained)
+                right_corrupted(everyone, inputs.generator, self._test, count=config.corrupted, rng=rng), len(trained)
             ),
             labelled=len(shown),
             taught=torch.stack(
@@ -205,9 +214,15 @@ class Retraining:
             judge=config.judge or "",
             protocol=labels.protocol,
             data=config.data,
-            test=config.test if config.test_part == "all" else f"the {config.test_part} of {config.test}",
+            test=self._tested_on(),
             class_names=classifier.class_names,
         )
+
+    def _tested_on(self) -> str:
+        name = self._config.test
+        if self._config.test_part != "all":
+            name = f"the {self._config.test_part} of {name}"
+        return f"{name}, less {self._left_out:,} that labelled images are or were made from" if self._left_out else name
 
     def _share_wrong(self, images: ImageSet) -> Float[Tensor, ""]:
         return (self._inputs.classifier.predict(images.x) != images.y).double().mean()

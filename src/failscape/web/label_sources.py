@@ -6,7 +6,7 @@ from typing import final
 import torch
 
 from failscape.errors import LabelStoreError
-from failscape.labels import LabelTask, Origin, label_task
+from failscape.labels import LabelTask, label_task
 from failscape.report.run import Run, Step
 from failscape.web.networks import Networks
 
@@ -68,19 +68,24 @@ def make_task(source: Source, networks: Networks, *, count: int, rng: torch.Gene
     record, result = source.step.record, source.step.result
     classifier = networks.classifier(str(record["classifier"]))
     oracle = networks.classifier(str(record["oracle"])) if record.get("oracle") else None
-    origin: Origin = "generated"
     if source.count is None:
         generator = networks.generator(str(record["generator"]))
         space = generator.condition_space
         condition = None if space is None else space.sample(count, rng=rng)
         x = generator.sample(count, rng=rng, condition=condition)
         names = [f"drawn-{row:05d}" for row in range(count)]
-    else:
-        assert result is not None
-        rows = torch.randperm(len(result.images), generator=rng)[:count].sort().values
-        x, origin = result.images[rows], result.origin
-        names = [f"{source.step.folder.name}-{row:05d}" for row in rows.tolist()]
-    return label_task(x, classifier, oracle=oracle, names=names, origin=origin)
+        return label_task(x, classifier, oracle=oracle, names=names)
+    assert result is not None
+    rows = torch.randperm(len(result.images), generator=rng)[:count].sort().values
+    chosen, origins, made_from = rows.tolist(), result.origins, result.made_from
+    return label_task(
+        result.images[rows],
+        classifier,
+        oracle=oracle,
+        names=[f"{source.step.folder.name}-{row:05d}" for row in chosen],
+        origin=[origins[row] for row in chosen],
+        sources=[made_from[row] for row in chosen],
+    )
 
 
 def _short(spec: object) -> str:
