@@ -195,6 +195,25 @@ def test_what_is_measured_on_was_not_trained_on_and_the_control_is_as_many(world
     assert min(priority[name] for name in sample.chosen.ids) >= max(priority[name] for name in left)
 
 
+def test_what_was_made_from_the_same_image_is_not_on_both_sides(world: Path, tmp_path: Path) -> None:
+    # Pairs, of which every third lacks its twin.
+    names = [f"pair-{i // 2}" for i in range(60)]
+    label_stripes(tmp_path, world, 60, sources=names, change=dict.fromkeys(range(0, 60, 6)))
+    pair = {f"stripe-{i:03d}": name for i, name in enumerate(names)}
+    people = People(tmp_path, project=None, class_names=NAMES, labelled=15, replicates=3, seed=0)
+    measured: list[str] = []
+    for replicate in range(3):
+        sample = people.sample(replicate)
+        fresh, taught = ({pair[name] for name in ids} for ids in (sample.fresh.ids, sample.chosen.ids))
+        assert not fresh & (taught | {pair[name] for name in sample.control.ids})
+        measured += sample.fresh.ids
+    assert len(measured) == len(set(measured)) == 50
+    # All from one image leaves nothing to measure on.
+    label_stripes(tmp_path / "one", world, 24, sources=["the same"] * 24)
+    with pytest.raises(LabelError, match=r"since 24, made from 1, have a class"):
+        People(tmp_path / "one", project=None, class_names=NAMES, labelled=2, replicates=3, seed=0)
+
+
 def test_a_label_is_what_most_people_say(world: Path, tmp_path: Path) -> None:
     # Three people agree on 0 and 1, part on 2 and 3, and say of 4 that it is nothing.
     y = label_stripes(tmp_path, world, 12, change={2: None, 3: None, 4: NOT_ANY}, people=("Ada", "Bo", "Cy"))

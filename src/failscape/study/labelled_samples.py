@@ -1,10 +1,13 @@
 """Where the labelled images of a retraining come from: people's labels, or a stand-in for people."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
@@ -150,7 +153,8 @@ class People:
     """What people said of the images of a labelling project, by majority.
 
     Each replicate keeps another part of the images to be measured on: `1 / replicates` of them, and a third where
-    there is one replicate. Of the others those with the highest priority are chosen, and the control's are drawn.
+    there is one replicate. Images that were made from the same, such as the two sides of a boundary, stay together. Of
+    the others those with the highest priority are chosen, and the control's are drawn.
 
     Args:
         where: the run folder or database of the labels.
@@ -190,17 +194,20 @@ class People:
         images.require_two_classes()
         self._images = images
         self._priority = torch.tensor([one.image.priority for one in classed])
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(step_seed(seed, 0)))
+        group = _groups(classed)
+        groups = int(group.max()) + 1
+        order = torch.randperm(groups, generator=torch.Generator().manual_seed(step_seed(seed, 0)))
         folds = max(3, replicates) if replicates == 1 else replicates
-        self._folds = [order[fold::folds] for fold in range(folds)][:replicates]
+        self._folds = [torch.isin(group, order[fold::folds]).nonzero()[:, 0] for fold in range(folds)][:replicates]
         self._seed = seed
         least = len(images) - max(len(fold) for fold in self._folds)
         self._labelled = max(1, least // 2) if labelled is None else labelled
-        if len(images) < 2 * folds or self._labelled >= least:
+        if groups < 2 * folds or self._labelled >= least:
+            alike = "" if groups == len(images) else f", made from {groups},"
             raise LabelError(
-                f"Expected fewer than {least} labelled images to retrain on, since {len(images)} have a class and "
-                f"{len(images) - least} of them are kept to measure on, but got {self._labelled}. Ask for fewer with "
-                "--labelled, or label more."
+                f"Expected fewer than {least} labelled images to retrain on, since {len(images)}{alike} have a class "
+                f"and {len(images) - least} of them are kept to measure on, but got {self._labelled}. Ask for fewer "
+                "with --labelled, or label more."
             )
         people = {label.labeller for one in classed for label in one.labels}
         self.labeller = f"{len(people)} {'people' if len(people) > 1 else 'person'}"
@@ -237,6 +244,13 @@ class People:
     def fingerprint(self) -> str:
         """Return that of the labelled images."""
         return self._images.fingerprint()
+
+
+def _groups(decided: "Sequence[Decision]") -> Int[Tensor, " N"]:
+    """Number what images were made from; one that is like no other is a group by itself."""
+    numbers: dict[str, int] = {}
+    keys = [one.image.source or f"image {one.image.id}" for one in decided]
+    return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
 def _read(where: Path | str, project: str | None) -> "tuple[Project, tuple[Decision, ...], ImageSet]":
