@@ -183,9 +183,14 @@ def test_what_is_measured_on_was_not_trained_on_and_the_control_is_as_many(world
         sample = people.sample(replicate)
         assert len(sample.chosen) == len(sample.control) == 15
         assert not set(sample.fresh.ids) & {*sample.chosen.ids, *sample.control.ids}
-        assert set(sample.chosen.ids) != set(sample.control.ids)
+        assert not set(sample.chosen.ids) & set(sample.control.ids)
         measured += sample.fresh.ids
     assert sorted(measured) == [f"stripe-{i:03d}" for i in range(60)]
+    assert people.protocol.endswith("the control is drawn from what is not chosen.")
+    # Of 40 that are left 25 are chosen, so that the control lacks ten.
+    many = People(tmp_path, labelled=25, **settings)
+    assert len(set(many.sample(0).chosen.ids) & set(many.sample(0).control.ids)) == 10
+    assert many.protocol.endswith("not chosen, but for up to 10 that are.")
     # By default half of those that are not kept; those that are chosen have the highest priority.
     sample = People(tmp_path, labelled=None, **settings).sample(0)
     assert len(sample.chosen) == 20
@@ -314,11 +319,11 @@ def test_a_gain_that_the_judge_does_not_see_is_none(stood_in: Path, taught: Path
     level = result.predictions.clone()
     level[ALONE - 1], level[CONTROL - 1] = result.verdicts[BEFORE], level[RETRAINED - 1]
     same = replace(result, predictions=level)
-    assert same.findings[0].sentence.startswith("Retraining helps, but no gain over random images is shown")
+    assert same.findings[0].sentence.startswith("Retraining helps, but no gain over other labelled images is shown")
     level[ALONE - 1], level[CONTROL - 1] = result.verdicts[BEFORE], result.verdicts[BEFORE]
     better = replace(result, predictions=level)
     assert better.gain_over_control == better.gain
-    assert better.findings[0].sentence.startswith("Retraining helps, more than on as many random images")
+    assert better.findings[0].sentence.startswith("Retraining helps, more than on as many other labelled images")
 
 
 def test_what_further_training_does_by_itself_is_no_gain(taught: Path) -> None:
@@ -359,6 +364,7 @@ def first_replicate(result: RetrainingResult) -> RetrainingResult:
         ids=tuple(result.ids[row] for row in rows.nonzero()[:, 0].tolist()),
         replicate=result.replicate[rows],
         new_frontier=result.new_frontier[rows],
+        group=None if result.group is None else result.group[rows],
         labels=result.labels[rows],
         predictions=result.predictions[:, rows],
         verification=verification,
@@ -373,6 +379,47 @@ def test_one_replicate_has_the_intervals_of_its_images(taught: Path) -> None:
     assert one.summary["wrong_before_n"] == len(one.ids)
     assert one.gain.low < one.gain.value < one.gain.high
     assert "over the images" in one.figures[0].caption
+
+
+def test_what_replicates_of_peoples_labels_share_makes_no_interval_narrower(taught: Path) -> None:
+    result = result_of(taught)
+    assert result.summary["gain_n"] == len(result.ids) == 120
+    assert "largely the same labelled images" in result.definitions["replicates"]
+    assert "over the images of all 3 replicates" in result.figures[0].caption
+    # Repeated training adds no test image, and a twin no image.
+    once, again = (
+        replace(
+            result,
+            clean=result.clean[:, :1].repeat(1, times, 1),
+            corrupted=result.corrupted[:, :1].repeat(1, times, 1),
+            taught=result.taught[:, :1].repeat(1, times),
+        )
+        for times in (1, 9)
+    )
+    for end in ("low", "high"):
+        assert again.summary[f"clean_change_{end}"] == pytest.approx(once.summary[f"clean_change_{end}"])
+    assert result.verification is not None
+    assert result.verification.oracle_probs is not None
+    assert result.group is not None
+    twins = replace(
+        result,
+        images=result.images.repeat(2, 1, 1, 1),
+        ids=result.ids + tuple(f"{name} again" for name in result.ids),
+        replicate=result.replicate.repeat(2),
+        new_frontier=result.new_frontier.repeat(2),
+        group=result.group.repeat(2),
+        labels=result.labels.repeat(2),
+        predictions=result.predictions.repeat(1, 2),
+        verification=replace(
+            result.verification,
+            probs=result.verification.probs.repeat(2, 1),
+            oracle_probs=result.verification.oracle_probs.repeat(2, 1),
+        ),
+    )
+    for name in ("wrong_before", "gain", "gain_over_control", "ratio_control"):
+        keys = (name, f"{name}_low", f"{name}_high")
+        assert [twins.summary[key] for key in keys] == pytest.approx([result.summary[key] for key in keys])
+    assert result.gain.low < result.gain.value < result.gain.high
 
 
 def test_a_loss_of_accuracy_is_seen_in_one_replicate(taught: Path) -> None:

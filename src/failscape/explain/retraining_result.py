@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from failscape.explain.fresh_verdicts import FreshVerdicts
 from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid, percent, rate_bars
-from failscape.metrics import Estimate, mcnemar, mean, mean_by_t, mean_over_both
+from failscape.metrics import Estimate, mcnemar, mean, mean_by_t, mean_over_both, ratio_of_means
 
 ARMS = ("before", "retrained", "control", "data alone")
 """Classifiers that are compared: as it was, and retrained on chosen images, on random ones, on its own data alone."""
@@ -27,7 +27,8 @@ _DEFINITIONS = {
     "Intervals are Student's, 95 %, over them, unless something else is said.",
     "labelled": "Labelled images that a classifier was retrained on, in each replicate; the control on as many.",
     "taught": "Share of the labelled images that the classifier was wrong about before.",
-    "fresh": "Fresh images on which the share of wrong ones was measured, of all replicates; none was trained on.",
+    "fresh": "Fresh images on which the share of wrong ones was measured, of all replicates; none was trained on "
+    "in its own.",
     "wrong_before": "Share of fresh images on which the classifier and the labels differ, before.",
     "wrong_retrained": "Share wrong of the same images, by the classifier retrained on the chosen images.",
     "wrong_control": "Share wrong of the same images, by the control: retrained on as many labelled images, but random "
@@ -58,7 +59,7 @@ _DEFINITIONS = {
     "not the one before, is unsure of. A classifier is often wrong where it is unsure, however good it is.",
     "clean_before": "Accuracy on the test images, before.",
     "clean_retrained": "Accuracy on the test images of the retrained classifier. Interval: over replicates and images; "
-    "with one replicate, over the images.",
+    "over the images where there is one replicate, or replicates share their labelled images.",
     "clean_control": "Accuracy on the test images of the control. Interval: likewise.",
     "clean_data_alone": "Accuracy on the test images after training on its own data alone. Interval: likewise.",
     "clean_change": "Accuracy on the test images, retrained less before. Interval: likewise.",
@@ -78,6 +79,15 @@ _DEFINITIONS = {
     "data_alone": "What the one trained on its own data alone takes it for.",
 }
 
+# Of one replicate, and of several that train on the same people's labels.
+_OVER_IMAGES = {
+    "replicates": "Repetitions of the training and the measurement, each with a seed and fresh images of its own. They "
+    "train on largely the same labelled images, so that intervals, of 95 %, are bootstrapped over the images, those "
+    "that were made from the same together. Other labels and other seeds are not in them.",
+    "ratio": "Wrong images of the retrained classifier, as a part of those before, of all replicates together.",
+    "p_value": "Exact McNemar test on all fresh images, each taken by itself: is it as often wrong before as after?",
+}
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +104,7 @@ class RetrainingResult(FreshVerdicts):
         taught: in what share of the chosen images, and of the control's, the classifier was wrong before.
         examples: some of the chosen images of the first replicate.
         data: what the classifiers were trained on beside the labelled images.
+        group: which fresh images were made from the same; None where no two were.
     """
 
     replicate: Int[Tensor, " N"]
@@ -103,6 +114,7 @@ class RetrainingResult(FreshVerdicts):
     labelled: int
     taught: Float[Tensor, "2 S"]
     data: str
+    group: Int[Tensor, " N"] | None = None
 
     @property
     def replicates(self) -> int:
@@ -191,8 +203,8 @@ class RetrainingResult(FreshVerdicts):
         for what, right in (("clean", self.clean.double()), ("corrupted", self.corrupted.double())):
             summary |= mean(right[BEFORE, 0]).named(f"{what}_before")
             for arm, name in enumerate(ARMS[1:], start=1):
-                summary |= _accuracy(right[arm]).named(f"{what}_{_key(name)}")
-            summary |= _accuracy(right[RETRAINED] - right[BEFORE]).named(f"{what}_change")
+                summary |= self._accuracy(right[arm]).named(f"{what}_{_key(name)}")
+            summary |= self._accuracy(right[RETRAINED] - right[BEFORE]).named(f"{what}_change")
         return summary
 
     @property
@@ -216,6 +228,8 @@ class RetrainingResult(FreshVerdicts):
     @property
     def definitions(self) -> Mapping[str, str]:
         """What each number means."""
+        if not self._apart:
+            return _DEFINITIONS | _OVER_IMAGES
         return _DEFINITIONS
 
     @property
@@ -227,9 +241,9 @@ class RetrainingResult(FreshVerdicts):
                 name="wrong",
                 title="Wrong on fresh images",
                 caption=f"Share of fresh images on which each classifier differs from the labels by {self.labeller}"
-                f"{judged}. {self.protocol} None of them was trained on. Control: retrained on {self.labelled:,} "
-                "labelled images at random instead of chosen ones. Data alone: trained as long without any. "
-                f"{self._whiskers}",
+                f"{judged}. {self.protocol} No replicate trained on its own. Control: retrained on {self.labelled:,} "
+                f"{'random' if self.stand_in else 'other'} labelled images instead of chosen ones. Data alone: trained "
+                f"as long without any. {self._whiskers}",
                 draw=self._draw_wrong,
             ),
             Plot(
@@ -270,10 +284,12 @@ class RetrainingResult(FreshVerdicts):
 
     def _gain_sentence(self) -> str:
         shares = [self._over_replicates(self.wrong[arm]).value for arm in range(len(ARMS))]
+        # People label no second set, so that their control is what was not chosen of the first.
+        others = "random images" if self.stand_in else "other labelled images"
         numbers = (
             f"of fresh generated images {percent(shares[BEFORE])} are wrong before, {percent(shares[RETRAINED])} after "
-            f"retraining on {self.labelled:,} labelled ones, {percent(shares[CONTROL])} after retraining on as many at "
-            f"random, and {percent(shares[ALONE])} after training on its own data alone"
+            f"retraining on {self.labelled:,} labelled ones, {percent(shares[CONTROL])} after retraining on as many "
+            f"{others}, and {percent(shares[ALONE])} after training on its own data alone"
         )
         if self.gain.high < 0:
             start = "No gain shown, but harm"
@@ -284,9 +300,9 @@ class RetrainingResult(FreshVerdicts):
         elif not self._judge_sees_gain:
             start = f"No gain shown beyond the labels themselves, since {self.judge} sees none"
         elif not self.gain_over_control.low > 0:
-            start = "Retraining helps, but no gain over random images is shown"
+            start = f"Retraining helps, but no gain over {others} is shown"
         else:
-            start = "Retraining helps, more than on as many random images"
+            start = f"Retraining helps, more than on as many {others}"
         who = f" Labels by {self.labeller}{', in place of a person' if self.stand_in else ''}."
         if self.judged_wrong is not None:
             values = [self._over_replicates(self.judged_wrong[arm]).value for arm in (BEFORE, RETRAINED)]
@@ -296,7 +312,7 @@ class RetrainingResult(FreshVerdicts):
     def _cost_sentence(self) -> str:
         parts = []
         for what, right in (("clean", self.clean.double()), ("corrupted", self.corrupted.double())):
-            change = _accuracy(right[RETRAINED] - right[BEFORE])
+            change = self._accuracy(right[RETRAINED] - right[BEFORE])
             if math.isnan(change.low):
                 judgement = "whether they differ is not known"
             elif change.low > 0:
@@ -312,30 +328,54 @@ class RetrainingResult(FreshVerdicts):
         return f"{parts[0][0].upper()}{parts[0][1:]}; {parts[1]}."
 
     def _over_replicates(self, values: Tensor, *, new_frontier: bool = False) -> Estimate:
-        """Return the mean over the replicates, of each one's own images; with one replicate, over its images."""
+        """Return the mean over the replicates, of each one's own images; where they are not apart, over all images."""
         values, chosen = values.double(), self.new_frontier == new_frontier
+        if not self._apart:
+            return self._over_images(values, torch.ones_like(values), chosen)
         means = [values[chosen & (self.replicate == s)].mean() for s in range(self.replicates)]
-        if len(means) == 1:
-            return mean(values[chosen])
         found = mean_by_t(torch.stack(means))
         low, high = (max(-1.0, found.low), min(1.0, found.high))
         return Estimate(value=found.value, low=low, high=high, n=found.n)
+
+    @property
+    def _apart(self) -> bool:
+        """Whether there are replicates that depend on each other in nothing: of people's labels all are made of one."""
+        return self.stand_in and self.replicates > 1
+
+    def _over_images(
+        self, above: Float[Tensor, " N"], below: Float[Tensor, " N"], chosen: Bool[Tensor, " N"]
+    ) -> Estimate:
+        """Return the ratio of two sums over images, with its bootstrap interval; what was made from the same is one."""
+        group = torch.arange(len(above)) if self.group is None else self.group
+        names, number = group[chosen].unique(return_inverse=True)
+        sums = (torch.zeros(len(names)).double().index_add_(0, number, each[chosen]) for each in (above, below))
+        return replace(ratio_of_means(*sums), n=int(chosen.sum()))
+
+    def _accuracy(self, right: Float[Tensor, "S M"]) -> Estimate:
+        """Return the mean over replicates and test images; where replicates are not apart, over the images."""
+        # Of a single image there is no interval.
+        return mean_over_both(right) if self._apart or right.shape[1] < 2 else mean(right.mean(dim=0))
 
     def _fall(self, wrong: Bool[Tensor, "4 N"], arm: int) -> Float[Tensor, " N"]:
         return wrong[arm].double() - wrong[RETRAINED].double()
 
     def _ratio(self, wrong: Bool[Tensor, "4 N"], arm: int) -> Estimate:
-        """Return wrong images after as a part of those before, the mean over the replicates."""
+        """Return wrong images after as a part of those before, the mean over the replicates if they are apart."""
+        if not self._apart:
+            return self._over_images(wrong[arm].double(), wrong[BEFORE].double(), ~self.new_frontier)
         own = [~self.new_frontier & (self.replicate == s) for s in range(self.replicates)]
         ratios = torch.stack([wrong[arm, rows].sum() / wrong[BEFORE, rows].sum() for rows in own]).double()
-        if len(ratios) == 1:
-            return Estimate(value=float(ratios[0]), low=math.nan, high=math.nan, n=1)
         return mean_by_t(ratios)
 
     @property
     def _whiskers(self) -> str:
         if self.replicates == 1:
             return "Intervals: 95 %, over the images; more replicates would tell what the seed makes of it."
+        if not self._apart:
+            return (
+                f"Intervals: 95 %, over the images of all {self.replicates} replicates, which train on largely the "
+                "same labelled images."
+            )
         return f"Intervals: 95 %, over {self.replicates} replicates."
 
     def _rows(self, *, was: bool, becomes: bool) -> list[int]:
@@ -383,7 +423,7 @@ class RetrainingResult(FreshVerdicts):
     def _draw_accuracy(self) -> Drawing:
         kinds = (self.clean.double(), self.corrupted.double())
         series = {
-            name: [mean(right[BEFORE, 0]) if arm == BEFORE else _accuracy(right[arm]) for right in kinds]
+            name: [mean(right[BEFORE, 0]) if arm == BEFORE else self._accuracy(right[arm]) for right in kinds]
             for arm, name in enumerate(ARMS)
         }
         return _bars(series, ["clean", "corrupted"], "accuracy on test images")
@@ -395,12 +435,6 @@ class RetrainingResult(FreshVerdicts):
             self.examples[:count].unflatten(0, (-1, columns)),
             cell_labels=[self.class_names[k] for k in self.example_labels[:count].tolist()],
         )
-
-
-def _accuracy(right: Float[Tensor, "S M"]) -> Estimate:
-    """Return the mean over replicates and test images; with one replicate the interval is over the images alone."""
-    replicates, images = right.shape
-    return mean(right[0]) if replicates == 1 and images > 1 else mean_over_both(right)
 
 
 def _bars(series: Mapping[str, Sequence[Estimate]], groups: Sequence[str], y_label: str) -> Drawing:

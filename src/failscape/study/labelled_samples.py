@@ -32,11 +32,13 @@ class LabelledSample:
         chosen: to retrain on: those that should teach most.
         control: to retrain the control on: as many, at random. They may share images with the chosen ones.
         fresh: to measure on.
+        fresh_group: which of these were made from the same; None where no two were.
     """
 
     chosen: ImageSet
     control: ImageSet
     fresh: ImageSet
+    fresh_group: Int[Tensor, " M"] | None = None
 
 
 @runtime_checkable
@@ -154,7 +156,7 @@ class People:
 
     Each replicate keeps another part of the images to be measured on: `1 / replicates` of them, and a third where
     there is one replicate. Images that were made from the same, such as the two sides of a boundary, stay together. Of
-    the others those with the highest priority are chosen, and the control's are drawn.
+    the others those with the highest priority are chosen, and the control's are drawn from those that are not.
 
     Args:
         where: the run folder or database of the labels.
@@ -198,6 +200,7 @@ class People:
         groups = int(group.max()) + 1
         order = torch.randperm(groups, generator=torch.Generator().manual_seed(step_seed(seed, 0)))
         folds = max(3, replicates) if replicates == 1 else replicates
+        self._group = group
         self._folds = [torch.isin(group, order[fold::folds]).nonzero()[:, 0] for fold in range(folds)][:replicates]
         self._seed = seed
         least = len(images) - max(len(fold) for fold in self._folds)
@@ -217,6 +220,12 @@ class People:
             f"The images are those of {found.name!r} to which most labellers give a class; {tied:,} on which they are "
             f"tied and {not_any:,} that they put in no class are left out."
         )
+        shared = max(0, 2 * self._labelled - least)
+        self.protocol += (
+            " Each replicate keeps another part of them to be measured on; what is left, largely the same in all, is "
+            "parted by how much it should teach, and the control is drawn from what is not chosen"
+            + (f", but for up to {shared:,} that are." if shared else ".")
+        )
         if not usable.all():
             self.protocol += (
                 f" So are {int((~usable).sum()):,} that come from the images explained, without a record of which."
@@ -228,13 +237,16 @@ class People:
         left = torch.ones(len(self._images), dtype=torch.bool)
         left[kept] = False
         rows = left.nonzero()[:, 0]
+        rows = rows[self._priority[rows].argsort(descending=True, stable=True)]
+        chosen, others = rows[: self._labelled], rows[self._labelled :]
         rng = torch.Generator().manual_seed(step_seed(self._seed, 1 + replicate))
-        control = rows[torch.randperm(len(rows), generator=rng)[: self._labelled]]
-        by_priority = self._priority[rows].argsort(descending=True, stable=True)
+        # Others first, and chosen ones only where there are not enough.
+        control = torch.cat([part[torch.randperm(len(part), generator=rng)] for part in (others, chosen)])
         return LabelledSample(
-            chosen=self._images.select(rows[by_priority[: self._labelled]]),
-            control=self._images.select(control),
+            chosen=self._images.select(chosen),
+            control=self._images.select(control[: self._labelled]),
             fresh=self._images.select(kept),
+            fresh_group=self._group[kept],
         )
 
     def at_frontier_of(self, classifier: Classifier, replicate: int) -> ImageSet | None:

@@ -193,6 +193,7 @@ class Retraining:
             ),
             ids=tuple(identifier for each, _ in fresh for identifier in each.ids),
             replicate=replicate.repeat_interleave(torch.tensor(sizes)),
+            group=_joined([sample.fresh_group for sample in samples]),
             new_frontier=torch.tensor([new for _, new in fresh]).repeat_interleave(torch.tensor(sizes)),
             labels=torch.cat([each.y for each, _ in fresh]),
             predictions=torch.cat(predictions, dim=1),
@@ -247,6 +248,12 @@ class Retraining:
             sure=0.0 if config.labeller is None else config.sure,
             seed=config.seed,
         )
+
+
+def _joined(groups: Sequence[Tensor | None]) -> Tensor | None:
+    """Join what is told of each replicate's fresh images, if it is told."""
+    told = [each for each in groups if each is not None]
+    return torch.cat(told) if told else None
 
 
 def _by_arm(values: Tensor, replicates: int) -> Tensor:
