@@ -326,6 +326,18 @@ def test_a_gain_that_the_judge_does_not_see_is_none(stood_in: Path, taught: Path
     assert better.findings[0].sentence.startswith("Retraining helps, more than on as many other labelled images")
 
 
+def test_a_ratio_says_in_how_many_replicates_nothing_was_wrong(stood_in: Path) -> None:
+    result = result_of(stood_in)
+    assert "Left out" not in result.definitions["ratio"]
+    flawless = result.replicate == 1
+    right = replace(result, labels=torch.where(flawless, result.verdicts[BEFORE], result.labels))
+    assert right.ratio.n == 2
+    for key in ("ratio", "ratio_control"):
+        assert right.definitions[key].endswith("1 of the 3 replicates, in which nothing was wrong before.")
+    # The judge still finds mistakes there.
+    assert right.definitions["judged_ratio"] == result.definitions["judged_ratio"]
+
+
 def test_what_further_training_does_by_itself_is_no_gain(taught: Path) -> None:
     result = result_of(taught)
     level = result.predictions.clone()

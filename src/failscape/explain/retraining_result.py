@@ -230,7 +230,8 @@ class RetrainingResult(FreshVerdicts):
         """What each number means."""
         if not self._apart:
             return _DEFINITIONS | _OVER_IMAGES
-        return _DEFINITIONS
+        kinds = {"ratio": self.wrong, "ratio_control": self.wrong, "judged_ratio": self.judged_wrong}
+        return _DEFINITIONS | {key: _DEFINITIONS[key] + self._flawless(wrong) for key, wrong in kinds.items()}
 
     @property
     def figures(self) -> Sequence[Figure]:
@@ -363,9 +364,20 @@ class RetrainingResult(FreshVerdicts):
         """Return wrong images after as a part of those before, the mean over the replicates if they are apart."""
         if not self._apart:
             return self._over_images(wrong[arm].double(), wrong[BEFORE].double(), ~self.new_frontier)
-        own = [~self.new_frontier & (self.replicate == s) for s in range(self.replicates)]
-        ratios = torch.stack([wrong[arm, rows].sum() / wrong[BEFORE, rows].sum() for rows in own]).double()
+        ratios = torch.stack([wrong[arm, rows].sum() / wrong[BEFORE, rows].sum() for rows in self._own]).double()
         return mean_by_t(ratios)
+
+    @property
+    def _own(self) -> list[Bool[Tensor, " N"]]:
+        """The fresh images of each replicate."""
+        return [~self.new_frontier & (self.replicate == s) for s in range(self.replicates)]
+
+    def _flawless(self, wrong: Bool[Tensor, "4 N"] | None) -> str:
+        """Say how many replicates a ratio leaves out, if it does: those in which nothing was wrong before."""
+        count = 0 if wrong is None else sum(not wrong[BEFORE, rows].any() for rows in self._own)
+        if count == 0:
+            return ""
+        return f" Left out: {count} of the {self.replicates} replicates, in which nothing was wrong before."
 
     @property
     def _whiskers(self) -> str:
