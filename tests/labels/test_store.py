@@ -33,13 +33,16 @@ def give(store: LabelStore, project: Project, who: str, image: LabelImage, label
 
 
 def test_what_was_stored_is_given_back(store: LabelStore) -> None:
-    task = make_task(5)
-    project = store.create_project("insects", task, labellers_per_image=2, rng=torch.Generator())
+    task = replace(make_task(5), sources=("a", "a", "b", "", "b"))
+    rng = torch.Generator()
+    project = store.create_project("insects", task, classifier="weights/ants", labellers_per_image=2, rng=rng)
+    assert project.classifier == "weights/ants"
     assert (project.class_names, project.images, project.labellers_per_image) == (CLASSES, 5, 2)
     assert store.project("insects") == project
     assert store.projects() == (project,)
     images = store.images(project.id)
     assert [image.name for image in images] == list(task.names)
+    assert [image.source for image in images] == list(task.sources)
     assert len({image.id for image in images}) == 5
     for row, image in enumerate(images):
         assert store.image(image.id) == image

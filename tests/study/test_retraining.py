@@ -139,7 +139,9 @@ def label_stripes(
     task = label_task(x, load_classifier(world / "misled"), names=[f"stripe-{i:03d}" for i in range(n)], **made)
     with LabelStore(run) as store:
         rng = torch.Generator().manual_seed(0)
-        project = store.create_project("stripes", task, labellers_per_image=len(people), rng=rng)
+        project = store.create_project(
+            "stripes", task, classifier=str(world / "misled"), labellers_per_image=len(people), rng=rng
+        )
         for name in people:
             said = dict(enumerate(y.tolist())) | (change or {})
             say(store, project, name, {i: k for i, k in said.items() if k is not None})
@@ -176,7 +178,7 @@ def test_labels_mend_what_was_learnt_the_wrong_way_round(taught: Path) -> None:
 
 def test_what_is_measured_on_was_not_trained_on_and_the_control_is_as_many(world: Path, tmp_path: Path) -> None:
     label_stripes(tmp_path, world, 60)
-    settings = {"project": None, "class_names": NAMES, "replicates": 3, "seed": 0}
+    settings = {"project": None, "classifier": str(world / "misled"), "class_names": NAMES, "replicates": 3, "seed": 0}
     people = People(tmp_path, labelled=15, **settings)
     measured: list[str] = []
     for replicate in range(3):
@@ -205,7 +207,9 @@ def test_what_was_made_from_the_same_image_is_not_on_both_sides(world: Path, tmp
     names = [f"pair-{i // 2}" for i in range(60)]
     label_stripes(tmp_path, world, 60, sources=names, change=dict.fromkeys(range(0, 60, 6)))
     pair = {f"stripe-{i:03d}": name for i, name in enumerate(names)}
-    people = People(tmp_path, project=None, class_names=NAMES, labelled=15, replicates=3, seed=0)
+    people = People(
+        tmp_path, project=None, classifier=str(world / "misled"), class_names=NAMES, labelled=15, replicates=3, seed=0
+    )
     measured: list[str] = []
     for replicate in range(3):
         sample = people.sample(replicate)
@@ -216,7 +220,15 @@ def test_what_was_made_from_the_same_image_is_not_on_both_sides(world: Path, tmp
     # All from one image leaves nothing to measure on.
     label_stripes(tmp_path / "one", world, 24, sources=["the same"] * 24)
     with pytest.raises(LabelError, match=r"since 24, made from 1, have a class"):
-        People(tmp_path / "one", project=None, class_names=NAMES, labelled=2, replicates=3, seed=0)
+        People(
+            tmp_path / "one",
+            project=None,
+            classifier=str(world / "misled"),
+            class_names=NAMES,
+            labelled=2,
+            replicates=3,
+            seed=0,
+        )
 
 
 def test_a_label_is_what_most_people_say(world: Path, tmp_path: Path) -> None:
@@ -227,7 +239,15 @@ def test_a_label_is_what_most_people_say(world: Path, tmp_path: Path) -> None:
         say(store, project, "Ada", {2: 0, 3: 0})
         say(store, project, "Bo", {2: 1, 3: 1})
         say(store, project, "Cy", {3: 1})
-    people = People(tmp_path, project="stripes", class_names=NAMES, labelled=2, replicates=2, seed=0)
+    people = People(
+        tmp_path,
+        project="stripes",
+        classifier=str(world / "misled"),
+        class_names=NAMES,
+        labelled=2,
+        replicates=2,
+        seed=0,
+    )
     found = {}
     for replicate in range(2):
         fresh = people.sample(replicate).fresh
@@ -600,8 +620,19 @@ def test_known_images_that_the_classifier_knows_are_refused(
         Retraining(config(world, labeller=None, judge=None, known=known))
 
 
+def test_labels_of_the_mistakes_of_another_classifier_are_refused(world: Path, tmp_path: Path) -> None:
+    label_stripes(tmp_path, world, 24)
+    given = {"labels": str(tmp_path), "labeller": None, "judge": None, "labelled": 5}
+    with pytest.raises(
+        LabelError, match=rf"to teach {world}/right, but those of 'stripes' were for {world}/misled, .*"
+    ):
+        Retraining(config(world, **given, classifier=str(world / "right")))
+    # Another path to the same is the same.
+    Retraining(config(world, **given, classifier=str(world / "right" / ".." / "misled")))
+
+
 def test_labels_that_do_not_suffice_are_refused(world: Path, tmp_path: Path) -> None:
-    settings = {"project": None, "class_names": NAMES, "replicates": 2, "seed": 0}
+    settings = {"project": None, "classifier": str(world / "misled"), "class_names": NAMES, "replicates": 2, "seed": 0}
     y = label_stripes(tmp_path / "few", world, 12)
     with pytest.raises(LabelError, match=r"Expected fewer than 6 labelled images .* but got 6\. Ask for fewer"):
         People(tmp_path / "few", labelled=6, **settings)

@@ -8,6 +8,7 @@ import pytest
 from tests.web.conftest import CLASSES, Served, make_project, serving
 
 from failscape.labels import NOT_ANY, LabelStore
+from failscape.report.run import read_run
 
 
 @pytest.fixture
@@ -118,3 +119,5 @@ def test_a_project_is_made_of_images_of_a_run(toy_server: Served) -> None:
     with LabelStore(served_folder(toy_server)) as store:
         project = store.project("<b>mine</b>")
         assert (project.images, project.labellers_per_image, project.class_names) == (5, 2, CLASSES)
+        # Only that may be retrained on the labels.
+        assert project.classifier == read_run(served_folder(toy_server)).steps[1].record["classifier"]

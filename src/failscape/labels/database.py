@@ -31,6 +31,7 @@ projects = sa.Table(
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("name", sa.String(200), nullable=False, unique=True),
     sa.Column("class_names", sa.JSON, nullable=False),
+    sa.Column("classifier", sa.Text, nullable=False),
     sa.Column("labellers_per_image", sa.Integer, nullable=False),
     sa.Column("queue", sa.String(16), nullable=False),
     sa.Column("created_ms", sa.BigInteger, nullable=False),

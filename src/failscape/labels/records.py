@@ -23,6 +23,7 @@ class Project:
         id: opaque.
         name: as people call it.
         class_names: the answers, besides "not any class".
+        classifier: spec of the one whose mistakes are looked for, "" where that is not known.
         labellers_per_image: how many people each image is asked of.
         queue: in which order images are asked by default: what teaches most first, or at random.
         images: how many there are.
@@ -32,6 +33,7 @@ class Project:
     id: str
     name: str
     class_names: tuple[str, ...]
+    classifier: str
     labellers_per_image: int
     queue: Queue
     images: int

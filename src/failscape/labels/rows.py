@@ -28,6 +28,7 @@ def find_project(connection: sa.Connection, project_id: str, *, lock: bool = Fal
         id=row.id,
         name=row.name,
         class_names=tuple(row.class_names),
+        classifier=row.classifier,
         labellers_per_image=row.labellers_per_image,
         queue=row.queue,
         images=connection.scalar(count) or 0,

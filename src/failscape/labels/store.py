@@ -93,6 +93,7 @@ class LabelStore:
         name: str,
         task: LabelTask,
         *,
+        classifier: str = "",
         labellers_per_image: int = 1,
         queue: Queue = "teaching",
         rng: torch.Generator,
@@ -102,6 +103,7 @@ class LabelStore:
         Args:
             name: how people call the project.
             task: the images, and what is known of them.
+            classifier: spec of the one whose mistakes are looked for, so that no other is retrained on the labels.
             labellers_per_image: how many people each image is asked of.
             queue: what is asked first: "teaching", what teaches most, or "random", the control.
             rng: draws the random order.
@@ -121,6 +123,7 @@ class LabelStore:
             "id": project_id,
             "name": name,
             "class_names": list(task.class_names),
+            "classifier": classifier,
             "labellers_per_image": labellers_per_image,
             "queue": queue,
             "created_ms": self._now(),

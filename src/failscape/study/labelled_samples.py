@@ -161,14 +161,16 @@ class People:
     Args:
         where: the run folder or database of the labels.
         project: its name, where there are several.
-        class_names: of the classifier that is to be retrained.
+        classifier: spec of what is to be retrained.
+        class_names: its.
         labelled: images to retrain on; by default half of those that are not kept to be measured on.
         replicates: how many there will be.
         seed: of all draws.
 
     Raises:
         LabelStoreError: if there are no labels, or several projects and none named.
-        LabelError: if only one class has labels, there are fewer labels than asked for, or other classes.
+        LabelError: if only one class has labels, there are fewer labels than asked for, or other classes, or they were
+            asked for another classifier.
     """
 
     stand_in = False
@@ -178,6 +180,7 @@ class People:
         where: Path | str,
         *,
         project: str | None,
+        classifier: str,
         class_names: tuple[str, ...],
         labelled: int | None,
         replicates: int,
@@ -192,6 +195,12 @@ class People:
             raise LabelError(
                 f"Expected labels of the classes of the classifier, {', '.join(class_names)}, but those of "
                 f"{found.name!r} are {', '.join(images.class_names)}. Name the run that was labelled for it."
+            )
+        if found.classifier and not _same(found.classifier, classifier):
+            raise LabelError(
+                f"Expected labels that were asked for to teach {classifier}, but those of {found.name!r} were for "
+                f"{found.classifier}, whose mistakes they are about. Name that with --classifier, or the labels of the "
+                "other with --project or --labels."
             )
         images.require_two_classes()
         self._images = images
@@ -256,6 +265,11 @@ class People:
     def fingerprint(self) -> str:
         """Return that of the labelled images."""
         return self._images.fingerprint()
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two specs are the same, or two paths lead to the same."""
+    return one == other or (Path(one).exists() and Path(one).resolve() == Path(other).resolve())
 
 
 def _groups(decided: "Sequence[Decision]") -> Int[Tensor, " N"]:

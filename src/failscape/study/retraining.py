@@ -234,6 +234,7 @@ class Retraining:
             return People(
                 config.labels if "://" in config.labels else Path(config.labels),
                 project=config.project,
+                classifier=config.classifier,
                 class_names=classifier.class_names,
                 labelled=config.labelled,
                 replicates=config.replicates,

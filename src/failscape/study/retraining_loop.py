@@ -181,7 +181,7 @@ class _Loop:
             task = label_task(images.x, classifier, names=[f"{name}-{i:05d}" for i in range(count)])
             rng = torch.Generator().manual_seed(step_seed(config.seed, part))
             people = 1 if labeller else config.labellers
-            self._store.create_project(name, task, labellers_per_image=people, rng=rng)
+            self._store.create_project(name, task, classifier=config.classifier, labellers_per_image=people, rng=rng)
         if labeller:
             project = self._store.project(name)
             stored = self._store.images(project.id)

@@ -62,7 +62,10 @@ def make_project(site: TheSite, run: TheRun, new: Annotated[NewProject, Form()])
     # Other images in each project, and the same ones whenever it is made again.
     rng = torch.Generator().manual_seed(len(store.projects()))
     task = make_task(source, site.networks, count=new.count, rng=rng)
-    project = store.create_project(new.name, task, labellers_per_image=new.labellers, queue=new.queue, rng=rng)
+    classifier = str(source.step.record["classifier"])
+    project = store.create_project(
+        new.name, task, classifier=classifier, labellers_per_image=new.labellers, queue=new.queue, rng=rng
+    )
     return RedirectResponse(f"/runs/{run.id}/label/{project.id}", status_code=303)
 
 
