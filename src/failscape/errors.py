@@ -70,7 +70,11 @@ class MissingExtra(FailscapeError):
 
 
 class LabelStoreError(FailscapeError):
-    """A label store cannot be reached, or cannot take or give what it was asked for."""
+    """A label store cannot take or give what it was asked for."""
+
+
+class LabelStoreUnavailable(LabelStoreError):
+    """The database of a label store cannot be used for now: it is busy, full, out of reach, or of another version."""
 
 
 class NotInStore(LabelStoreError):

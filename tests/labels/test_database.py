@@ -9,7 +9,7 @@ import pytest
 from tests.labels.conftest import Server, make_project
 
 from failscape import labels
-from failscape.errors import LabelStoreError, MissingExtra, StorageError
+from failscape.errors import LabelStoreError, LabelStoreUnavailable, MissingExtra
 from failscape.labels import LabelStore
 from failscape.labels.database import Database
 
@@ -61,21 +61,21 @@ def test_a_writer_waits_for_another(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(LabelStoreError, match="Expected a run folder at"):
+    with pytest.raises(LabelStoreUnavailable, match="Expected a run folder at"):
         LabelStore(tmp_path / "nowhere")
-    with pytest.raises(LabelStoreError, match="Expected labels at"):
+    with pytest.raises(LabelStoreUnavailable, match="Expected labels at"):
         LabelStore(tmp_path, create=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_database_without_labels(server: Server) -> None:
-    with pytest.raises(LabelStoreError, match="but there are none"):
+    with pytest.raises(LabelStoreUnavailable, match="but there are none"):
         LabelStore(server.new_schema(), create=False)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "labels.sqlite").write_bytes(b"not a database, but long enough to be looked at" * 50)
-    with pytest.raises(LabelStoreError, match="file is not a database"):
+    with pytest.raises(LabelStoreUnavailable, match="file is not a database"):
         LabelStore(tmp_path)
 
 
@@ -84,11 +84,11 @@ def test_a_store_of_another_version(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "labels.sqlite") as connection:
         connection.execute("UPDATE store SET version = 99")
     connection.close()
-    with pytest.raises(LabelStoreError, match="got version 99"):
+    with pytest.raises(LabelStoreUnavailable, match="got version 99"):
         LabelStore(tmp_path)
 
 
-def test_a_full_disk_is_a_storage_error_and_what_was_kept_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_what_was_kept_stays(tmp_path: Path) -> None:
     with LabelStore(tmp_path) as store:
         project = make_project(store, 2)
         with store._database.reading() as connection:
@@ -96,7 +96,7 @@ def test_a_full_disk_is_a_storage_error_and_what_was_kept_stays(tmp_path: Path) 
     store = LabelStore(tmp_path)
     with store._database.reading() as connection:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(StorageError, match="database or disk is full"):
+    with pytest.raises(LabelStoreUnavailable, match="database or disk is full"):
         make_project(store, 200, name="large")
     assert [one.name for one in store.projects()] == ["insects"]
     assert store.images(project.id)
@@ -135,5 +135,5 @@ def test_without_the_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(StorageError, match="Check the disk and the rights"):
+    with pytest.raises(LabelStoreUnavailable, match="Check the disk and the rights"):
         LabelStore(tmp_path)

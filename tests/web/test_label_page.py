@@ -2,11 +2,12 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ import pytest
 from tests.web.conftest import CLASSES, Served, Watched, make_project, serving
 from tests.web.test_pages import check
 
-from failscape.labels import NOT_ANY, Event, LabelStore, Project
+from failscape.labels import NOT_ANY, Event, LabelStore, Project, database
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
+    from playwright.sync_api import Route
 
 Enter = Callable[[Served], "Tab"]
 
@@ -295,3 +297,81 @@ def test_what_a_closed_window_had_not_sent_the_next_one_sends(
     open_project(again, address)
     wait_saved(again, 1)
     assert [event.image_id for event in held(fresh_run, project)] == given
+
+
+def test_a_database_that_is_busy_costs_no_label(
+    fresh_run: Path, project: Project, served: Served, enter: Enter, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_MS", 50)
+    tab = enter(served)
+    open_project(tab, f"{served.run}/label/{project.id}")
+    given = []
+    with closing(sqlite3.connect(fresh_run / database.FILE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for number in range(10):
+            given.append((shown(tab), number % 3))
+            tab.keyboard.press("123"[number % 3])
+        tab.get_by_text("does not answer just now").wait_for()
+        assert tab.locator("#saved.waiting").is_visible()
+        assert not tab.locator("#refused").is_visible()
+        assert held(fresh_run, project) == []
+        other.execute("ROLLBACK")
+    wait_saved(tab, 10)
+    assert [(event.image_id, event.label) for event in held(fresh_run, project)] == given
+    assert all("503" in error for error in watched.errors), watched.errors
+    watched.errors.clear()
+
+
+def test_a_label_that_is_refused_stays_until_it_is_sent_again_or_discarded(
+    fresh_run: Path, project: Project, served: Served, enter: Enter, watched: Watched
+) -> None:
+    tab = enter(served)
+    address = f"{served.run}/label/{project.id}"
+    open_project(tab, address)
+
+    def refuse(route: "Route") -> None:
+        route.fulfill(status=422, json={"error": "Expected something else."})
+
+    tab.route("**/labels", refuse)
+    given = [(shown(tab), 1)]
+    tab.keyboard.press("2")
+    refused = tab.locator("#refused")
+    refused.get_by_text("One answer was not taken, and is kept in this browser. Expected something else.").wait_for()
+    check(tab, "label-refused")
+    # Labelling goes on, and what was refused stays through a reload.
+    given.append((shown(tab), 0))
+    tab.keyboard.press("1")
+    refused.get_by_text("2 answers were not taken").wait_for()
+    tab.reload()
+    refused.get_by_text("2 answers were not taken").wait_for()
+    assert held(fresh_run, project) == []
+    tab.unroute("**/labels")
+    tab.get_by_role("button", name="Send again").click()
+    wait_saved(tab, 2)
+    assert not refused.is_visible()
+    assert [(event.image_id, event.label) for event in held(fresh_run, project)] == given
+    tab.wait_for_function("(seen) => !seen.includes(picture.dataset.image)", arg=[image for image, _ in given])
+
+    # What is taken back before it was refused is settled.
+    on_the_way: list[Route] = []
+    tab.route("**/labels", lambda route: on_the_way.append(route))
+    with tab.expect_request("**/labels"):
+        tab.keyboard.press("3")
+    tab.keyboard.press("u")
+    refuse(on_the_way[0])
+    tab.wait_for_selector("#label[data-waiting='0']")
+    assert not refused.is_visible()
+    tab.unroute("**/labels")
+    tab.route("**/labels", refuse)
+    tab.keyboard.press("3")
+    refused.wait_for()
+    tab.get_by_role("button", name="Discard").click()
+    assert not refused.is_visible()
+    assert tab.evaluate("Object.keys(localStorage).filter((key) => key.includes('outbox')).length") == 0
+    tab.unroute("**/labels")
+    tab.reload()
+    tab.wait_for_selector("#picture img")
+    assert not refused.is_visible()
+    assert [(event.image_id, event.label) for event in held(fresh_run, project)] == given
+    assert all("422" in error for error in watched.errors), watched.errors
+    watched.errors.clear()

@@ -1,13 +1,15 @@
 """What the script of the label page asks for, over a real socket."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.web.conftest import CLASSES, Served, make_project, serving
 
-from failscape.labels import NOT_ANY, LabelStore
+from failscape.labels import NOT_ANY, LabelStore, database
 from failscape.report.run import read_run
 
 
@@ -96,6 +98,21 @@ def test_an_identifier_used_for_something_else_is_a_conflict(client: httpx.Clien
     first, second, *_ = ask(client)
     label(client, first, 0, "a")
     assert label(client, second, 0, "a").status_code == 409
+
+
+def test_a_database_that_is_busy_is_told_to_who_labels_and_its_place_to_who_runs_the_server(
+    client: httpx.Client, served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_MS", 50)
+    (image, *_) = ask(client)
+    with closing(sqlite3.connect(served_folder(served) / database.FILE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = label(client, image, 1, "a")
+    assert answer.status_code == 503
+    assert "does not answer just now" in answer.json()["error"]
+    assert str(served_folder(served)) not in answer.text
+    assert f"{served_folder(served)}/labels.sqlite, but got: database is locked" in caplog.text
+    assert label(client, image, 1, "a").json()["events"][0]["label"] == 1
 
 
 def test_an_image_of_the_store_can_be_seen(client: httpx.Client, served: Served) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from failscape.errors import LabelStoreError, MissingExtra, StorageError
+from failscape.errors import LabelStoreError, LabelStoreUnavailable, MissingExtra
 
 SCHEMA_VERSION = 2
 FILE_NAME = "labels.sqlite"
@@ -111,7 +111,8 @@ class Database:
 
     Raises:
         MissingExtra: if the driver for the URL is not installed.
-        LabelStoreError: if there is no store, it cannot be reached, or is of another version.
+        LabelStoreError: if the URL is none.
+        LabelStoreUnavailable: if there is no store, it cannot be reached, or is of another version.
     """
 
     def __init__(self, where: Path | str, *, create: bool = True) -> None:
@@ -119,7 +120,7 @@ class Database:
         if isinstance(where, Path):
             file = where / FILE_NAME
             if not (where.is_dir() if create else file.is_file()):
-                raise LabelStoreError(
+                raise LabelStoreUnavailable(
                     f"Expected {'a run folder at' if create else 'labels at'} {where if create else file}, but there "
                     "is none. Check the path."
                 )
@@ -142,7 +143,7 @@ class Database:
         """Yield a connection that sees one state of the database.
 
         Raises:
-            LabelStoreError: if the database fails.
+            LabelStoreUnavailable: if the database fails.
         """
         with self._errors(), self._engine.begin() as connection:
             yield connection
@@ -152,7 +153,8 @@ class Database:
         """Yield a connection whose changes are on the disk, all of them, when the block ends well.
 
         Raises:
-            LabelStoreError: if the database fails; nothing was changed then.
+            LabelStoreError: if the database refuses what is written; nothing was changed then.
+            LabelStoreUnavailable: if the database fails; nothing was changed then either.
         """
         with self._errors(), self._writer.begin() as connection:
             yield connection
@@ -166,7 +168,9 @@ class Database:
             exists = sa.inspect(connection).has_table("store")
         if not exists:
             if not create:
-                raise LabelStoreError(f"Expected labels in {self.name}, but there are none. Make a project first.")
+                raise LabelStoreUnavailable(
+                    f"Expected labels in {self.name}, but there are none. Make a project first."
+                )
             with self.writing() as connection:
                 if connection.dialect.name == "postgresql":
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
@@ -177,7 +181,7 @@ class Database:
         with self.reading() as connection:
             version = connection.scalar(sa.select(store.c.version))
         if version != SCHEMA_VERSION:
-            raise LabelStoreError(
+            raise LabelStoreUnavailable(
                 f"Expected a label store of version {SCHEMA_VERSION} in {self.name}, but got version {version}. "
                 "Use the failscape that wrote it."
             )
@@ -189,9 +193,10 @@ class Database:
         except SQLAlchemyError as error:
             cause = str(getattr(error, "orig", None) or error).strip().splitlines()
             message = f"Expected to use the label store {self.name}, but got: {cause[0] if cause else 'no answer'}."
-            if isinstance(error, sa.exc.OperationalError) and self._engine.dialect.name == "sqlite":
-                raise StorageError(f"{message} Check the disk and the rights; labels acknowledged are kept.") from error
-            raise LabelStoreError(f"{message} Check that the database runs; labels acknowledged are kept.") from error
+            if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
+                raise LabelStoreError(f"{message} Nothing was changed.") from error
+            check = "the disk and the rights" if self._engine.dialect.name == "sqlite" else "that the database runs"
+            raise LabelStoreUnavailable(f"{message} Check {check}; labels acknowledged are kept.") from error
 
 
 def _url(where: Path | str) -> tuple[sa.URL, str]:

@@ -46,8 +46,8 @@ class LabelStore:
         clock: seconds since 1970.
 
     Raises:
-        LabelStoreError: if there is no store, or the database cannot be reached.
-        StorageError: if the file cannot be read or written.
+        LabelStoreUnavailable: if there is no store, or the database cannot be reached, read or written; any call may
+            raise it later.
         MissingExtra: if the driver of the database is not installed.
 
     Example:

@@ -1,6 +1,7 @@
 """The application: every page behind the guard, files from memory, errors in words."""
 
 import hashlib
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from failscape.errors import FailscapeError, LabelConflict, NotInStore
+from failscape.errors import FailscapeError, LabelConflict, LabelStoreUnavailable, NotInStore
 from failscape.report.page import diverging_stops
 from failscape.web.access import Access
 from failscape.web.guard import Guard
 from failscape.web.site import Site, TheSite
 
+_log = logging.getLogger(__name__)
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".txt": "text/plain"}
 
 
@@ -94,6 +96,10 @@ def _static_files() -> dict[str, _File]:
 
 def _failed(request: Request, error: Exception) -> Response:
     """Say what went wrong: what was asked for does not exist, contradicts what is there, or cannot be done."""
+    if isinstance(error, LabelStoreUnavailable):
+        # Where the database lies concerns who runs the server, not who labels.
+        _log.warning("%s", error)
+        return _in_words(request, 503, "The database of the labels does not answer just now. What it has, it keeps.")
     status = 404 if isinstance(error, NotInStore) else 409 if isinstance(error, LabelConflict) else 422
     return _in_words(request, status, str(error))
 

@@ -23,6 +23,7 @@ let actions = []; // what undo takes back, the latest last: { image, client_id, 
 let at = 0; // place in `done`; at its end stands the image that is asked
 let shownAt = 0;
 let trouble = null;
+let outdated = false; // whether `done` is to be read from the server once nothing is on its way to it
 let emptied = false; // whether the server has no more images for now
 const pixels = new Map();
 
@@ -32,17 +33,18 @@ const outbox = new Outbox({
   kept(item, event, now) {
     progress = now;
     for (const action of actions) if (action.client_id === item.client_id) action.event_id = event.id;
-    if (item.kind === "undo" && item.reload) reload();
-    else if (!current()) show();
+    if (item.kind === "undo" && item.reload) outdated = true;
+    if (!current()) show();
   },
-  refused(item, error) {
-    trouble = error;
-    say(`A label was not taken. ${error.message}`);
-    reload();
+  refused() {
+    outdated = true;
   },
   changed(error) {
     trouble = error;
-    showState();
+    showRefused();
+    if (current()) showState();
+    else show();
+    if (outdated && !outbox.items.length) reload();
   },
 });
 
@@ -129,6 +131,7 @@ async function refill() {
 async function reload() {
   const answer = await ask(`${task.address}/history?labeller=${encodeURIComponent(labeller)}`);
   if (outbox.items.length) return;
+  outdated = false;
   done = answer.labels.map(({ image, label }) => ({ image, label }));
   actions = answer.labels.map(({ image, client_id, id }) => ({ image, client_id, event_id: id, before: null, old: true }));
   progress = answer.progress;
@@ -265,9 +268,18 @@ function showState() {
 function showSaved() {
   const count = outbox.items.length;
   const what = `${count} label${count === 1 ? " is" : "s are"} kept in this browser until they can be saved.`;
-  const text = count ? [trouble?.message, what].filter(Boolean).join(" ") : (trouble?.message ?? "Everything is saved.");
+  const text = count ? [trouble?.message, what].filter(Boolean).join(" ") : (trouble?.message ?? `Everything${outbox.parked.length ? " else" : ""} is saved.`);
   if (part("saved").textContent !== text) part("saved").textContent = text;
   part("saved").classList.toggle("waiting", count > 0 || trouble !== null);
+}
+
+function showRefused() {
+  const { parked } = outbox;
+  part("refused").hidden = parked.length === 0;
+  const what = parked.length === 1 ? "One answer was not taken, and is" : `${parked.length} answers were not taken, and are`;
+  const why = [...new Set(parked.map((item) => item.refusal))].join(" ");
+  const text = parked.length ? `${what} kept in this browser. ${why}` : "";
+  if (part("why").textContent !== text) part("why").textContent = text;
 }
 
 const duration = (minutes) => {
@@ -309,6 +321,11 @@ for (const button of buttons) pressed(button, () => answer(Number(button.dataset
 pressed(part("back"), () => move(-1));
 pressed(part("forth"), () => move(1));
 pressed(part("undo"), undo);
+pressed(part("retry"), () => {
+  outdated = true;
+  outbox.retry();
+});
+pressed(part("discard"), () => outbox.discard());
 part("help-button").addEventListener("click", () => part("help").showModal());
 
 part("smooth").checked = remembered("smooth", false);

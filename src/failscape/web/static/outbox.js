@@ -1,6 +1,6 @@
 // Labels on their way to the server. They are kept in this browser until the server has said that it has them, so that
 // neither a server that is killed nor a browser that is closed loses any. Sending one twice does no harm: each bears an
-// identifier by which the server knows it again.
+// identifier by which the server knows it again. What the server refuses is kept as well, until somebody decides.
 
 import { afterFrame, ask, pause, randomId } from "./server.js";
 
@@ -8,13 +8,14 @@ const MOST_AT_ONCE = 50;
 const LONGEST_PAUSE = 4000;
 
 /** How requests end that are worth sending again: out of reach, not let in, overtaxed or broken for now. */
-const passes = (status) => status === 0 || status === 401 || status === 429 || status >= 500;
+const passes = (status) => status === 0 || [401, 408, 425, 429].includes(status) || status >= 500;
 
 export class Outbox {
   #prefix;
   #key;
   #address;
   #items = [];
+  #parked = [];
   #sending = null;
   #oneByOne = false;
 
@@ -22,7 +23,7 @@ export class Outbox {
    * @param address where the project's labels are sent to
    * @param project its identifier
    * @param kept is told each item with the event that the server made of it, and the progress
-   * @param refused is told each item that the server will never take, and why
+   * @param refused is told each item that the server does not take, and why; it is parked
    * @param changed is told whenever items come or go, with what went wrong last, if anything
    */
   constructor({ address, project, kept, refused, changed }) {
@@ -34,26 +35,52 @@ export class Outbox {
     this.changed = changed;
   }
 
+  /** What is on its way. */
   get items() {
     return this.#items;
+  }
+
+  /** What was refused, each item with its `refusal`, and is kept until it is sent again or discarded. */
+  get parked() {
+    return this.#parked;
   }
 
   /** Take over what an earlier page left behind. Another page may still be sending it; that does no harm. */
   adopt() {
     const keys = Object.keys(localStorage).filter((key) => key.startsWith(this.#prefix));
-    for (const key of keys) {
-      this.#items.push(...JSON.parse(localStorage.getItem(key)));
+    for (const key of keys.filter((key) => key !== this.#key)) {
+      for (const item of JSON.parse(localStorage.getItem(key))) (item.refusal ? this.#parked : this.#items).push(item);
       localStorage.removeItem(key);
     }
     this.#store();
+    this.changed(null);
     return this.send();
   }
 
   put(item) {
-    this.#items.push(item);
+    if (item.kind === "undo" && this.#parked.some((label) => label.client_id === item.undoes)) {
+      // The server never had it, so that there is no more to taking it back.
+      this.#parked = this.#parked.filter((label) => label.client_id !== item.undoes);
+    } else this.#items.push(item);
     this.#store();
     this.changed(null);
     afterFrame(() => this.send());
+  }
+
+  /** Send what was refused once more. */
+  retry() {
+    this.#items = [...this.#parked.map(({ refusal, ...item }) => item), ...this.#items];
+    this.#parked = [];
+    this.#store();
+    this.changed(null);
+    return this.send();
+  }
+
+  /** Forget what was refused. */
+  discard() {
+    this.#parked = [];
+    this.#store();
+    this.changed(null);
   }
 
   /** Send all there is; resolves when nothing is left. */
@@ -80,11 +107,12 @@ export class Outbox {
           await pause(wait);
           wait = Math.min(2 * wait, LONGEST_PAUSE);
         } else if (batch.length > 1) {
-          // Of several labels sent together none was kept; one by one only the culprit is lost.
+          // Of several labels sent together none was kept; one by one only the culprit is refused.
           this.#oneByOne = true;
         } else {
-          this.#remove(batch[0]);
+          this.#park(batch[0], error.message);
           this.refused(batch[0], error);
+          this.changed(null);
         }
       }
     }
@@ -113,18 +141,22 @@ export class Outbox {
     for (const later of this.#items) {
       if (later.kind === "undo" && later.undoes === item.client_id) later.event_id = event.id;
     }
-    this.#remove(item);
+    this.#items = this.#items.filter((other) => other !== item);
+    this.#store();
     this.kept(item, event, progress);
   }
 
-  /** Forget an item, and the undo of a label that was refused: there is nothing to take back. */
-  #remove(item) {
-    this.#items = this.#items.filter((other) => other !== item && !(other.undoes === item.client_id && !other.event_id));
+  /** Keep what was refused; but a label that was taken back meanwhile is settled, as is its undo. */
+  #park(item, refusal) {
+    const undo = this.#items.find((other) => other.kind === "undo" && other.undoes === item.client_id);
+    this.#items = this.#items.filter((other) => other !== item && other !== undo);
+    if (!undo) this.#parked.push({ ...item, refusal });
     this.#store();
   }
 
   #store() {
-    if (this.#items.length) localStorage.setItem(this.#key, JSON.stringify(this.#items));
+    const all = [...this.#items, ...this.#parked];
+    if (all.length) localStorage.setItem(this.#key, JSON.stringify(all));
     else localStorage.removeItem(this.#key);
   }
 }
