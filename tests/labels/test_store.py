@@ -249,6 +249,8 @@ def test_progress(where: Path | str) -> None:
         give(store, project, "Cy", images[0])
         ada = store.progress(project.id, "Ada")
         assert (ada.images, ada.finished, ada.labels, ada.mine) == (5, 2, 6, 3)
+        # The third label of an image makes up for none of another.
+        assert ada.missing == 5 * 2 - (2 + 2 + 1)
         assert ada.left == 2
         assert ada.per_minute == pytest.approx(30)
         assert store.progress(project.id, "new").left == 3

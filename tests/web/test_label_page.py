@@ -15,7 +15,7 @@ import pytest
 from tests.web.conftest import CLASSES, Served, Watched, make_project, serving
 from tests.web.test_pages import check
 
-from failscape.labels import NOT_ANY, Event, LabelStore, Project, database
+from failscape.labels import NOT_ANY, Event, LabelStore, NewLabel, Project, database
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
@@ -210,6 +210,38 @@ def test_two_people_and_two_windows_lose_nothing_of_each_other(
     wait_saved(tabs[1], 10)
     assert len({event.image_id for event in held(fresh_run, project, "Ada")}) == 10
     assert len({event.image_id for event in held(fresh_run, project, "Bo")}) == 5
+
+
+def test_images_are_kept_for_who_has_the_page_open_and_let_go_of_when_others_were_quicker(
+    fresh_run: Path, served: Served, enter: Enter
+) -> None:
+    project = make_project(fresh_run, 30, name="slow")
+    tab = enter(served)
+    tab.clock.install()
+    with tab.expect_response("**/next") as answer:
+        open_project(tab, f"{served.run}/label/{project.id}")
+    mine = [image["id"] for image in answer.value.json()["images"]]
+    assert len(mine) == 20
+    assert shown(tab) == mine[0]
+
+    def label_by(labeller: str, image: str) -> None:
+        with LabelStore(fresh_run) as store:
+            store.label(project.id, labeller, NewLabel(image_id=image, label=0, client_id=f"label-of-{image}"))
+
+    label_by("Bo", mine[1])
+    with tab.expect_response("**/next") as answer:
+        tab.clock.fast_forward(45_000)
+    assert [image["id"] for image in answer.value.json()["images"][:19]] == [mine[0], *mine[2:]]
+    # What is on the screen stays there; the next one is one that is still to be asked.
+    assert shown(tab) == mine[0]
+    tab.keyboard.press("1")
+    assert shown(tab) == mine[2]
+    wait_saved(tab, 1)
+    # After a sleep in which it was not kept, the one on the screen may be somebody else's.
+    label_by("Bo", mine[2])
+    with tab.expect_response("**/next"):
+        tab.clock.fast_forward(300_000)
+    tab.wait_for_function("(next) => picture.dataset.image === next", arg=mine[3])
 
 
 def test_an_end_of_the_images_is_an_end(fresh_run: Path, served: Served, enter: Enter) -> None:

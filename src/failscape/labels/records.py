@@ -138,6 +138,7 @@ class Progress:
         images: in the project.
         finished: images with as many labels as were asked for.
         labels: labels that hold, of everybody.
+        missing: labels that are still wanted; what an image has beyond those asked for makes up for no other.
         mine: labels of this labeller that hold.
         left: images that this labeller can still be asked; some may be with others just now.
         per_minute: this labeller's labels a minute over the last minutes, from the first to the last of them; None
@@ -147,6 +148,7 @@ class Progress:
     images: int
     finished: int
     labels: int
+    missing: int
     mine: int
     left: int
     per_minute: float | None

@@ -36,13 +36,18 @@ def held_labels() -> sa.Subquery:
 
 @cache
 def totals() -> sa.Select[Any]:
-    """Return how many images are `finished`, how many `labels` hold, and how many of them are `mine`."""
+    """Return how many images are `finished`, how many `labels` hold, and how many of them are `counted` and `mine`.
+
+    Those of an image count up to the number that was asked for.
+    """
     held = held_labels()
     by_image = sa.select(sa.func.count().label("n")).select_from(held).group_by(held.c.image_id).subquery()
     count = sa.select(sa.func.count())
+    counted = sa.case((by_image.c.n < _WANTED, by_image.c.n), else_=_WANTED)
     return sa.select(
         count.select_from(by_image).where(by_image.c.n >= _WANTED).scalar_subquery().label("finished"),
         count.select_from(held).scalar_subquery().label("labels"),
+        sa.select(sa.func.coalesce(sa.func.sum(counted), 0)).scalar_subquery().label("counted"),
         count.select_from(held).where(held.c.labeller_id == _LABELLER).scalar_subquery().label("mine"),
     )
 

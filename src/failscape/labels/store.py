@@ -383,6 +383,7 @@ class LabelStore:
                 images=project.images,
                 finished=done.finished,
                 labels=done.labels,
+                missing=project.labellers_per_image * project.images - int(done.counted),
                 mine=done.mine,
                 left=connection.scalar(images_left(), asked) or 0,
                 per_minute=_pace(connection, project_id, labeller_id, self._now() - _PACE_MS),

@@ -196,11 +196,9 @@ class _Loop:
         """Return the projects among these in which labels are missing."""
         found = []
         for name in names:
-            project = self._store.project(name)
-            progress = self._store.progress(project.id, "")
-            missing = project.labellers_per_image * progress.images - progress.labels
-            if progress.finished < progress.images:
-                found.append(Waiting(project=name, missing=missing))
+            progress = self._store.progress(self._store.project(name).id, "")
+            if progress.missing:
+                found.append(Waiting(project=name, missing=progress.missing))
         return tuple(found)
 
     def _labelled(self, name: str) -> ImageSet:

@@ -4,9 +4,12 @@
 import { Outbox } from "./outbox.js";
 import { afterFrame, ask, pause, randomId } from "./server.js";
 
-const AHEAD = 40; // images known in advance
-const FEW = 30; // of them, when more are asked for
+const AHEAD = 20; // images known in advance, which the server keeps from others
+const FEW = 14; // of them, when more are asked for
 const DECODED = 12; // of them, those whose pixels are ready to be shown
+const RESERVED = 120_000; // ms for which the server keeps them
+const RENEW = 40_000; // ms after which it is asked to keep them on
+const SOON = 3_000; // ms after which it is asked again when there are none
 
 const root = document.getElementById("label");
 const task = JSON.parse(root.dataset.task);
@@ -100,18 +103,33 @@ function prepare() {
 }
 
 let filling = false;
+let refills = 0; // the timer of the next one
+let renewed = 0; // when the server last said which images it keeps for this window
+let undone = 0; // how often something was taken back
+
+/** Ask which images are this window's: more to come, and that those which are here are kept on. */
 async function refill() {
-  if (filling) return;
+  clearTimeout(refills);
+  if (filling || !labeller) return;
   filling = true;
+  const asked = { labeller, tab, count: AHEAD, queue: part("queue").value };
+  const [then, now] = [undone, Date.now()];
+  let mine = true;
   try {
-    const answer = await ask(`${task.address}/next`, { labeller, tab, count: AHEAD, queue: part("queue").value });
-    const known = new Set([...ahead, ...done.map((one) => one.image)].map((image) => image.id));
-    const before = ahead.length;
-    ahead.push(...answer.images.filter((image) => !known.has(image.id)));
-    emptied = ahead.length === before;
-    progress ??= answer.progress;
-    if (!outbox.items.length) progress = answer.progress;
-    trouble = null;
+    const answer = await ask(`${task.address}/next`, asked);
+    mine = asked.labeller === labeller && asked.tab === tab;
+    if (mine) {
+      // What was taken back meanwhile is this window's again, though the answer may not know yet.
+      if (then === undone && !outbox.items.some((item) => item.kind === "undo")) prune(answer.images, now);
+      const known = new Set([...ahead, ...done.map((one) => one.image)].map((image) => image.id));
+      const more = answer.images.filter((image) => !known.has(image.id));
+      ahead.push(...more);
+      emptied = more.length === 0;
+      renewed = now;
+      progress ??= answer.progress;
+      if (!outbox.items.length) progress = answer.progress;
+      trouble = null;
+    }
   } catch (error) {
     if (error.status === undefined) throw error;
     trouble = error;
@@ -121,11 +139,16 @@ async function refill() {
   if (at === done.length) show();
   else showState();
   prepare();
+  const wanting = !ahead.length && (trouble || progress?.left > 0);
   // Those that are with others may come back.
-  if (!ahead.length && (trouble || progress.left > 0)) {
-    await pause(3000);
-    refill();
-  }
+  refills = setTimeout(refill, mine ? (wanting ? SOON : RENEW) : 0);
+}
+
+/** Let go of images that are no longer this window's. The one on the screen stays while it was surely kept. */
+function prune(images, now) {
+  const kept = new Set(images.map((image) => image.id));
+  if (ahead.length && now - renewed < RESERVED) kept.add(ahead[0].id);
+  ahead = ahead.filter((image) => kept.has(image.id));
 }
 
 async function reload() {
@@ -171,6 +194,7 @@ function answer(label) {
 function undo() {
   const action = actions.pop();
   if (!action) return say("There is nothing to take back.");
+  undone += 1;
   const place = done.findIndex((one) => one.image.id === action.image.id);
   if (action.before !== null) {
     done[place].label = action.before;
@@ -346,6 +370,10 @@ part("queue").addEventListener("change", () => {
   ahead = [];
   show();
   refill();
+});
+// The timers of a window that nobody sees may have stood still.
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible" && Date.now() - renewed > RENEW) refill();
 });
 addEventListener("beforeunload", (event) => {
   if (outbox.items.length) event.preventDefault();
