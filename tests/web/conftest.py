@@ -24,6 +24,7 @@ from failscape.study import StudyConfig, run_study
 from failscape.web.access import Access
 from failscape.web.app import create_app
 from failscape.web.pages import PAGES
+from failscape.web.server import known_origins
 from failscape.web.site import Page, Site
 
 if TYPE_CHECKING:
@@ -149,15 +150,17 @@ class Served:
 
 
 @contextmanager
-def serving(runs: Sequence[Path], *, pages: Sequence[Page] = PAGES, labels: str | None = None) -> Iterator[Served]:
+def serving(
+    runs: Sequence[Path], *, pages: Sequence[Page] = PAGES, labels: str | None = None, names: Sequence[str] = ()
+) -> Iterator[Served]:
     """Serve runs from a thread."""
     # As the real server's: without its protocol named, asyncio leaves each answer to wait 40 ms for an acknowledgement.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        port = listener.getsockname()[1]
         links: list[str] = []
-        access = Access([host], announce=links.append)
+        access = Access(known_origins("127.0.0.1", port, names), announce=links.append)
         site = Site(runs, pages, labels=labels)
         app = create_app(site, access)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, ws="none"))
@@ -166,7 +169,7 @@ def serving(runs: Sequence[Path], *, pages: Sequence[Page] = PAGES, labels: str 
         while not server.started:
             time.sleep(0.01)
         try:
-            yield Served(base=f"http://{host}", access=access, site=site, app=app.app, links=links)
+            yield Served(base=f"http://127.0.0.1:{port}", access=access, site=site, app=app.app, links=links)
         finally:
             server.should_exit = True
             thread.join(timeout=10)

@@ -189,3 +189,20 @@ def test_two_servers_do_not_share_sessions(toy_server: Served, toy_run: Path) ->
             assert stranger.get("/").status_code == 401
         assert other.access.cookie != toy_server.access.cookie
         assert cookie not in client.get("/", follow_redirects=True).text
+
+
+@pytest.mark.parametrize("host", ["labels.example", "labels.example:443"])
+@pytest.mark.parametrize("name", ["https://labels.example", "https://labels.example:443", "labels.example:443"])
+def test_behind_a_proxy_with_tls(toy_run: Path, name: str, host: str) -> None:
+    """What a browser and the proxy say, which leave out the default port or do not."""
+    with serving([toy_run], names=[name]) as served, served.client(let_in=False) as client:
+        address, _, query = served.access.link().partition("?")
+        assert address == "https://labels.example/enter"
+        answer = client.get(f"/enter?{query}", headers={"Host": host, "Sec-Fetch-Site": "none"})
+        assert answer.status_code == 303
+        _, *flags = answer.headers["set-cookie"].lower().split("; ")
+        assert {"secure", "httponly"} <= set(flags)
+        path = next(path for method, path in routes(served) if method == "POST" and path.endswith("/next"))
+        asked = {"Host": host, "Sec-Fetch-Site": "same-origin", "Cookie": answer.headers["set-cookie"].split(";")[0]}
+        for origin, status in (("https://labels.example", 422), ("http://labels.example", 403)):
+            assert client.post(path, json={}, headers=asked | {"Origin": origin}).status_code == status

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from failscape.cli import main
-from failscape.web.server import _known_hosts
+from failscape.web.server import known_origins
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
@@ -32,13 +32,38 @@ def test_a_run_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "there is none. Run `failscape demo`" in capsys.readouterr().err
 
 
-def test_known_hosts() -> None:
-    assert _known_hosts("127.0.0.1", 80, ["labels.example:443"])[0] == "labels.example:443"
-    known = _known_hosts("::1", 8765, ["box"])
-    assert {"box:8765", "[::1]:8765", "localhost:8765", "127.0.0.1:8765"} == set(known)
-    remote = _known_hosts("0.0.0.0", 8765, [])
-    assert f"{socket.gethostname()}:8765" in remote
-    assert "0.0.0.0:8765" not in remote
+@pytest.mark.parametrize(
+    ("name", "origin"),
+    [
+        ("box", "http://box:8765"),
+        ("box:80", "http://box:80"),
+        ("[fd00::1]", "http://[fd00::1]:8765"),
+        ("labels.example:443", "https://labels.example:443"),
+        ("https://labels.example", "https://labels.example"),
+        ("https://labels.example:8443/", "https://labels.example:8443"),
+        ("HTTP://box", "http://box"),
+    ],
+)
+def test_a_name_comes_first_and_says_how_it_is_reached(name: str, origin: str) -> None:
+    assert known_origins("127.0.0.1", 8765, [name])[0] == origin
+
+
+@pytest.mark.parametrize("name", ["", "ftp://box", "https://", "https://box/path", "me@box", "::1", "a b", "box:port"])
+def test_what_is_no_name_is_refused(toy_run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(toy_run), "--port", "0", f"--name={name}"]) == 2
+    assert f"but got {name!r}. Give the name" in capsys.readouterr().err
+
+
+def test_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = known_origins("::1", 8765, ["box"])
+    own = {"http://[::1]:8765", "http://localhost:8765", "http://127.0.0.1:8765"}
+    assert {"http://box:8765"} | own == set(known)
+    remote = known_origins("0.0.0.0", 8765, [])
+    assert f"http://{socket.gethostname()}:8765" in remote
+    assert "http://0.0.0.0:8765" not in remote
+    # A machine that nothing resolves the name of.
+    monkeypatch.setattr(socket, "gethostname", lambda: "nobody.invalid")
+    assert "http://nobody.invalid:8765" in known_origins("0.0.0.0", 8765, [])
 
 
 def test_a_missing_extra_is_named(toy_run: Path) -> None:

@@ -30,8 +30,8 @@ def serve(
         host: the address to listen on.
         port: the port to listen on; 0 takes any that is free.
         allow_remote: let other machines reach an address that is not this machine's own.
-        names: a name that browsers may call this server by, with its port if that is another, and more by giving it
-            again.
+        names: a name that browsers may call this server by, with its port if that is another, or https://NAME where a
+            proxy with TLS stands before it; more by giving it again.
         labels: the URL of a database of labels, such as postgresql://HOST/NAME; by default each run keeps its own.
         allow_code: let python:FILE.py:FUNCTION specs run their file.
         out: where "latest" is looked for.

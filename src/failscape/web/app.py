@@ -41,14 +41,15 @@ def create_app(site: Site, access: Access) -> Guard:
     static = _static_files()
 
     @app.get("/enter")
-    def enter(token: str = "") -> Response:
+    def enter(request: Request, token: str = "") -> Response:
         session = access.exchange(token)
         if session is None:
             raise HTTPException(
                 401, "Expected a link that was not used before. Open the one that `failscape serve` printed last."
             )
         response = RedirectResponse("/", status_code=303)
-        response.set_cookie(access.cookie, session, httponly=True, samesite="strict")
+        secure = access.is_encrypted(request.headers.get("host", ""))
+        response.set_cookie(access.cookie, session, httponly=True, samesite="strict", secure=secure)
         return response
 
     @app.get("/")

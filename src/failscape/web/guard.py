@@ -89,10 +89,10 @@ class Guard:
                 "the name with --name.",
                 400,
             )
-        if not _is_own_site(scope["method"], headers, host):
+        if not self._is_own_site(scope["method"], headers):
             return PlainTextResponse(
                 "Expected a request of this server's own pages, but another site asked. Paste the link into the "
-                "address bar.",
+                "address bar; behind a proxy with TLS, start the server with --name https://NAME.",
                 403,
             )
         if scope["path"] == ENTRANCE:
@@ -105,19 +105,18 @@ class Guard:
             )
         return None
 
+    def _is_own_site(self, method: str, headers: Headers) -> bool:
+        """Return whether a request comes from a page of this server, or from the address bar.
 
-def _is_own_site(method: str, headers: Headers, host: str) -> bool:
-    """Return whether a request comes from a page of this server, or from the address bar.
-
-    Pages of other ports of the same host count as "same-site" for cookies, but not here. Browsers state the origin of
-    whatever changes something; what does not is refused.
-    """
-    fetch_site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if fetch_site not in (None, "same-origin", "none"):
-        return False
-    if origin is None:
-        return method in _SAFE_METHODS
-    return origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
+        Pages of other ports of the same host count as "same-site" for cookies, but not here. Browsers state the origin
+        of whatever changes something; what does not is refused.
+        """
+        fetch_site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if fetch_site not in (None, "same-origin", "none"):
+            return False
+        if origin is None:
+            return method in _SAFE_METHODS
+        return self._access.knows_origin(origin)
 
 
 async def _read(receive: Receive, limit: int, announced: str) -> bytes | None:

@@ -1,6 +1,7 @@
 """The server: a socket of its own, one process, and links with tokens."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from failscape.web.pages import PAGES
 from failscape.web.site import Site
 
 DEFAULT_PORT = 8765
+_NAME = re.compile(r"(?:(https?)://)?([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?", re.IGNORECASE)
 
 
 def serve(
@@ -34,13 +36,13 @@ def serve(
         host: the address to listen on.
         port: 0 for any that is free.
         allow_remote: let `host` be reached from other machines.
-        names: further names that browsers may call this server by, such as that of a proxy.
+        names: further names that browsers may call this server by, such as `https://NAME`, that of a proxy with TLS.
         labels: the URL of a database of labels; by default each run keeps its own.
         allow_code: let python:FILE.py:FUNCTION specs run their file.
         say: is told each link that lets a browser in.
 
     Raises:
-        ConfigError: if other machines could reach `host` and that was not allowed.
+        ConfigError: if other machines could reach `host` and that was not allowed, or a name is none.
         StorageError: if a run does not exist, or the address cannot be listened on.
     """
     if not runs:
@@ -52,7 +54,7 @@ def serve(
         )
     site = Site(runs, PAGES, labels=labels, allow_code=allow_code)
     with _listening(host, port) as listener:
-        access = Access(_known_hosts(host, listener.getsockname()[1], names), announce=say)
+        access = Access(known_origins(host, listener.getsockname()[1], names), announce=say)
         config = uvicorn.Config(
             create_app(site, access),
             access_log=False,  # it would hold the tokens
@@ -94,16 +96,36 @@ def _listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _known_hosts(host: str, port: int, names: Sequence[str]) -> list[str]:
+def known_origins(host: str, port: int, names: Sequence[str]) -> list[str]:
     """Return what browsers may call this server, the best for a link first."""
     if _is_loopback(host):
         called = [host, "127.0.0.1", "localhost", "::1"]
     else:
-        name = socket.gethostname()
-        addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
         unspecified = host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
-        called = [*([] if unspecified else [host]), name, *addresses, "127.0.0.1", "localhost"]
+        name = socket.gethostname()
+        called = [*([] if unspecified else [host]), name, *_addresses(name, port), "127.0.0.1", "localhost"]
+    own = [f"http://[{each}]:{port}" if ":" in each else f"http://{each}:{port}" for each in called]
     # A name given is what the machine is called from outside, which the machine itself may not know.
-    own = [f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in called]
-    given = [each if ":" in each else f"{each}:{port}" for each in names]
-    return list(dict.fromkeys([*given, *own]))
+    return list(dict.fromkeys([*(_origin(each, port) for each in names), *own]))
+
+
+def _addresses(name: str, port: int) -> list[str]:
+    try:
+        return [str(entry[4][0]) for entry in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
+    except socket.gaierror:
+        # A machine need not be known by its own name.
+        return []
+
+
+def _origin(name: str, port: int) -> str:
+    """Return the origin that a name given means: with a scheme it says all, without one this server's port holds."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise ConfigError(
+            f"Expected a name of this server such as labels.example or https://labels.example, but got {name!r}. Give "
+            "the name, and a port if browsers use another, without a path."
+        )
+    scheme, called, given = found.groups()
+    if scheme is None:
+        scheme, given = "https" if given == "443" else "http", given or str(port)
+    return f"{scheme.lower()}://{called}:{given}" if given else f"{scheme.lower()}://{called}"
