@@ -7,7 +7,7 @@ import torch
 from tests.labels.conftest import make_project, make_task
 from tests.labels.test_exports import HOSTILE, say
 
-from failscape.errors import DataError, LabelError
+from failscape.errors import DataError, LabelError, LabelStoreError
 from failscape.labels import NOT_ANY, ImportReport, LabelStore, Project, export_labels, import_labels
 
 
@@ -86,6 +86,17 @@ def test_what_label_studio_exports(local: LabelStore, project: Project, tmp_path
         ("name,label,class_name,labeller\nimage-00,0,bee,Ada\n", LabelError, "the class 'ant' of label 0"),
         ("name,label,labeller,seconds\nimage-00,0,Ada,-1\n", DataError, "seconds of at least 0"),
         ("name,label,labeller,seconds\nimage-00,0,Ada,nan\n", DataError, "seconds of at least 0"),
+        (
+            f"name,label,labeller\nimage-00,0,Ada\nimage-01,0,{'B' * 101}\n",
+            LabelError,
+            "the labeller in labels.csv line 3",
+        ),
+        ("name,label,labeller\nimage-00,0,Ada\nimage-01,0,B\to\n", LabelError, "of 1 to 100 printable characters"),
+        (
+            "name,label,labeller\nimage-00,0,Ada\nimage-01,0,Ada\nimage-00,1, Ada\n",
+            LabelError,
+            "one label of 'image-00' by 'Ada', but got one in labels.csv line 2 and another in labels.csv line 4",
+        ),
         ('name,label,labeller\n"image-00,0,Ada\n', DataError, "Expected CSV in labels.csv"),
     ],
 )
@@ -97,6 +108,23 @@ def test_a_csv_file_that_is_not_sound_changes_nothing(
     with pytest.raises(error, match=message):
         import_labels(local, project.id, path)
     assert local.events(project.id) == ()
+
+
+def test_labels_of_several_people_are_kept_all_or_none(store: LabelStore, tmp_path: Path) -> None:
+    project = make_project(store, 4)
+    (tmp_path / "labels.csv").write_text("name,label,labeller\nimage-00,0,Ada\nimage-01,1,Bo\n")
+    # A database that fails at the second labeller.
+    with store._database.writing() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql(
+                "CREATE TRIGGER fails BEFORE INSERT ON events WHEN NEW.label = 1 "
+                "BEGIN SELECT RAISE(ABORT, 'no more'); END"
+            )
+        else:
+            connection.exec_driver_sql("ALTER TABLE events ADD CONSTRAINT fails CHECK (label <> 1)")
+    with pytest.raises(LabelStoreError):
+        import_labels(store, project.id, tmp_path / "labels.csv")
+    assert store.events(project.id) == ()
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from failscape.errors import DataError, LabelError
+from failscape.errors import DataError, LabelError, LabelStoreError
 from failscape.labels.records import NOT_ANY, NewLabel, Project
 from failscape.labels.spreadsheet import unguarded
 from failscape.labels.store import LabelStore
 from failscape.labels.task import NOT_ANY_NAME
+from failscape.labels.writing import LONGEST_LABELLER, checked_name
 
 _MAX_BYTES = 512 * 2**20
 
@@ -63,7 +64,8 @@ def import_labels(store: LabelStore, project_id: str, file: Path, *, labeller: s
     Raises:
         NotInStore: if there is no such project.
         DataError: if the file cannot be read, is of another kind, or names an image that the project has not.
-        LabelError: if a label is none of the project's classes, or nobody is said to have given it.
+        LabelError: if a label is none of the project's classes, nobody is said to have given it, or the same person
+            gave an image two.
     """
     project = store.project(project_id)
     readers = {".csv": _csv_rows, ".json": _label_studio_rows}
@@ -79,18 +81,21 @@ def import_labels(store: LabelStore, project_id: str, file: Path, *, labeller: s
         raise DataError(f"Expected UTF-8 text in {file.name}, but got other bytes. Save it as UTF-8.") from error
 
     images = store.images(project.id)
-    ids, names = {image.id for image in images}, {image.name: image.id for image in images}
+    names_of, names = {image.id: image.name for image in images}, {image.name: image.id for image in images}
     wanted: dict[tuple[str, str], _Row] = {}
     for row in readers[file.suffix.lower()](text, project, file.name):
-        image_id = row.image_id if row.image_id in ids else names.get(row.name or "")
+        image_id = row.image_id if row.image_id in names_of else names.get(row.name or "")
         if image_id is None:
             raise DataError(
                 f"Expected an image of {project.name!r} in {row.where}, but got {row.name or row.image_id!r}. Import "
                 "into the project that was exported."
             )
-        who = (row.labeller or labeller or "").strip()
-        if not who:
-            raise LabelError(f"Expected a labeller in {row.where}, but got none. Say whose labels they are.")
+        who = _labeller(row, labeller)
+        if (who, image_id) in wanted:
+            raise LabelError(
+                f"Expected one label of {names_of[image_id]!r} by {who!r}, but got one in "
+                f"{wanted[who, image_id].where} and another in {row.where}. Leave out all but one."
+            )
         wanted[who, image_id] = row
     return _write(store, project, wanted)
 
@@ -98,15 +103,24 @@ def import_labels(store: LabelStore, project_id: str, file: Path, *, labeller: s
 def _write(store: LabelStore, project: Project, wanted: Mapping[tuple[str, str], _Row]) -> ImportReport:
     held = {(label.labeller, label.image_id): label.label for label in store.labels(project.id)}
     missing = {key: row for key, row in wanted.items() if held.get(key) != row.label}
-    for who in dict.fromkeys(who for who, _ in missing):
-        new = [
-            NewLabel(image_id=image_id, label=row.label, client_id=f"import-{uuid.uuid4()}", seconds=row.seconds)
-            for (one, image_id), row in missing.items()
-            if one == who
-        ]
-        store.label_all(project.id, who, new)
+    new: dict[str, list[NewLabel]] = {}
+    for (who, image_id), row in missing.items():
+        label = NewLabel(image_id=image_id, label=row.label, client_id=f"import-{uuid.uuid4()}", seconds=row.seconds)
+        new.setdefault(who, []).append(label)
+    store.label_by_each(project.id, new)
     changed = sum(key in held for key in missing)
     return ImportReport(new=len(missing) - changed, changed=changed, same=len(wanted) - len(missing))
+
+
+def _labeller(row: _Row, otherwise: str | None) -> str:
+    """Return who gave a label."""
+    who = row.labeller or otherwise or ""
+    if not who.strip():
+        raise LabelError(f"Expected a labeller in {row.where}, but got none. Say whose labels they are.")
+    try:
+        return checked_name(who, "labeller", LONGEST_LABELLER)
+    except LabelStoreError as error:
+        raise LabelError(f"{error} That is the labeller in {row.where}.") from error
 
 
 def _csv_rows(text: str, project: Project, file: str) -> Iterator[_Row]:

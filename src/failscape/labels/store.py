@@ -3,7 +3,7 @@
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, final
@@ -275,11 +275,19 @@ class LabelStore:
 
     def label_all(self, project_id: str, labeller: str, new: Sequence[NewLabel]) -> tuple[Event, ...]:
         """Keep several labels of one labeller, all of them or none; see `label`."""
+        return self.label_by_each(project_id, {labeller: new})
+
+    def label_by_each(self, project_id: str, new: Mapping[str, Sequence[NewLabel]]) -> tuple[Event, ...]:
+        """Keep labels of several labellers, by their names, all of them or none; see `label`."""
 
         def insert(connection: sa.Connection) -> tuple[Event, ...]:
             project = find_project(connection, project_id)
-            labeller_id = labeller_id_of(connection, labeller)
-            return tuple(self._insert_label(connection, project, labeller_id, labeller.strip(), one) for one in new)
+            ids = {labeller: labeller_id_of(connection, labeller) for labeller in new}
+            return tuple(
+                self._insert_label(connection, project, ids[labeller], labeller.strip(), one)
+                for labeller, labels in new.items()
+                for one in labels
+            )
 
         return self._written(insert)
 

@@ -18,6 +18,7 @@ from failscape.labels.task import LabelTask
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:-]{8,100}")
 _ROWS_AT_ONCE = 500
+LONGEST_LABELLER = 100
 
 
 def insert_images(
@@ -54,7 +55,7 @@ def labeller_id_of(connection: sa.Connection, name: str) -> int:
     Raises:
         LabelStoreError: if the name is too long or empty.
     """
-    name = checked_name(name, "labeller", 100)
+    name = checked_name(name, "labeller", LONGEST_LABELLER)
     found = connection.scalar(sa.select(labellers.c.id).where(labellers.c.name == name))
     return _inserted(connection, labellers.insert().values(name=name)) if found is None else found
 
