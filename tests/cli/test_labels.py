@@ -36,8 +36,12 @@ def test_export_and_import(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     out = tmp_path / "out"
     assert main(["labels", "export", str(run), "--format", "fiftyone", "--to", str(out)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("3 images written; 1 without a majority, 0 in no class, 2 not labelled\n")
-    assert len(json.loads((out / "labels.json").read_text())["labels"]) == 3
+    assert said.startswith("2 images written; 1 with too few labels, 1 tied, 0 in no class, 2 not labelled\n")
+    assert len(json.loads((out / "labels.json").read_text())["labels"]) == 2
+    fewer = tmp_path / "fewer"
+    assert main(["labels", "export", str(run), "--format", "fiftyone", "--to", str(fewer), "--least", "1"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("3 images written; 0 with too few labels, 1 tied, 0 in no class, 2 not labelled\n")
 
     (tmp_path / "more.csv").write_text("name,label\nimage-04,1\nimage-03,0\n")
     assert main(["labels", "import", str(run), str(tmp_path / "more.csv"), "--labeller", "Bo"]) == 0

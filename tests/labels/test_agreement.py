@@ -119,10 +119,25 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert held >= 25
 
 
-def test_consensus_is_the_majority_and_a_tie_is_none() -> None:
+def test_what_was_never_seen_to_differ_may_still_differ() -> None:
+    # Three images agreed on: Wilson's interval for 3 of 3 by hand is 1 / (1 + z^2 / 3) to 1.
+    found = measure_agreement(labels({"Ada": {"a": 0, "b": 1, "c": 1}, "Bo": {"a": 0, "b": 1, "c": 1}}))
+    z = 1.959964
+    assert (found.percent.value, found.percent.high) == (1, 1)
+    assert found.percent.low == pytest.approx(1 / (1 + z**2 / 3))
+    assert found.kappa.value == 1
+    assert math.isnan(found.kappa.low)
+    assert math.isnan(found.kappa.high)
+
+
+def test_consensus_is_what_is_said_most_often_and_a_tie_is_none() -> None:
     assert consensus([2]) == 2
     assert consensus([1, 2, 2]) == 2
     assert consensus([-1, -1, 0]) == -1
+    # The most frequent answer, though not that of more than half.
+    assert consensus([0, 0, 1, 2, 3]) == 0
     assert consensus([0, 1]) is None
     assert consensus([0, 0, 1, 1, 2]) is None
     assert consensus([]) is None
+    assert consensus([1, 1], least=3) is None
+    assert consensus([1, 1, 0], least=3) == 1

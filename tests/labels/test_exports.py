@@ -28,10 +28,10 @@ def say(store: LabelStore, project: Project, who: str, answers: dict[int, int]) 
 
 @pytest.fixture
 def project(local: LabelStore) -> Project:
-    """Eight images: 0 to 3 decided on a class, 4 on none, 5 tied, 6 and 7 not labelled."""
+    """Eight images: 0 to 3 decided on a class, 4 on none, 5 tied, 6 with one label of two, 7 not labelled."""
     project = make_project(local, 8, labellers=2)
-    say(local, project, "Ada", {0: 0, 1: 1, 2: 2, 3: 0, 4: NOT_ANY, 5: 0})
-    say(local, project, "Bo", {0: 0, 5: 1})
+    say(local, project, "Ada", {0: 0, 1: 1, 2: 2, 3: 0, 4: NOT_ANY, 5: 0, 6: 1})
+    say(local, project, "Bo", {0: 0, 1: 1, 2: 2, 3: 0, 4: NOT_ANY, 5: 1})
     return project
 
 
@@ -39,13 +39,22 @@ def decode(png: bytes) -> torch.Tensor:
     return (ImageDecoder(png, "png").decode(png, "png") * 255).round().to(torch.uint8)
 
 
-def test_what_most_say(local: LabelStore, project: Project) -> None:
+def test_what_is_said_most_often(local: LabelStore, project: Project) -> None:
     every = decisions(local, project.id)
     assert [one.label for one in every] == [0, 1, 2, 0, NOT_ANY, None, None, None]
     assert [one.tied for one in every] == [False] * 5 + [True, False, False]
+    assert [one.unfinished for one in every] == [False] * 6 + [True, False]
     predictions = make_task(8).probs.argmax(dim=1).tolist()
     assert [one.differs for one in every[:5]] == [k != p for k, p in zip([0, 1, 2, 0, -1], predictions, strict=False)]
     assert not any(one.differs for one in every[5:])
+    fewer = decisions(local, project.id, least=1)
+    assert [one.label for one in fewer] == [0, 1, 2, 0, NOT_ANY, None, 1, None]
+    assert not any(one.unfinished for one in fewer)
+    assert labelled_images(local, project.id, least=1).y.tolist() == [0, 1, 2, 0, 1]
+    with pytest.raises(LabelStoreError, match="no image has a class yet; 7 have fewer labels than are needed"):
+        labelled_images(local, project.id, least=3)
+    with pytest.raises(LabelStoreError, match="at least 1 label an image, but got 0"):
+        decisions(local, project.id, least=0)
 
 
 def test_the_labelled_images_are_a_set_to_train_on(local: LabelStore, project: Project) -> None:
@@ -77,7 +86,7 @@ def test_the_two_zip_files(local: LabelStore, project: Project, tmp_path: Path) 
 
 def test_class_folders_load_back(local: LabelStore, project: Project, tmp_path: Path) -> None:
     report = export_labels(local, project.id, tmp_path / "out", kind="folders")
-    assert (report.images, report.tied, report.not_any, report.unlabelled) == (4, 1, 1, 2)
+    assert (report.images, report.unfinished, report.tied, report.not_any, report.unlabelled) == (4, 1, 1, 1, 1)
     images = read_class_folder(report.folder)
     assert images.class_names == CLASSES
     assert images.y.tolist() == [0, 0, 1, 2]
@@ -94,14 +103,15 @@ def test_parquet_loads_back(local: LabelStore, project: Project, tmp_path: Path)
 def test_label_studio(local: LabelStore, project: Project, tmp_path: Path) -> None:
     folder = export_labels(local, project.id, tmp_path / "out", kind="label-studio").folder
     tasks = json.loads((folder / "tasks.json").read_text())
-    assert len(tasks) == 6
+    assert len(tasks) == 7
     first = tasks[0]
     kind, content = first["data"]["image"].split(",")
     assert kind == "data:image/png;base64"
     assert torch.equal(decode(base64.b64decode(content)), make_task(8).images[0])
     assert first["meta"]["labellers"] == ["Ada", "Bo"]
     choices = [[one["result"][0]["value"]["choices"][0] for one in task["annotations"]] for task in tasks]
-    assert choices == [["ant", "ant"], ["bee"], ["cat"], ["ant"], ["not any class"], ["ant", "bee"]]
+    agreed = [[name] * 2 for name in ("ant", "bee", "cat", "ant", "not any class")]
+    assert choices == [*agreed, ["ant", "bee"], ["bee"]]
     # Label Studio refuses annotations by users that it does not have.
     assert all("completed_by" not in one for task in tasks for one in task["annotations"])
     config = ElementTree.fromstring((folder / "config.xml").read_text())
@@ -130,7 +140,7 @@ def test_fiftyone(local: LabelStore, project: Project, tmp_path: Path) -> None:
 def test_csv_has_a_row_a_label(local: LabelStore, project: Project, tmp_path: Path) -> None:
     folder = export_labels(local, project.id, tmp_path / "out", kind="csv").folder
     rows = list(csv.DictReader(io.StringIO((folder / "labels.csv").read_text())))
-    assert len(rows) == 8
+    assert len(rows) == 13
     assert [(row["name"], row["labeller"], row["label"]) for row in rows[:3]] == [
         ("image-00", "Ada", "0"),
         ("image-00", "Bo", "0"),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failscape.metrics import difference_of_rates, mean, rate, ratio_of_means
+from failscape.metrics import difference_of_rates, mean, mean_share, rate, ratio_of_means
 
 
 def outcomes(successes: int, n: int) -> torch.Tensor:
@@ -134,3 +134,11 @@ class TestRatioOfMeans:
         estimate = ratio_of_means(torch.zeros(0), torch.zeros(0))
         assert estimate.n == 0
         assert math.isnan(estimate.value)
+
+
+def test_the_mean_of_shares_that_are_0_or_1_is_a_rate() -> None:
+    right = torch.tensor([True, False, True, True])
+    assert mean_share(right.double()) == rate(right)
+    shares = mean_share(torch.tensor([0.25, 0.75]))
+    assert (shares.value, shares.n) == (0.5, 2)
+    assert math.isnan(mean_share(torch.tensor([])).low)

@@ -1,5 +1,6 @@
 """Commands on what people said: labels status, labels export, labels import."""
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -50,6 +51,7 @@ def export(
         Literal["zip", "folders", "parquet", "label-studio", "fiftyone", "csv"], Parameter(name="--format")
     ],
     to: Path,
+    least: int | None = None,
     project: str | None = None,
     out: Path = Path("runs"),
 ) -> int:
@@ -60,16 +62,17 @@ def export(
         kind: zip (images on which people and the classifier differ, and their new labels), folders (one a class),
             parquet, label-studio, fiftyone, or csv (every label of everybody).
         to: a new or empty folder.
+        least: labels that an image must have to be decided; by default as many as the project asks for.
         project: which project, where there are several.
         out: where "latest" is looked for.
     """
     from failscape.labels import export_labels, project_of
 
     with _open(run, out) as store:
-        report = export_labels(store, project_of(store, project).id, to, kind=kind)
+        report = export_labels(store, project_of(store, project).id, to, kind=kind, least=least)
     sys.stdout.write(
-        f"{report.images:,} images written; {report.tied:,} without a majority, {report.not_any:,} in no class, "
-        f"{report.unlabelled:,} not labelled\n{report.folder}\n"
+        f"{report.images:,} images written; {report.unfinished:,} with too few labels, {report.tied:,} tied, "
+        f"{report.not_any:,} in no class, {report.unlabelled:,} not labelled\n{report.folder}\n"
     )
     return 0
 
@@ -117,8 +120,8 @@ def _agreement_line(agreement: "Agreement") -> str:
     if agreement.coefficient is None:
         return "  no image has labels of two people, so agreement is not known\n"
     kappa, percent = agreement.kappa, agreement.percent
+    between = "interval not known" if math.isnan(kappa.low) else f"{kappa.low:.3f} to {kappa.high:.3f}"
     return (
         f"  agreement on {agreement.images:,} images: {percent.value:.1%} (95 % interval {percent.low:.1%} to "
-        f"{percent.high:.1%}), {agreement.coefficient.capitalize()}'s kappa {kappa.value:.3f} ({kappa.low:.3f} to "
-        f"{kappa.high:.3f})\n"
+        f"{percent.high:.1%}), {agreement.coefficient.capitalize()}'s kappa {kappa.value:.3f} ({between})\n"
     )

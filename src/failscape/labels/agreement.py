@@ -1,5 +1,6 @@
-"""How far labellers agree, beyond what chance alone would give, and what most of them say."""
+"""How far labellers agree, beyond what chance alone would give, and which answer they give most often."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from failscape.errors import LabelError
 from failscape.labels.records import Event
-from failscape.metrics import Estimate
+from failscape.metrics import Estimate, mean_share
 
 _RESAMPLES = 1000
 _WEIGHTS_AT_ONCE = 1_000_000
@@ -45,8 +46,10 @@ class Agreement:
         labellers: who labelled any of these images.
         images: how many there are.
         coefficient: "cohen" for two labellers, "fleiss" for more, None where nobody shares an image.
-        percent: share of the pairs of labels of an image that are the same, averaged over the images.
-        kappa: agreement beyond chance, 1 at most, 0 for chance alone, NaN where chance alone would always agree.
+        percent: share of the pairs of labels of an image that are the same, averaged over the images, with Wilson's
+            interval.
+        kappa: agreement beyond chance, 1 at most, 0 for chance alone, NaN where chance alone would always agree. Its
+            interval is NaN where the images cannot tell: each resample of them has the same kappa.
         pairs: every two labellers that share an image.
     """
 
@@ -86,9 +89,6 @@ def measure_agreement(labels: Sequence[Event]) -> Agreement:
     categories = sorted({answer for of_image in shared for answer in of_image.values()})
     counts = torch.tensor([[Counter(one.values())[answer] for answer in categories] for one in shared])
 
-    def percent(weights: Tensor) -> Tensor:
-        return weights @ _agreeing_pairs(counts) / weights.sum(dim=1)
-
     if len(names) == 2:
         first, second = (torch.tensor([categories.index(one[name]) for one in shared]) for name in names)
 
@@ -103,16 +103,21 @@ def measure_agreement(labels: Sequence[Event]) -> Agreement:
         labellers=names,
         images=len(shared),
         coefficient="cohen" if len(names) == 2 else "fleiss",
-        percent=_estimate(percent, len(shared)),
+        percent=mean_share(_agreeing_pairs(counts)),
         kappa=_estimate(kappa, len(shared)),
         pairs=pairs,
     )
 
 
-def consensus(answers: Sequence[int]) -> int | None:
-    """Return the answer that most gave; None for a tie, or where nobody answered."""
+def consensus(answers: Sequence[int], *, least: int = 1) -> int | None:
+    """Return the answer that was given more often than any other, be it by half of the people or fewer.
+
+    None for a tie, and where fewer than `least` answered.
+    """
     most = Counter(answers).most_common(2)
-    return None if not most or (len(most) == 2 and most[0][1] == most[1][1]) else most[0][0]
+    if len(answers) < least or not most or (len(most) == 2 and most[0][1] == most[1][1]):
+        return None
+    return most[0][0]
 
 
 def cohen_kappa(first: Integer[Tensor, " N"], second: Integer[Tensor, " N"]) -> float:
@@ -202,7 +207,8 @@ def _beyond_chance(observed: Float[Tensor, " R"], expected: Float[Tensor, " R"])
 def _estimate(statistic: Callable[[Tensor], Tensor], n: int) -> Estimate:
     """Return a statistic of weighted images with its percentile bootstrap interval over the images.
 
-    The same labels always have the same interval: the resampling has a seed of its own.
+    The same labels always have the same interval: the resampling has a seed of its own. Where all resamples that have a
+    value have the same one, they say nothing of how far the truth may be off, and there is no interval.
     """
     rng = torch.Generator().manual_seed(0)
     value = statistic(torch.ones(1, n, dtype=torch.float64)).item()
@@ -212,5 +218,9 @@ def _estimate(statistic: Callable[[Tensor], Tensor], n: int) -> Estimate:
         rows = torch.randint(n, (len(many), n), generator=rng)
         times = torch.zeros(len(many), n, dtype=torch.float64)
         drawn.append(statistic(times.scatter_add_(1, rows, torch.ones_like(times))))
-    low, high = torch.cat(drawn).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    known = torch.cat(drawn)
+    known = known[known.isfinite()]
+    if len(known) == 0 or known.max() - known.min() < 1e-12:
+        return Estimate(value=value, low=math.nan, high=math.nan, n=n)
+    low, high = known.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Estimate(value=value, low=low, high=high, n=n)

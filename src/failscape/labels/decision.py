@@ -1,4 +1,4 @@
-"""What most labellers say of each image, and the images with these labels as a set to train on."""
+"""What people say most often of each image, and the images with these labels as a set to train on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,17 +24,25 @@ class Decision:
     Attributes:
         image: the image.
         labels: those that hold, of everybody.
-        label: what most of them say: a class, or `NOT_ANY`; None where they are tied, or nobody labelled it.
+        label: what is said more often than anything else: a class, or `NOT_ANY`; None where that is a tie, or labels
+            are missing.
+        least: labels that an image must have to be decided.
     """
 
     image: LabelImage
     labels: tuple[Event, ...]
     label: int | None
+    least: int
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are labels, but fewer than are needed."""
+        return 0 < len(self.labels) < self.least
 
     @property
     def tied(self) -> bool:
-        """Whether there are labels, but no majority."""
-        return bool(self.labels) and self.label is None
+        """Whether there are labels enough, but two answers or more were given most often."""
+        return len(self.labels) >= self.least and self.label is None
 
     @property
     def differs(self) -> bool:
@@ -42,12 +50,21 @@ class Decision:
         return self.label is not None and self.label != self.image.prediction
 
 
-def decisions(store: LabelStore, project_id: str) -> tuple[Decision, ...]:
+def decisions(store: LabelStore, project_id: str, *, least: int | None = None) -> tuple[Decision, ...]:
     """Return what people said of each image of a project, in the order in which the images were stored.
+
+    Args:
+        store: where from.
+        project_id: the project.
+        least: labels that an image must have to be decided; by default as many as the project asks for.
 
     Raises:
         NotInStore: if there is no such project.
+        LabelStoreError: if `least` is less than 1.
     """
+    least = store.project(project_id).labellers_per_image if least is None else least
+    if least < 1:
+        raise LabelStoreError(f"Expected at least 1 label an image, but got {least}.")
     images = store.images(project_id)
     by_image: dict[str, list[Event]] = {image.id: [] for image in images}
     for label in store.labels(project_id):
@@ -56,7 +73,8 @@ def decisions(store: LabelStore, project_id: str) -> tuple[Decision, ...]:
         Decision(
             image=image,
             labels=tuple(by_image[image.id]),
-            label=consensus([label.label for label in by_image[image.id] if label.label is not None]),
+            label=consensus([label.label for label in by_image[image.id] if label.label is not None], least=least),
+            least=least,
         )
         for image in images
     )
@@ -78,21 +96,29 @@ def project_of(store: LabelStore, name: str | None) -> Project:
     return projects[0]
 
 
-def labelled_images(store: LabelStore, project_id: str) -> ImageSet:
+def labelled_images(store: LabelStore, project_id: str, *, least: int | None = None) -> ImageSet:
     """Return the images that people gave a class, with that class as the label.
 
-    Images that are tied, in no class, or not labelled are left out; `decisions` tells which. The ids are the names of
-    the images.
+    Images that are unfinished, tied, in no class, or not labelled are left out; `decisions` tells which. The ids are
+    the names of the images.
+
+    Args:
+        store: where from.
+        project_id: the project.
+        least: labels that an image must have to be decided; by default as many as the project asks for.
 
     Raises:
         NotInStore: if there is no such project.
-        LabelStoreError: if no image has a class.
+        LabelStoreError: if no image has a class, or `least` is less than 1.
     """
-    decided = [one for one in decisions(store, project_id) if one.label not in (None, NOT_ANY)]
+    every = decisions(store, project_id, least=least)
+    decided = [one for one in every if one.label not in (None, NOT_ANY)]
     project = store.project(project_id)
     if not decided:
+        unfinished = sum(one.unfinished for one in every)
+        fewer = f"; {unfinished:,} have fewer labels than are needed" if unfinished else ""
         raise LabelStoreError(
-            f"Expected labelled images in {project.name!r}, but no image has a class yet. Label some first."
+            f"Expected labelled images in {project.name!r}, but no image has a class yet{fewer}. Label some first."
         )
     return ImageSet(
         _StoredImages(store, [one.image for one in decided]),

@@ -49,19 +49,23 @@ class ExportReport:
     Attributes:
         folder: what was written.
         images: images written.
-        tied: images without a majority.
-        not_any: images that most say belong to no class.
+        unfinished: images with labels, but fewer than are needed.
+        tied: images of which two answers or more were given most often.
+        not_any: images that were decided to belong to no class.
         unlabelled: images that nobody has labelled.
     """
 
     folder: Path
     images: int
+    unfinished: int
     tied: int
     not_any: int
     unlabelled: int
 
 
-def export_labels(store: LabelStore, project_id: str, folder: Path, *, kind: ExportFormat) -> ExportReport:
+def export_labels(
+    store: LabelStore, project_id: str, folder: Path, *, kind: ExportFormat, least: int | None = None
+) -> ExportReport:
     """Write the labels of a project that hold into a new or empty folder.
 
     - "zip": the two files of the paper: `images.zip`, the images on which people and the classifier differ, and
@@ -72,8 +76,15 @@ def export_labels(store: LabelStore, project_id: str, folder: Path, *, kind: Exp
     - "fiftyone": `data/` and `labels.json`, its layout for image classification.
     - "csv": `labels.csv`, a row a label of each labeller.
 
-    "folders", "parquet" and "fiftyone" hold what most labellers say where that is a class; "zip" also the images that
+    "folders", "parquet" and "fiftyone" hold what is said most often where that is a class; "zip" also the images that
     belong to none; "label-studio" and "csv" whatever was said. Files of images are numbered as in the store.
+
+    Args:
+        store: where from.
+        project_id: the project.
+        folder: where to.
+        kind: the format.
+        least: labels that an image must have to be decided; by default as many as the project asks for.
 
     Raises:
         NotInStore: if there is no such project.
@@ -86,7 +97,7 @@ def export_labels(store: LabelStore, project_id: str, folder: Path, *, kind: Exp
     if kind not in _WRITERS:
         raise LabelStoreError(f"Expected a format of {', '.join(FORMATS)}, but got {kind!r}.")
     project = store.project(project_id)
-    every = decisions(store, project.id)
+    every = decisions(store, project.id, least=least)
     if not any(one.labels for one in every):
         raise LabelStoreError(f"Expected labels in {project.name!r}, but nothing is labelled yet. Label some images.")
     require_empty(folder)
@@ -94,6 +105,7 @@ def export_labels(store: LabelStore, project_id: str, folder: Path, *, kind: Exp
     return ExportReport(
         folder=folder,
         images=_WRITERS[kind](export),
+        unfinished=sum(one.unfinished for one in every),
         tied=sum(one.tied for one in every),
         not_any=sum(one.label == NOT_ANY for one in every),
         unlabelled=sum(not one.labels for one in every),
@@ -113,7 +125,7 @@ class _Export:
 
     @property
     def classed(self) -> list[tuple[Decision, int]]:
-        """Images that most put into a class, and the class."""
+        """Images that were decided to be of a class, and the class."""
         return [(one, one.label) for one in self.every if one.label is not None and one.label != NOT_ANY]
 
     def stem(self, image: LabelImage) -> str:

@@ -48,9 +48,20 @@ def rate(successes: Bool[Tensor, " N"], *, level: float = 0.95) -> Estimate:
 
 def rate_of(successes: int, n: int, *, level: float = 0.95) -> Estimate:
     """Return what `rate` does, where only the number of successes among `n` observations is known."""
+    return _wilson(successes / n if n else math.nan, n, level)
+
+
+def mean_share(shares: Float[Tensor, " N"], *, level: float = 0.95) -> Estimate:
+    """Return the mean of shares, each in [0, 1], with the interval that `rate` would give it.
+
+    Shares spread less than observations that are 0 or 1 with the same mean, so that the interval is rather too wide.
+    """
+    return _wilson(shares.double().mean().item(), len(shares), level)
+
+
+def _wilson(p: float, n: int, level: float) -> Estimate:
     if n == 0:
         return Estimate(value=math.nan, low=math.nan, high=math.nan, n=0)
-    p = successes / n
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n * n))

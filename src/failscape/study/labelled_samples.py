@@ -152,7 +152,7 @@ def protocol_of(candidates: Candidates, *, one_in: int, sure: float) -> str:
 
 @final
 class People:
-    """What people said of the images of a labelling project, by majority.
+    """What people said of the images of a labelling project, by what they say most often.
 
     Each replicate keeps another part of the images to be measured on: `1 / replicates` of them, and a third where
     there is one replicate. Images that were made from the same, such as the two sides of a boundary, stay together. Of
@@ -225,9 +225,11 @@ class People:
         self.labeller = f"{len(people)} {'people' if len(people) > 1 else 'person'}"
         tied, not_any = sum(one.tied for one in decided), sum(one.label == NOT_ANY for one in decided)
         self.sources = frozenset(one.image.source for one in classed if one.image.source)
+        unfinished, wanted = sum(one.unfinished for one in decided), found.labellers_per_image
         self.protocol = (
-            f"The images are those of {found.name!r} to which most labellers give a class; {tied:,} on which they are "
-            f"tied and {not_any:,} that they put in no class are left out."
+            f"The images are those of {found.name!r} with at least {wanted} label{'s' if wanted > 1 else ''} each, "
+            f"of which one class is given more often than any other answer; {unfinished:,} with fewer labels, {tied:,} "
+            f"on which people are tied and {not_any:,} that they put in no class are left out."
         )
         shared = max(0, 2 * self._labelled - least)
         self.protocol += (
