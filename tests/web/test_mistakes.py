@@ -1,5 +1,6 @@
 """Mistakes: which are wanted, in which order, and what lies on the way to their examples."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,21 @@ def test_a_page_of_those_that_are_wanted(toy_server: Served, result: Sympathetic
         few = client.get(f"{toy_server.run}/mistakes", params={"shown": "2"}).text
         assert few.count('class="pixelated"') == 2
         assert f'value="{min(len(found), 122)}"' in few
+
+
+def test_pictures_are_asked_for_again_when_the_step_was_run_again(
+    toy_server: Served, toy_run: Path, result: SympatheticResult
+) -> None:
+    version = read_run(toy_run).steps[0].record["fingerprint"][:12]
+    assert version
+    row = find_mistakes(result)[0].row
+    with toy_server.client() as client:
+        for page in ("mistakes", f"mistakes/1/{row}"):
+            found = re.findall(r'src="([^"]*/picture/[^"]*)"', client.get(f"{toy_server.run}/{page}").text)
+            assert found
+            assert all(address.endswith(f"?v={version}") for address in found), found
+        answer = client.get(f"{toy_server.run}/mistakes/1/{row}/picture/example?v={version}")
+        assert "immutable" in answer.headers["cache-control"]
 
 
 @pytest.mark.parametrize(

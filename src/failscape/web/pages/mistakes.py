@@ -109,6 +109,7 @@ def mistake(site: TheSite, run: TheRun, number: int, row: int) -> HTMLResponse:
         following=rows[place + 1] if place + 1 < len(rows) else None,
         place=place + 1,
         count=len(rows),
+        version=_version(run, number),
     )
 
 
