@@ -169,6 +169,42 @@ def test_the_guess_is_hidden_until_answered_unless_one_wants_it(
     assert note.inner_text().startswith("The classifier says ")
 
 
+def test_keys_can_be_switched_off(fresh_run: Path, project: Project, served: Served, enter: Enter) -> None:
+    tab = enter(served)
+    open_project(tab, f"{served.run}/label/{project.id}")
+    setting = tab.get_by_label("Answer and move by keys")
+    # Reached and switched by keys that every page has.
+    tab.locator("#settings summary").focus()
+    tab.keyboard.press("Enter")
+    for _ in range(2):
+        tab.keyboard.press("Tab")
+    assert setting.evaluate("(setting) => setting === document.activeElement")
+    tab.keyboard.press(" ")
+    assert not setting.is_checked()
+    check(tab, "label-keyless")
+    for reloaded in (False, True):
+        if reloaded:
+            tab.reload()
+            tab.wait_for_selector("#picture img")
+        asked = shown(tab)
+        tab.locator("#picture").focus()
+        for key in ("1", "2", " ", "u", "ArrowLeft", "?"):
+            tab.keyboard.press(key)
+        assert shown(tab) == asked
+        assert not tab.locator("#help").is_visible()
+        assert tab.locator("[aria-keyshortcuts]").count() == 0
+    assert held(fresh_run, project) == []
+    # Buttons work as before, and the keys do once they are on again.
+    tab.get_by_role("button", name="cat").press("Enter")
+    wait_saved(tab, 1)
+    tab.get_by_text("Settings").click()
+    setting.check()
+    tab.locator("#picture").focus()
+    tab.keyboard.press("1")
+    wait_saved(tab, 2)
+    assert [event.label for event in held(fresh_run, project)] == [2, 0]
+
+
 def test_help_and_mouse(fresh_run: Path, project: Project, served: Served, enter: Enter) -> None:
     tab = enter(served)
     open_project(tab, f"{served.run}/label/{project.id}")

@@ -3,6 +3,8 @@
 import { bars, problem, verdict } from "/static/explore.js";
 import { ask, latest } from "/static/server.js";
 
+const QUIET = 600; // ms
+
 const root = document.getElementById("directions");
 if (root) begin(JSON.parse(root.dataset.task));
 
@@ -29,6 +31,7 @@ function begin(task) {
       panels.forEach((panel, number) => panel.update(seen.judges[number], seen.label));
       const told = task.judges.map((name, number) => `${name} says ${verdict(task.classes, seen.judges[number])}`);
       get("says").textContent = `Asked for ${task.classes[seen.label]}; ${told.join(", ")}.`;
+      speak(get("says").textContent);
       root.dataset.drawn = JSON.stringify(asked);
       root.dataset.at = performance.now();
       problem(get("problem"));
@@ -36,6 +39,15 @@ function begin(task) {
       problem(get("problem"), error.message);
     }
   });
+
+  // Aloud only where one comes to rest: a slider that moves would not let anything be heard.
+  let resting = 0;
+  const speak = (text) => {
+    clearTimeout(resting);
+    resting = setTimeout(() => {
+      if (get("spoken").textContent !== text) get("spoken").textContent = text;
+    }, QUIET);
+  };
 
   const show = (slider) => {
     const value = Number(slider.value);

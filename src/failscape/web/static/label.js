@@ -321,7 +321,7 @@ function typed(event) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (!labeller || event.repeat || event.ctrlKey || event.metaKey || event.altKey || part("help").open) return;
+  if (!labeller || !part("keys").checked || event.repeat || event.ctrlKey || event.metaKey || event.altKey || part("help").open) return;
   if (event.target.closest("input, select, textarea")) return;
   const key = typed(event);
   if (key === " " && event.target.closest("button, a, summary")) return;
@@ -352,9 +352,24 @@ pressed(part("retry"), () => {
 pressed(part("discard"), () => outbox.discard());
 part("help-button").addEventListener("click", () => part("help").showModal());
 
+part("keys").checked = remembered("keys", true);
 part("smooth").checked = remembered("smooth", false);
 part("guess").checked = remembered("guess", false);
 part("queue").value = task.queue;
+// Single keys come in the way of those who speak to their computer, or touch keys by chance.
+const shortcuts = [...root.querySelectorAll("[aria-keyshortcuts]")].map((one) => [one, one.getAttribute("aria-keyshortcuts")]);
+const applyKeys = () => {
+  const on = part("keys").checked;
+  root.classList.toggle("keyless", !on);
+  for (const [button, key] of shortcuts) {
+    if (on) button.setAttribute("aria-keyshortcuts", key);
+    else button.removeAttribute("aria-keyshortcuts");
+  }
+};
+part("keys").addEventListener("change", () => {
+  remember("keys", part("keys").checked);
+  applyKeys();
+});
 const applySmooth = () => picture.classList.toggle("pixelated", !part("smooth").checked);
 part("smooth").addEventListener("change", () => {
   remember("smooth", part("smooth").checked);
@@ -417,6 +432,7 @@ part("other").addEventListener("click", () => {
   introduce();
 });
 
+applyKeys();
 applySmooth();
 const known = sessionStorage.getItem(nameKey);
 if (known) begin(known);
