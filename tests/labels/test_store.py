@@ -215,6 +215,35 @@ def test_a_label_sent_again_is_one_label(store: LabelStore) -> None:
     assert store.events(project.id) == (event,)
 
 
+def test_a_label_that_comes_late_does_not_take_the_place_of_a_later_one(where: Path | str) -> None:
+    clock = Clock()
+    with LabelStore(where, clock=clock) as store:
+        project = make_project(store, 2)
+        one, two = store.images(project.id)
+        now = int(clock.now * 1000)
+
+        def give_at(image: LabelImage, label: int, given_ms: int, who: str = "Ada") -> Event:
+            new = NewLabel(image_id=image.id, label=label, client_id=f"{who}-{image.id}-{label}", given_ms=given_ms)
+            event = store.label(project.id, who, new)
+            assert event.label == label
+            return event
+
+        later = give_at(one, 2, now - 1000)
+        late = give_at(one, 1, now - 5000)
+        assert store.labels(project.id) == (later,)
+        # Both are on record, and sending the late one again changes nothing.
+        assert [event.undoes for event in store.events(project.id)] == [None, None, late.id]
+        assert give_at(one, 1, now - 5000) == replace(late, repeated=True)
+        assert len(store.events(project.id)) == 3
+        # In order, the next takes the place of the one before, be it of the same moment; clocks ahead count as now.
+        for label, given in ((0, now - 1000), (1, now + 9000), (2, now + 8000)):
+            event = give_at(two, label, given)
+            assert store.history(project.id, "Ada")[0] == event
+            assert event.time.timestamp() * 1000 == min(given, now)
+        # Others have nothing to do with it.
+        assert give_at(one, 0, now - 9000, who="Bo") in store.labels(project.id)
+
+
 def test_several_labels_are_kept_all_or_none(store: LabelStore) -> None:
     project = make_project(store, 3)
     new = [NewLabel(image_id=i.id, label=1, client_id=str(uuid.uuid4())) for i in store.images(project.id)]

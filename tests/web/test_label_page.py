@@ -367,6 +367,51 @@ def test_what_a_closed_window_had_not_sent_the_next_one_sends(
     assert [event.image_id for event in held(fresh_run, project)] == given
 
 
+def test_what_comes_late_does_not_undo_what_was_said_since(
+    fresh_run: Path, project: Project, served: Served, enter: Enter
+) -> None:
+    tab = enter(served)
+    open_project(tab, f"{served.run}/label/{project.id}")
+    image = shown(tab)
+    tab.keyboard.press("2")
+    wait_saved(tab, 1)
+    # What another window of a minute ago left behind, in the order in which it was not given.
+    tab.evaluate(
+        """([project, image]) => {
+          const item = { kind: "label", labeller: "Ada", tab: "old", image_id: image, seconds: 1 };
+          const items = [[0, 50000], [2, 60000]].map(([label, ago]) => ({
+            ...item, label, client_id: `left-behind-${label}`, given_ms: Date.now() - ago,
+          }));
+          localStorage.setItem(`failscape:outbox:${project}:old`, JSON.stringify(items));
+        }""",
+        [project.id, image],
+    )
+    tab.reload()
+    wait_saved(tab, 1)
+    assert [(event.image_id, event.label) for event in held(fresh_run, project)] == [(image, 1)]
+    with LabelStore(fresh_run) as store:
+        assert [event.label for event in store.events(project.id)] == [1, 2, None, 0, None]
+    tab.wait_for_selector("#picture img")
+    tab.keyboard.press("ArrowLeft")
+    assert tab.locator("#classes [aria-pressed=true]").get_attribute("data-label") == "1"
+
+
+def test_a_page_that_does_not_get_its_labels_says_so_and_asks_again(
+    project: Project, served: Served, enter: Enter, watched: Watched
+) -> None:
+    tab = enter(served)
+    tab.route("**/history*", lambda route: route.abort())
+    tab.goto(f"{served.run}/label/{project.id}")
+    tab.get_by_label("Your name").fill("Ada")
+    tab.keyboard.press("Enter")
+    tab.locator("#picture").get_by_text("The server does not answer. Trying again").wait_for()
+    tab.unroute("**/history*")
+    tab.wait_for_selector("#picture img")
+    tab.locator("#saved", has_text="Everything is saved.").wait_for()
+    assert all("ERR_FAILED" in error for error in watched.errors), watched.errors
+    watched.errors.clear()
+
+
 def test_a_database_that_is_busy_costs_no_label(
     fresh_run: Path, project: Project, served: Served, enter: Enter, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,8 @@ def test_two_windows_get_different_images_and_two_people_each_their_own(client: 
         ({"seconds": -1}, 422),
         ({"seconds": "NaN"}, 422),
         ({"client_id": "short"}, 422),
+        ({"given_ms": -1}, 422),
+        ({"given_ms": 2**63}, 422),
         ({"more": 1}, 422),
     ],
 )
@@ -92,6 +94,14 @@ def test_wrong_labels_are_refused_in_words_and_nothing_is_kept(
     assert answer.status_code == status
     assert answer.json()["error"].startswith("Expected ")
     assert client.get("history", params={"labeller": "Ada"}).json()["labels"] == []
+
+
+@pytest.mark.parametrize(("event_id", "status"), [(2**63, 422), (2**63 - 1, 404), (0, 422), (-1, 422)])
+def test_an_event_that_cannot_be_is_refused(client: httpx.Client, event_id: int, status: int) -> None:
+    undo = {"labeller": "Ada", "tab": "one", "event_id": event_id, "client_id": "client-a"}
+    answer = client.post("undo", json=undo)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith("Expected ")
 
 
 def test_an_identifier_used_for_something_else_is_a_conflict(client: httpx.Client) -> None:

@@ -95,7 +95,7 @@ class Event:
         labeller: by name.
         label: a class, or `NOT_ANY`; None for an undo.
         undoes: the event that it undoes; None for a label.
-        time: when the store took it, in UTC.
+        time: when it was given, in UTC, and at the latest when the store took it.
         seconds: how long the labeller took, where that was measured.
         repeated: whether the store had it already, so that nothing was written this time.
     """
@@ -121,12 +121,15 @@ class NewLabel:
         label: a class, or `NOT_ANY`.
         client_id: an identifier that nobody else uses, such as a UUID, and the same when the label is sent again.
         seconds: how long the labeller took.
+        given_ms: when the labeller gave it, in milliseconds since 1970 by the clock of the labeller's program; None
+            for now. A label that comes late does not take the place of one that was given after it.
     """
 
     image_id: str
     label: int
     client_id: str
     seconds: float | None = None
+    given_ms: int | None = None
 
 
 @final

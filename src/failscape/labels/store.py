@@ -265,6 +265,7 @@ class LabelStore:
         """Keep a label. When this returns, it is on the disk.
 
         A label of an image that the labeller has labelled already takes the earlier one's place; both stay on record.
+        One that comes late, after a label that was given after it, is undone at once, on record too.
 
         Raises:
             NotInStore: if there is no such project, or no such image in it.
@@ -444,7 +445,7 @@ class LabelStore:
             "labeller_id": labeller_id,
             "label": new.label,
             "undoes": None,
-            "at_ms": self._now(),
+            "at_ms": self._now() if new.given_ms is None else min(new.given_ms, self._now()),
             "seconds": new.seconds,
         }
         known = known_event(connection, row)
@@ -455,7 +456,22 @@ class LabelStore:
                 reservations.c.image_id == new.image_id, reservations.c.labeller_id == labeller_id
             )
         )
-        return append_event(connection, row)
+        holds = connection.scalar(_held_at(), row)
+        event = append_event(connection, row)
+        if holds is not None and holds > row["at_ms"]:
+            undo = {"client_id": f"late-{uuid.uuid4()}", "label": None, "undoes": event.id, "seconds": None}
+            append_event(connection, row | undo)
+        return event
+
+
+def _held_at() -> sa.Select[Any]:
+    """Return when the label that a labeller has given an image, and that holds, was given."""
+    held = held_labels()
+    return (
+        sa.select(events.c.at_ms)
+        .join(held, held.c.event_id == events.c.id)
+        .where(events.c.image_id == sa.bindparam("image_id"), events.c.labeller_id == sa.bindparam("labeller_id"))
+    )
 
 
 def _held_events() -> sa.Select[Any]:

@@ -97,6 +97,8 @@ def check_label(new: NewLabel, project: Project) -> None:
         )
     if new.seconds is not None and not (math.isfinite(new.seconds) and new.seconds >= 0):
         raise LabelStoreError(f"Expected seconds of at least 0, but got {new.seconds}.")
+    if new.given_ms is not None and new.given_ms < 0:
+        raise LabelStoreError(f"Expected a time since 1970, but got {new.given_ms} ms.")
 
 
 def check_client_id(client_id: str) -> None:

@@ -16,6 +16,9 @@ router = APIRouter()
 _MOST_AHEAD = 50
 _MOST_LABELS = 200
 _MOST_HISTORY = 500
+# What a database takes for the number of an event, and dates hold as milliseconds: until the year 9999.
+_LARGEST_NUMBER = 2**63 - 1
+_LATEST_MS = 253_402_300_799_999
 
 _Labeller = Annotated[str, Field(min_length=1, max_length=100)]
 _Opaque = Annotated[str, Field(min_length=1, max_length=100)]
@@ -44,6 +47,7 @@ class SentLabel(BaseModel):
     label: int
     client_id: _Opaque
     seconds: Annotated[float | None, Field(ge=0, le=86_400)] = None
+    given_ms: Annotated[int | None, Field(ge=0, le=_LATEST_MS)] = None
 
 
 class LabelsSent(_Asked):
@@ -55,7 +59,7 @@ class LabelsSent(_Asked):
 class UndoSent(_Asked):
     """A label to be taken back."""
 
-    event_id: int
+    event_id: Annotated[int, Field(ge=1, le=_LARGEST_NUMBER)]
     client_id: _Opaque
 
 

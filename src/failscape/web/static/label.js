@@ -151,9 +151,27 @@ function prune(images, now) {
   ahead = ahead.filter((image) => kept.has(image.id));
 }
 
+/** Ask for one's labels so far, until they are there; null if somebody else labels by then. */
+async function history() {
+  const who = labeller;
+  for (let wait = 500; who === labeller; wait = Math.min(2 * wait, SOON)) {
+    try {
+      return await ask(`${task.address}/history?labeller=${encodeURIComponent(who)}`);
+    } catch (error) {
+      if (error.status === undefined) throw error;
+      trouble = error;
+      show();
+      await pause(wait);
+    }
+  }
+  return null;
+}
+
 async function reload() {
-  const answer = await ask(`${task.address}/history?labeller=${encodeURIComponent(labeller)}`);
-  if (outbox.items.length) return;
+  const who = labeller;
+  const answer = await history();
+  if (answer === null || who !== labeller || outbox.items.length) return;
+  trouble = null;
   outdated = false;
   done = answer.labels.map(({ image, label }) => ({ image, label }));
   actions = answer.labels.map(({ image, client_id, id }) => ({ image, client_id, event_id: id, before: null, old: true }));
@@ -239,8 +257,8 @@ function show() {
     picture.dataset.image = image.id;
   } else {
     const text = document.createElement("p");
-    if (!progress || (!emptied && !trouble)) text.textContent = "Fetching images …";
-    else if (trouble) text.textContent = trouble.message;
+    if (trouble) text.textContent = `${trouble.message} Trying again …`;
+    else if (!progress || !emptied) text.textContent = "Fetching images …";
     else if (progress.left > 0) text.textContent = "The images that are left are with other people just now.";
     else text.textContent = "Nothing is left for you to label here. Thank you.";
     picture.replaceChildren(text);

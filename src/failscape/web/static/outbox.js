@@ -52,12 +52,14 @@ export class Outbox {
       for (const item of JSON.parse(localStorage.getItem(key))) (item.refusal ? this.#parked : this.#items).push(item);
       localStorage.removeItem(key);
     }
+    this.#items.sort((one, other) => one.given_ms - other.given_ms);
     this.#store();
     this.changed(null);
     return this.send();
   }
 
   put(item) {
+    item.given_ms = Date.now();
     if (item.kind === "undo" && this.#parked.some((label) => label.client_id === item.undoes)) {
       // The server never had it, so that there is no more to taking it back.
       this.#parked = this.#parked.filter((label) => label.client_id !== item.undoes);
@@ -133,7 +135,14 @@ export class Outbox {
       const { event_id, client_id } = batch[0];
       return ask(`${this.#address}/undo`, { labeller, tab, event_id, client_id }, { keepalive: true });
     }
-    const labels = batch.map(({ image_id, label, client_id, seconds }) => ({ image_id, label, client_id, seconds }));
+    // The server tells by `given_ms` that a label was overtaken on its way, as by one of another window.
+    const labels = batch.map(({ image_id, label, client_id, seconds, given_ms }) => ({
+      image_id,
+      label,
+      client_id,
+      seconds,
+      given_ms,
+    }));
     return ask(`${this.#address}/labels`, { labeller, tab, labels }, { keepalive: true });
   }
 
