@@ -149,6 +149,26 @@ class Served:
             yield client
 
 
+def cores_shared(work: Callable[[], object]) -> float:
+    """Return how many times longer work takes than on a core of its own, since other work shares the cores: 1 or more.
+
+    Bounds on how long people wait are for cores of one's own.
+    """
+    wall, own = time.perf_counter(), time.thread_time()
+    for _ in range(20):
+        work()
+    return max(1.0, (time.perf_counter() - wall) / (time.thread_time() - own))
+
+
+def report_times(what: str, times: Sequence[float], shared: float) -> float:
+    """Print how long something took, in ms, and return the median."""
+    median, late = np.quantile(times, [0.5, 0.95]).tolist()
+    print(  # noqa: T201 - the measurement
+        f"{what}, ms: median {median:.0f}, 95th percentile {late:.0f} of {len(times)}, cores shared {shared:.1f} times"
+    )
+    return float(median)
+
+
 @contextmanager
 def serving(
     runs: Sequence[Path], *, pages: Sequence[Page] = PAGES, labels: str | None = None, names: Sequence[str] = ()
