@@ -21,7 +21,7 @@ def routes(served: Served) -> list[tuple[str, str]]:
     assert not any(isinstance(route, Mount | WebSocketRoute) for route in served.app.routes)
     run = next(iter(served.site.runs.values()))
     with LabelStore(run.folder) as store:
-        (project,) = store.projects()
+        project = store.projects()[0]
         image = store.images(project.id)[0].id
     known = {"run_id": run.id, "project_id": project.id, "image_id": image, "name": "web.css", "number": "1"}
     known |= {"row": "0", "which": "original", "kind": "csv"}
