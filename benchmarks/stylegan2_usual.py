@@ -38,7 +38,7 @@ def draw(generator: StyleGAN2, z: Tensor, noise: Tensor, order: Order) -> Tensor
         for number, layer in enumerate(block.convolutions):
             up = index > 0 and number == 0
             y = _modulated(x, next(parts), layer.convolution, demodulate=True, up=up, order=order)
-            y = y + layer.noise_strength * next(maps) + layer.bias[:, None, None]
+            y = y + layer.noise_strength[:, None, None] * next(maps) + layer.bias[:, None, None]
             x = F.leaky_relu(y, _SLOPE) * _GAIN
         added = _modulated(x, next(parts), block.to_image, demodulate=False, up=False, order=order)
         added = added + block.to_image.bias[:, None, None]

@@ -51,7 +51,7 @@ def synthesize(generator: StyleGAN2, s: Tensor, noise: Tensor) -> Tensor:
             layer, name = next(layers), f"blocks.{block}.convolutions.{number}"
             weight, own = state[f"{name}.convolution.weight"], s[:, layer.start : layer.stop]
             y = modulated_convolution(x, weight, own, demodulate=True, enlarge=block > 0 and number == 0)
-            y = y + state[f"{name}.noise_strength"] * next(maps) + state[f"{name}.bias"][:, None, None]
+            y = y + state[f"{name}.noise_strength"][:, None, None] * next(maps) + state[f"{name}.bias"][:, None, None]
             x = math.sqrt(2) * F.leaky_relu(y, 0.2)
         layer, name = next(layers), f"blocks.{block}.to_image"
         added = modulated_convolution(x, state[f"{name}.weight"], s[:, layer.start : layer.stop], demodulate=False)

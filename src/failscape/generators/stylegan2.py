@@ -281,13 +281,16 @@ class _ModulatedPixels(nn.Module):
 
 
 class _StyledConv(nn.Module):
-    """A modulated convolution, enlarged or not, with noise, bias and activation."""
+    """A modulated convolution, enlarged or not, with noise, bias and activation.
+
+    Noise is as strong as each feature map learns: so some can carry grain, and others, clean edges, none.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, enlarge: bool) -> None:
         super().__init__()
         self.convolution = _ModulatedConv(inputs, outputs)
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.noise_strength = nn.Parameter(torch.zeros(outputs))
         self._enlarge = enlarge
 
     def forward(self, x: Tensor, factor: Tensor, s: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -303,7 +306,7 @@ class _StyledConv(nn.Module):
         # Noise and bias as one product of matrices, pixels × [noise, 1] · [strength; bias]: adding them by
         # broadcasting takes ten times as long on a CPU.
         given = torch.stack([noise, torch.ones_like(noise)], dim=2)
-        added = torch.stack([self.noise_strength.expand_as(self.bias), self.bias]) / d[:, None]
+        added = torch.stack([self.noise_strength, self.bias]) / d[:, None]
         n, channels, height, width = y.shape
         pixels = torch.baddbmm(y.permute(0, 2, 3, 1).flatten(1, 2), given, added.to(y.dtype))
         return activate(pixels).view(n, height, width, channels).permute(0, 3, 1, 2), ACTIVATION_GAIN * d
