@@ -273,7 +273,7 @@ def test_an_image_that_a_labelled_one_was_made_from_is_not_tested_on(world: Path
     assert torch.equal(result.clean[BEFORE, 0], load_classifier(world / "misled").predict(test.x) == test.y)
     assert "less 12 that labelled images are or were made from" in result.figures[1].caption
     assert len(result.ids) == 21
-    assert "So are 3 that come from the images explained, without a record of which." in result.protocol
+    assert "Left out, too, are 3 that come from the images explained, without a record of which." in result.protocol
     every = [f"test-{i:05d}" for i in range(300)]
     label_stripes(tmp_path / "all", world, 300, origin=["test"] * 300, sources=every)
     with pytest.raises(DataError, match=r"all of .*/test\.npz are such\. Name others with --test"):

@@ -239,7 +239,8 @@ class People:
         )
         if not usable.all():
             self.protocol += (
-                f" So are {int((~usable).sum()):,} that come from the images explained, without a record of which."
+                f" Left out, too, are {int((~usable).sum()):,} that come from the images explained, without a record "
+                "of which."
             )
 
     def sample(self, replicate: int) -> LabelledSample:
