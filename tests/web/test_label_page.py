@@ -331,7 +331,7 @@ def test_a_killed_server_loses_nothing(fresh_run: Path, watched: Watched) -> Non
         assert tab.locator("#saved.waiting").is_visible()
         check(tab, "label-unsaved")
     # The browser reports each request that found no server, or lost it under way; nothing else may be wrong.
-    gone = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY")
+    gone = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY", "ERR_SOCKET_NOT_CONNECTED")
     assert all(any(code in error for code in gone) for error in watched.errors), watched.errors
     watched.errors.clear()
 

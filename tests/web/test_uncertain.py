@@ -8,11 +8,15 @@ import pytest
 from tests.web.conftest import Served, serving
 from tests.web.test_pages import check
 
+from failscape import load_generator
 from failscape.storage import write_json
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
 
+SPACE = load_generator("embedded:mnist-stylegan2").condition_space
+assert SPACE is not None
+LOWEST = SPACE.supported[3][0]
 ASKED = {"networks": 1, "label": 3, "score": 0.6, "count": 6, "seed": 0, "search": True}
 
 
@@ -50,7 +54,7 @@ def test_the_search_gives_what_was_asked_for(asked_run: Served) -> None:
 @pytest.mark.parametrize(
     ("wish", "status", "said"),
     [
-        ({"score": 0.2}, 422, "Expected a confidence between 0.334 and 1.000 for class '3'"),
+        ({"score": 0.2}, 422, f"Expected a confidence between {LOWEST:.3f} and 1.000 for class '3'"),
         ({"label": 10}, 422, "Expected a class from 0 to 9"),
         ({"networks": 2}, 404, "none of that number"),
         ({"count": 49}, 422, "less than or equal to 48"),
@@ -67,7 +71,7 @@ def test_asking_in_the_browser(asked_run: Served, enter: "Callable[[Served], Tab
     tab = enter(asked_run)
     tab.goto(f"{asked_run.run}/uncertain")
     tab.locator("select[name=label]").select_option("3")
-    assert tab.locator("#range").inner_text() == "3 is supported from 0.334 to 1.000."
+    assert tab.locator("#range").inner_text() == f"3 is supported from {LOWEST:.3f} to 1.000."
     tab.locator("input[name=count]").fill("4")
     tab.get_by_role("button", name="Draw").press("Enter")
     tab.get_by_text("Asked for 3 at 0.6; the classifier gives it").wait_for()
