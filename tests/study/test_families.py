@@ -58,7 +58,13 @@ class TestMeasured:
     def test_they_are_drawn(self, measured: Families) -> None:
         (plot,) = measured.plots
         assert str(families.SECONDS) in plot.caption
-        plot.draw().canvas.draw()
+        drawing = plot.draw()
+        drawing.canvas.draw()
+        # A panel a number, each with both families, and the floor.
+        shown = [ax for ax in drawing.axes if ax.get_visible()]
+        assert len(shown) == len(KEYS)
+        assert all(len(ax.patches) == 2 for ax in shown)
+        assert "floor" in shown[0].get_legend().get_texts()[0].get_text()
 
 
 class TestShipped:
