@@ -328,7 +328,7 @@ def test_a_killed_server_loses_nothing(fresh_run: Path, watched: Watched) -> Non
         assert kept == given[: len(kept)]
         tab.get_by_text("The server does not answer.").wait_for()
         assert int(tab.get_attribute("#label", "data-waiting") or 0) >= 10
-        assert tab.locator("#saved.waiting").is_visible()
+        tab.locator("#saved.waiting").wait_for()
         check(tab, "label-unsaved")
     # The browser reports each request that found no server, or lost it under way; nothing else may be wrong.
     gone = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY", "ERR_SOCKET_NOT_CONNECTED")

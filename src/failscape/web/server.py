@@ -44,6 +44,7 @@ def serve(
     Raises:
         ConfigError: if other machines could reach `host` and that was not allowed, or a name is none.
         StorageError: if a run does not exist, or the address cannot be listened on.
+        KeyboardInterrupt: when the process was interrupted.
     """
     if not runs:
         raise ConfigError("Expected at least one run folder, but got none. `failscape demo` makes one.")
@@ -65,7 +66,11 @@ def serve(
             ws="none",
         )
         say(access.link())
-        uvicorn.Server(config).run(sockets=[listener])
+        server = uvicorn.Server(config)
+        server.run(sockets=[listener])
+        if server.started:
+            # It ends only when it is told to. Where the last pages end in the same moment asyncio swallows the signal.
+            raise KeyboardInterrupt
 
 
 def _is_loopback(host: str) -> bool:
