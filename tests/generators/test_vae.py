@@ -55,6 +55,18 @@ def test_samples_are_reproducible_and_of_the_prior() -> None:
     assert (z.T.cov() - torch.eye(3)).abs().max() < 5 * math.sqrt(2 / 20_000)
 
 
+def test_an_image_unlike_all_others_has_a_bounded_variance() -> None:
+    torch.manual_seed(0)
+    vae = VAE(image_shape=(1, 4, 4), latent_dim=3, hidden=(8,))
+    with torch.no_grad():
+        vae.encoder[-1].bias[3:] = torch.tensor([50.0, -50.0, 1.0])
+        _, log_variance = vae.posterior(torch.rand(2, 1, 4, 4))
+        assert (vae.negative_elbo(torch.rand(2, 1, 4, 4), rng=torch.Generator())[1] < 100).all()
+    assert log_variance[:, 0].tolist() == [4, 4]
+    assert log_variance[:, 1].tolist() == [-12, -12]
+    assert ((log_variance[:, 2] - 1).abs() < 1).all()
+
+
 def test_divergence_is_that_of_torch_distributions() -> None:
     vae = build().double()
     mean, log_variance = vae.posterior(images().double())

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from failscape.generators.convolutional import ConvEncoder, ConvGenerator
+from failscape.generators.vae import split_posterior
 
 
 class ConvolutionalVAE(ConvGenerator):
@@ -35,8 +36,7 @@ class ConvolutionalVAE(ConvGenerator):
             GeneratorError: if the images have another shape than `image_shape`.
         """
         self.check_images(x)
-        mean, log_variance = self.encoder(x).chunk(2, dim=1)
-        return mean, log_variance
+        return split_posterior(self.encoder(x))
 
     def encode(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
         """Return the mean of the distribution over the latents of each image."""

@@ -14,6 +14,8 @@ from failscape.errors import GeneratorError
 from failscape.generators.condition import Condition
 from failscape.generators.generator import Autoencoder
 
+_LOG_VARIANCES = (-12.0, 4.0)
+
 
 @final
 class VAE(Autoencoder):
@@ -55,8 +57,7 @@ class VAE(Autoencoder):
             GeneratorError: if the images have another shape than `image_shape`.
         """
         self.check_images(x)
-        mean, log_variance = self.encoder(2 * x.flatten(1) - 1).to(x.dtype).chunk(2, dim=1)
-        return mean, log_variance
+        return split_posterior(self.encoder(2 * x.flatten(1) - 1).to(x.dtype))
 
     def encode(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
         """Return the mean of the distribution over the latents of each image."""
@@ -85,6 +86,16 @@ class VAE(Autoencoder):
         logits = self.decode_logits(draw_latents(mean, log_variance, rng=rng))
         reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(dim=1)
         return reconstruction, divergence(mean, log_variance)
+
+
+def split_posterior(encoded: Float[Tensor, "N E"]) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+    """Return mean and log-variance, the two halves of what an encoder returns, the second within bounds.
+
+    No posterior gains by a variance far above the prior's, but its exponential meets images unlike all learnt from: one
+    test garment among 10,000 with a log-variance of 12 made the mean divergence 1,575 nats.
+    """
+    mean, log_variance = encoded.chunk(2, dim=1)
+    return mean, log_variance.clamp(*_LOG_VARIANCES)
 
 
 def draw_latents(
