@@ -74,15 +74,15 @@ def save_networks(folder: Path) -> None:
     save_generator(vae, folder / "vae")
 
 
-def build_run(folder: Path, *, images: int = 24) -> Path:
-    """Run a study of a tiny classifier whose classes and step bear hostile names."""
+def build_run(folder: Path, *, images: int = 24, limit: int | None = None) -> Path:
+    """Run a study of a tiny classifier whose classes and step bear hostile names, on at most `limit` mistakes."""
     save_networks(folder)
     rng = np.random.default_rng(0)
     np.savez(folder / "images.npz", x=rng.random((images, 8, 8), dtype=np.float32), y=np.arange(images) % 3)
     quick = {"steps": 20, "rounds": 1, "candidates": 2, "bank": 64, "plane": 16}
     study = {
         "name": "toy",
-        "images": {"spec": str(folder / "images.npz")},
+        "images": {"spec": str(folder / "images.npz")} | ({} if limit is None else {"limit": limit}),
         "classifier": {"spec": str(folder / "classifier")},
         "oracle": {"spec": str(folder / "oracle")},
         "generator": {"spec": str(folder / "vae")},

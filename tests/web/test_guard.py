@@ -24,7 +24,7 @@ def routes(served: Served) -> list[tuple[str, str]]:
         project = store.projects()[0]
         image = store.images(project.id)[0].id
     known = {"run_id": run.id, "project_id": project.id, "image_id": image, "name": "web.css", "number": "1"}
-    known |= {"row": "0", "which": "original", "kind": "csv"}
+    known |= {"key": _a_mistake(served), "which": "original", "kind": "csv"}
     # FastAPI's own list of routes, those of included routers among them.
     paths = served.app.openapi()["paths"]
     return [
@@ -32,6 +32,14 @@ def routes(served: Served) -> list[tuple[str, str]]:
         for path, methods in paths.items()
         for method in methods
     ]
+
+
+def _a_mistake(served: Served) -> str:
+    """Return the key of a mistake that has an example."""
+    run = next(iter(served.site.runs.values()))
+    step = served.site.mistakes.steps(run)[1]
+    every = served.site.mistakes.of(run, step, patience=30.0).every
+    return next(each.key for each in every if each.example is not None)
 
 
 def try_each(served: Served, client: httpx.Client, headers: dict[str, str]) -> dict[tuple[str, str], httpx.Response]:

@@ -157,11 +157,9 @@ def select(images: ImageSet, classifier: Classifier, config: ImagesConfig) -> Se
         ClassifierError: if the network fails or returns values that are not finite.
         ImageError: if an image cannot be read.
     """
-    channels, height, width = images.image_shape
-    size = min(1000, max(1, _BATCH_BYTES // (4 * channels * height * width)))
     chosen: list[torch.Tensor] = []
     found = classified = correct = 0
-    for batch in images.batches(size):
+    for batch in images.batches(batch_size(images)):
         right = classifier.predict(batch.x) == batch.y
         wanted = {"mistakes": ~right, "correct": right, "all": torch.ones_like(right)}[config.only]
         room = len(images) if config.limit is None else config.limit - found
@@ -177,6 +175,12 @@ def select(images: ImageSet, classifier: Classifier, config: ImagesConfig) -> Se
     if config.targets == "others":
         selected = _to_each_other_class(selected)
     return Selection(images=selected, total=len(images), classified=classified, correct=correct)
+
+
+def batch_size(images: ImageSet) -> int:
+    """Return how many images to classify at once: at most 1000, and no more than fill 32 MiB."""
+    channels, height, width = images.image_shape
+    return min(1000, max(1, _BATCH_BYTES // (4 * channels * height * width)))
 
 
 def select_for_steps(inputs: Sequence[StepInputs], models: Models) -> dict[Choice, Selection]:

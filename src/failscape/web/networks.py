@@ -13,10 +13,13 @@ class Networks:
 
     Args:
         allow_code: let python:FILE.py:FUNCTION specs run their file.
+
+    Attributes:
+        allow_code: as given.
     """
 
     def __init__(self, *, allow_code: bool) -> None:
-        self._allow_code = allow_code
+        self.allow_code = allow_code
         self._lock = threading.Lock()
         self._classifiers: dict[str, Classifier] = {}
         self._generators: dict[str, Generator] = {}
@@ -29,7 +32,7 @@ class Networks:
         """
         with self._lock:
             if spec not in self._classifiers:
-                self._classifiers[spec] = load_classifier(spec, allow_code=self._allow_code)
+                self._classifiers[spec] = load_classifier(spec, allow_code=self.allow_code)
             return self._classifiers[spec]
 
     def generator(self, spec: str) -> Generator:

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from failscape.labels import LabelStore
 from failscape.report.templating import template_environment
+from failscape.web.mistakes import MistakeBook
 from failscape.web.networks import Networks
 from failscape.web.runs import OpenRun
 
@@ -61,6 +62,7 @@ class Site:
         self.runs = {run.id: run for run in opened}
         self.pages = tuple(pages)
         self.networks = Networks(allow_code=allow_code)
+        self.mistakes = MistakeBook(self.networks)
         self._labels = labels
         self._lock = threading.Lock()
         self._stores: dict[str, LabelStore] = {}
@@ -79,7 +81,8 @@ class Site:
             return self._stores[key]
 
     def close(self) -> None:
-        """Close all connections to databases."""
+        """Close all connections to databases, and end what goes on in the background."""
+        self.mistakes.close()
         for store in self._stores.values():
             store.close()
 

@@ -1,0 +1,251 @@
+"""All mistakes of a run, also those that no step explained: each is there, and an example can be had of it."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from tests.web.conftest import CLASSES, Served, build_run, serving
+from tests.web.test_mistakes import known_to
+
+from failscape.classifiers import load_classifier
+from failscape.explain import SympatheticExamples
+from failscape.generators import load_generator
+from failscape.report.run import read_run
+from failscape.web.judged import FOLDER, Judgements, step_data
+from failscape.web.mistakes import key_of
+from failscape.web.networks import Networks
+from failscape.web.paging import cut
+
+IMAGES, EXPLAINED = 400, 5
+
+
+@pytest.fixture(scope="module")
+def limited_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose steps explained the first few of many mistakes."""
+    return build_run(tmp_path_factory.mktemp("limited"), images=IMAGES, limit=EXPLAINED)
+
+
+@pytest.fixture(scope="module")
+def limited(limited_run: Path) -> Iterator[Served]:
+    with serving([limited_run]) as served:
+        yield served
+
+
+@pytest.fixture
+def copied(limited_run: Path, tmp_path: Path) -> Path:
+    """A run of one's own on images of one's own."""
+    shutil.copytree(limited_run.parents[1], tmp_path / "all")
+    run = tmp_path / "all" / "runs" / limited_run.name
+    for file in (run / "study.toml", *run.glob("steps/*/step.json")):
+        file.write_text(file.read_text().replace(str(limited_run.parents[1]), str(tmp_path / "all")))
+    shutil.rmtree(run / FOLDER, ignore_errors=True)
+    return run
+
+
+def truth(run: Path) -> dict[str, tuple[int, int, float]]:
+    """Return the true class, the one said, and its probability of each mistake, by what stands for its id."""
+    data = np.load(run.parents[1] / "images.npz")
+    x = torch.from_numpy((data["x"] * 255).round() / 255).float()[:, None]
+    confidence, said = load_classifier(str(run.parents[1] / "classifier")).probs(x).max(dim=1)
+    ids = step_images(run)
+    return {
+        key_of(ids[i]): (int(y), int(said[i]), float(confidence[i])) for i, y in enumerate(data["y"]) if said[i] != y
+    }
+
+
+def step_images(run: Path) -> tuple[str, ...]:
+    content = read_run(run)
+    data, _ = step_data(content, content.steps[0])
+    assert data is not None
+    images = Judgements(Networks(allow_code=False)).of(run, data, patience=60.0).images
+    assert images is not None
+    return tuple(images.ids)
+
+
+def keys_on(page: str) -> list[str]:
+    return re.findall(r'<a href="/runs/\w+/mistakes/1/(\w+)">', page)
+
+
+def walk(client: httpx.Client, address: str, **query: str) -> list[list[str]]:
+    """Return the keys on each page, following the links to the next."""
+    pages = []
+    page = client.get(address, params=query).text
+    while True:
+        pages.append(keys_on(page))
+        following = re.search(r'<a href="([^"]+)" rel="next">next', page)
+        if following is None:
+            return pages
+        page = client.get(unescape(following[1])).text
+
+
+def test_every_mistake_is_there_once_and_pages_stay_short(limited: Served, limited_run: Path) -> None:
+    expected = truth(limited_run)
+    assert len(expected) > 240
+    with limited.client() as client:
+        pages = walk(client, f"{limited.run}/mistakes")
+        found = [key for page in pages for key in page]
+        assert sorted(found) == sorted(expected)
+        assert max(map(len, pages)) == 120
+        # What is wanted stays so from page to page.
+        sure = [key for page in walk(client, f"{limited.run}/mistakes", order="confidence", true="1") for key in page]
+        assert sorted(sure) == sorted(key for key, (y, _, _) in expected.items() if y == 1)
+        values = [expected[key][2] for key in sure]
+        assert all(a <= b + 1e-6 for a, b in zip(values, values[1:], strict=False))
+        # A page beyond the last is the last.
+        assert keys_on(client.get(f"{limited.run}/mistakes", params={"page": "999999"}).text) == pages[-1]
+    for each in known_to(limited).every:
+        assert (each.true, each.predicted) == expected[each.key][:2]
+        assert each.confidence == pytest.approx(expected[each.key][2], abs=1e-5)
+
+
+def test_the_page_says_how_many_there_are_and_how_many_are_explained(limited: Served, limited_run: Path) -> None:
+    count = len(truth(limited_run))
+    with limited.client() as client:
+        page = client.get(f"{limited.run}/mistakes").text
+        assert f"All {count} images of the {IMAGES} of" in page
+        assert re.search(rf"\b{EXPLAINED} have a sympathetic example", page)
+        for success, number in (("untried", count - EXPLAINED), ("true", EXPLAINED)):
+            part = client.get(f"{limited.run}/mistakes", params={"success": success}).text
+            assert re.search(rf"\b{number} mistakes\.", part), success
+        assert CLASSES[0] not in page
+
+
+def test_an_example_is_made_on_the_spot_as_the_step_makes_it(copied: Path) -> None:
+    with serving([copied]) as served, served.client() as client:
+        known = known_to(served)
+        alone = next(each for each in known.every if each.example is None)
+        address = f"{served.run}/mistakes/1/{alone.key}"
+        page = client.get(address).text
+        assert "The step explained other mistakes, not this one." in page
+        assert CLASSES[0] not in page
+        assert client.get(f"{address}/at", params={"part": 1}).status_code == 404
+        assert client.get(f"{address}/picture/example").status_code == 404
+        assert client.post(f"{address}/example", data={"make": "tea"}).status_code == 422
+        answer = client.post(f"{address}/example", data={"make": "example"})
+        assert answer.status_code == 303
+        assert "whose example was made here and is no part of the run" in client.get(address).text
+        now = next(each for each in known_to(served).every if each.key == alone.key)
+        assert known.judged is not None
+        assert known.judged.images is not None
+        folder = copied.parents[1]
+        settings = json.loads((copied / "steps" / "01-sympathetic-examples" / "step.json").read_text())["settings"]
+        assert now.row is not None
+        x = (known.judged.images.read(torch.tensor([now.row])) * 255).round() / 255
+        expected = SympatheticExamples(**settings)(
+            load_classifier(str(folder / "classifier")),
+            load_generator(str(folder / "vae")),
+            x,
+            torch.tensor([now.true]),
+            rng=torch.Generator().manual_seed(0),
+        )
+        assert now.success == bool(expected.success)
+        assert now.norm == pytest.approx(float(expected.norm), rel=1e-4)
+        there = client.get(f"{address}/at", params={"part": 1}).json()
+        assert there["right"] == now.success
+        assert now.success
+        # It is found among those that have one, and its length counts.
+        page = client.get(f"{served.run}/mistakes", params={"success": "true", "longest": str(now.norm + 1e-6)}).text
+        assert alone.key in keys_on(page)
+        # The run folder is as it was, but for what says which images are wrong.
+        assert sorted(path.name for path in copied.iterdir() if path.name != FOLDER) == sorted(
+            ["environment.json", "log.jsonl", ".lock", "selection.json", "steps", "study.toml"]
+        )
+
+
+def test_a_run_that_can_make_none_says_what_is_missing(copied: Path) -> None:
+    for file in copied.glob("steps/*/step.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"generator": "/nowhere"}))
+    with serving([copied]) as served, served.client() as client:
+        page = unescape(client.get(f"{served.run}/mistakes").text)
+        said = "Expected a generator of this run that encodes images"
+        assert f"this run cannot make one: {said}" in page
+        alone = next(each for each in known_to(served).every if each.example is None)
+        address = f"{served.run}/mistakes/1/{alone.key}"
+        page = client.get(address).text
+        assert said in unescape(page)
+        assert "<form" not in page
+        answer = client.post(f"{address}/example", data={"make": "example"})
+        assert answer.status_code == 422
+        assert answer.json()["error"].startswith(said)
+
+
+def test_where_the_images_are_gone_the_page_shows_what_the_step_kept_and_says_so(copied: Path) -> None:
+    (copied.parents[1] / "images.npz").unlink()
+    with serving([copied]) as served, served.client() as client:
+        page = client.get(f"{served.run}/mistakes").text
+        keys = keys_on(page)
+        assert len(keys) == EXPLAINED
+        assert f"Not all mistakes can be shown, only the {EXPLAINED} that this step explained" in page
+        assert client.get(f"{served.run}/mistakes/1/{keys[0]}").status_code == 200
+        assert client.get(f"{served.run}/mistakes/1/{keys[0]}/picture/original").status_code == 200
+
+
+def test_a_step_of_another_method_has_its_mistakes_too(copied: Path) -> None:
+    shutil.rmtree(copied / "steps" / "01-sympathetic-examples")
+    with serving([copied]) as served, served.client() as client:
+        page = client.get(f"{served.run}/mistakes").text
+        assert "No sympathetic example, the smallest change that puts an image right, has been looked for yet" in page
+        assert len(known_to(served).every) == len(truth(copied))
+        key = known_to(served).every[0].key
+        answer = client.post(f"{served.run}/mistakes/1/{key}/example", data={"make": "example"}, follow_redirects=True)
+        assert answer.status_code == 200
+        assert "On the way" in answer.text
+
+
+class TestWhatIsKept:
+    def ask(self, run: Path) -> dict[str, tuple[int, int]]:
+        content = read_run(run)
+        data, labelled = step_data(content, content.steps[0])
+        assert data is not None
+        assert labelled
+        judgements = Judgements(Networks(allow_code=False))
+        found = judgements.of(run, data, patience=60.0)
+        judgements.close()
+        assert found.ended
+        assert not found.problem
+        assert found.classified == IMAGES
+        assert found.images is not None
+        return {key_of(found.images.ids[each.row]): (each.y, each.predicted) for each in found.mistakes}
+
+    def test_is_the_same_when_asked_again(self, copied: Path) -> None:
+        first = self.ask(copied)
+        (file,) = (copied / FOLDER).iterdir()
+        written = file.stat().st_mtime_ns
+        assert self.ask(copied) == first == {key: (y, said) for key, (y, said, _) in truth(copied).items()}
+        assert file.stat().st_mtime_ns == written
+
+    def test_is_not_believed_of_other_images(self, copied: Path) -> None:
+        first = self.ask(copied)
+        place = copied.parents[1] / "images.npz"
+        data = np.load(place)
+        np.savez(place, x=1 - data["x"], y=data["y"])
+        second = self.ask(copied)
+        assert second == {key: (y, said) for key, (y, said, _) in truth(copied).items()}
+        assert second != first
+
+    def test_is_found_anew_where_it_is_broken(self, copied: Path) -> None:
+        first = self.ask(copied)
+        (file,) = (copied / FOLDER).iterdir()
+        file.write_bytes(file.read_bytes()[:-100])
+        assert self.ask(copied) == first
+
+    def test_is_found_anew_where_nothing_can_be_written(self, copied: Path) -> None:
+        (copied / FOLDER).write_text("in the way of the folder")
+        assert self.ask(copied) == self.ask(copied)
+        assert (copied / FOLDER).is_file()
+
+
+def test_pages_of_a_list() -> None:
+    items = list(range(7))
+    assert [list(cut(items, page, 3).items) for page in (1, 2, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert (cut(items, 3, 3).first, cut(items, 3, 3).last, cut(items, 3, 3).pages) == (7, 7, 3)
+    assert cut(items, 99, 3).page == 3
+    empty = cut([], 1, 3)
+    assert (empty.pages, empty.first, empty.last, empty.count) == (1, 0, 0, 0)
