@@ -1,5 +1,6 @@
 """All mistakes of a run, also those that no step explained: each is there, and an example can be had of it."""
 
+import itertools
 import json
 import re
 import shutil
@@ -97,7 +98,7 @@ def test_every_mistake_is_there_once_and_pages_stay_short(limited: Served, limit
         sure = [key for page in walk(client, f"{limited.run}/mistakes", order="confidence", true="1") for key in page]
         assert sorted(sure) == sorted(key for key, (y, _, _) in expected.items() if y == 1)
         values = [expected[key][2] for key in sure]
-        assert all(a <= b + 1e-6 for a, b in zip(values, values[1:], strict=False))
+        assert all(a <= b + 1e-6 for a, b in itertools.pairwise(values))
         # A page beyond the last is the last.
         assert keys_on(client.get(f"{limited.run}/mistakes", params={"page": "999999"}).text) == pages[-1]
     for each in known_to(limited).every:
@@ -109,8 +110,8 @@ def test_the_page_says_how_many_there_are_and_how_many_are_explained(limited: Se
     count = len(truth(limited_run))
     with limited.client() as client:
         page = client.get(f"{limited.run}/mistakes").text
-        assert f"All {count} images of the {IMAGES} of" in page
-        assert re.search(rf"\b{EXPLAINED} have a sympathetic example", page)
+        assert re.search(rf"All {count} images that the classifier classifier gets wrong, of the {IMAGES} of", page)
+        assert f"For {EXPLAINED} of them a sympathetic example has been looked for" in page
         for success, number in (("untried", count - EXPLAINED), ("true", EXPLAINED)):
             part = client.get(f"{limited.run}/mistakes", params={"success": success}).text
             assert re.search(rf"\b{number} mistakes\.", part), success
@@ -165,7 +166,7 @@ def test_a_run_that_can_make_none_says_what_is_missing(copied: Path) -> None:
     with serving([copied]) as served, served.client() as client:
         page = unescape(client.get(f"{served.run}/mistakes").text)
         said = "Expected a generator of this run that encodes images"
-        assert f"this run cannot make one: {said}" in page
+        assert f"This run can make no other one: {said}" in page
         alone = next(each for each in known_to(served).every if each.example is None)
         address = f"{served.run}/mistakes/1/{alone.key}"
         page = client.get(address).text
@@ -182,7 +183,7 @@ def test_where_the_images_are_gone_the_page_shows_what_the_step_kept_and_says_so
         page = client.get(f"{served.run}/mistakes").text
         keys = keys_on(page)
         assert len(keys) == EXPLAINED
-        assert f"Not all mistakes can be shown, only the {EXPLAINED} that this step explained" in page
+        assert f"Not every mistake can be shown, only {EXPLAINED} that this step explained" in page
         assert client.get(f"{served.run}/mistakes/1/{keys[0]}").status_code == 200
         assert client.get(f"{served.run}/mistakes/1/{keys[0]}/picture/original").status_code == 200
 
@@ -191,7 +192,7 @@ def test_a_step_of_another_method_has_its_mistakes_too(copied: Path) -> None:
     shutil.rmtree(copied / "steps" / "01-sympathetic-examples")
     with serving([copied]) as served, served.client() as client:
         page = client.get(f"{served.run}/mistakes").text
-        assert "No sympathetic example, the smallest change that puts an image right, has been looked for yet" in page
+        assert "For none of them has a sympathetic example been looked for yet" in page
         assert len(known_to(served).every) == len(truth(copied))
         key = known_to(served).every[0].key
         answer = client.post(f"{served.run}/mistakes/1/{key}/example", data={"make": "example"}, follow_redirects=True)
