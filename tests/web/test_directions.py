@@ -1,23 +1,21 @@
 """Walking along styles: the picture follows the sliders, soon, and what is kept is what was seen."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
 from tests.web.conftest import Served, cores_shared, report_times, serving
 from tests.web.test_pages import check
 
 from failscape.explain import StyleInfluenceResult
 from failscape.explain.style_population import sample_styles
 from failscape.generators import StyleGenerator, load_generator
-from failscape.storage import write_json
-from failscape.web.directions import KEPT, Walk, influence_step
+from failscape.report.run import read_run
+from failscape.storage import read_tensors, write_json
+from failscape.web.directions import Walk, influence_step
+from failscape.web.kept import FOLDER, case_set, picture
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
@@ -82,6 +80,14 @@ def styled(styled_run: Path) -> Iterator[Served]:
         yield served
 
 
+def walk_of(served: Served) -> Walk:
+    """Return what the first run of a server lets walk along."""
+    run = next(iter(served.site.runs.values()))
+    found = influence_step(run.read())
+    assert found is not None
+    return Walk(*found, served.site.networks)
+
+
 def wait_drawn(tab: "Tab", deviations: float) -> None:
     """Wait until the picture of the first slider's place stands there."""
     tab.wait_for_function(
@@ -122,10 +128,7 @@ def test_the_picture_follows_the_sliders_within_100_ms(styled: Served, enter: En
         }"""
     )
     # The bound is for cores of one's own: where other work shares them, all takes longer by as much as this does.
-    run = next(iter(styled.site.runs.values()))
-    found = influence_step(run.read())
-    assert found is not None
-    walk = Walk(*found, styled.site.networks)
+    walk = walk_of(styled)
     shared = cores_shared(lambda: walk.view(walk.start("sample", "0"), {0: 2.0}))
     assert report_times("input to picture", times, shared) < 100 * shared, (shared, times)
     assert tab.get_attribute("#view", "src") != before
@@ -176,33 +179,50 @@ def test_what_is_kept_is_what_was_seen(styled: Served, styled_run: Path, enter: 
     tab = enter(styled)
     tab.goto(f"{styled.run}/directions")
     wait_drawn(tab, 0)
+    tab.get_by_text("None is kept here yet").wait_for()
     tab.get_by_label("Start from").select_option("mean")
     tab.locator("select[name=mean]").select_option("4")
     tab.get_by_role("button", name="Go there").click()
     tab.locator("#says", has_text="Asked for 4;").wait_for()
     tab.evaluate(
-        "document.getElementById('d0').value = 2; document.getElementById('d0').dispatchEvent(new Event('input'))"
+        "for (const [id, value] of [['d0', 2], ['d1', -1.5]]) { const slider = document.getElementById(id);"
+        " slider.value = value; slider.dispatchEvent(new Event('input')); }"
     )
     wait_drawn(tab, 2)
-    for _ in range(2):
-        # Twice: the same picture is kept once.
-        tab.get_by_role("button", name="Keep this").click()
-        tab.get_by_text("Kept. 1 kept").wait_for()
-    (record,) = (styled_run / KEPT).glob("*.json")
-    case = json.loads(record.read_text())
-    assert case["label"] == "4"
-    assert [move["deviations"] for move in case["moved"].values()] == [2]
-    tensors = load_file(record.with_suffix(".safetensors"))
-    run = next(iter(styled.site.runs.values()))
-    found = influence_step(run.read())
-    assert found is not None
-    walk = Walk(*found, styled.site.networks)
+    tab.get_by_role("button", name="Keep this").click()
+    tab.get_by_text("Kept. 1 kept").wait_for()
+    # The same picture is kept once, and the page says so.
+    tab.get_by_role("button", name="Keep this").click()
+    tab.get_by_text("This picture was kept before. 1 kept").wait_for()
+    kept = tab.locator("#case-set .found > li")
+    kept.wait_for()
+    assert kept.count() == 1
+    told = kept.inner_text()
+    assert "Asked for 4" in told
+    assert "From the mean of class 4" in told
+    assert "thins the stroke +2.0" in told
+    # What a description holds is text, and nothing else.
+    assert "<img src=x onerror=alert(1)> -1.5" in told
+    assert kept.locator("img").get_attribute("src") == tab.get_attribute("#view", "src")
+    check(tab, "directions-kept")
+
+    (case,) = case_set(read_run(styled_run)).kept
+    assert (case.true_class, case.start, case.value) == ("4", "mean", "4")
+    assert (case.moves[0].description, case.moves[0].deviations) == ("thins the stroke", 2)
+    tensors = read_tensors(styled_run / FOLDER / f"{case.id}.safetensors")
+    walk = walk_of(styled)
     with torch.no_grad():
         again = walk.generator.synthesize(tensors["styles"], tensors["noise"])
-    kept = torch.from_numpy(np.asarray(Image.open(record.with_suffix(".png"))) / 255).float()
-    assert (again[0, 0] - kept).abs().max() <= 0.51 / 255
-    probs = walk.classifier.probs(kept[None, None])[0]
-    torch.testing.assert_close(probs, torch.tensor(list(case["probabilities"].values())), atol=1e-5, rtol=0)
+    seen = picture(case, styled_run)
+    assert (again[0] - seen).abs().max() <= 0.51 / 255
+    torch.testing.assert_close(walk.classifier.probs(seen[None])[0], torch.tensor(case.probs), atol=1e-5, rtol=0)
+
+    # It goes when it is removed, by the keyboard, and the focus does not get lost.
+    tab.on("dialog", lambda dialog: dialog.accept())
+    tab.get_by_role("button", name="Remove the corner case").press("Enter")
+    tab.get_by_text("None is kept here yet").wait_for()
+    tab.wait_for_function("() => document.activeElement.id === 'case-set-title'")
+    assert list((styled_run / FOLDER).glob("[!.]*")) == []
 
 
 def test_a_move_goes_the_way_that_its_name_says(styled: Served) -> None:

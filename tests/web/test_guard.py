@@ -24,7 +24,7 @@ def routes(served: Served) -> list[tuple[str, str]]:
         project = store.projects()[0]
         image = store.images(project.id)[0].id
     known = {"run_id": run.id, "project_id": project.id, "image_id": image, "name": "web.css", "number": "1"}
-    known |= {"key": _a_mistake(served), "which": "original", "kind": "csv"}
+    known |= {"key": _a_mistake(served), "which": "original", "kind": "csv", "case_id": "0" * 16}
     # FastAPI's own list of routes, those of included routers among them.
     paths = served.app.openapi()["paths"]
     return [
@@ -74,12 +74,15 @@ def test_every_route_can_be_reached_by_who_was_let_in(toy_server: Served) -> Non
     for (method, path), answer in answers.items():
         check_headers(answer)
         if method == "GET" and path != "/enter":
-            # Nothing is labelled, so there is nothing to export.
+            # Nothing is labelled and nothing kept, so there is nothing to export.
             expected = (422,) if "/export/" in path else (200, 303)
             assert answer.status_code in expected, (path, answer.text)
         elif method == "POST":
             # Without a body none of them does anything, but the route was reached.
             assert answer.status_code == 422, (path, answer.text)
+        elif method == "DELETE":
+            # What is not there needs no removal.
+            assert answer.status_code == 200, (path, answer.text)
 
 
 def test_no_route_answers_a_stranger(toy_server: Served) -> None:
@@ -115,9 +118,9 @@ def test_what_changes_something_must_state_its_origin(toy_server: Served) -> Non
     with toy_server.client() as client:
         del client.headers["Origin"]
         answers = try_each(toy_server, client, {})
-    posts = {place: answer for place, answer in answers.items() if place[0] == "POST"}
-    assert posts
-    check_refused(posts, 403)
+    changing = {place: answer for place, answer in answers.items() if place[0] != "GET"}
+    assert {method for method, _ in changing} == {"POST", "DELETE"}
+    check_refused(changing, 403)
 
 
 def test_the_link_gives_a_cookie_that_scripts_and_other_sites_do_not_get(toy_server: Served) -> None:

@@ -1,22 +1,20 @@
 """What corner cases show: a grid of single dimensions, joint cases, and a data set for a test bench."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
+from failscape.explain.case_set import write_case_set
 from failscape.explain.method import EIGHT_BITS, SHARED, Result
-from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid, png_bytes
+from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid
 from failscape.metrics import Estimate, rate
-from failscape.storage import atomic_path, require_empty, write_bytes, write_tensors
 
 WITHIN, TRIPLE, BEYOND = range(3)
 _PLACES = ("within", "up to 3 times", "beyond")
@@ -270,9 +268,7 @@ class CornerCasesResult(Result):
     def export(self, folder: Path) -> Path:
         """Write the corner cases as a data set that a test bench can use.
 
-        `images/` holds a folder a class, numbered as the classifier numbers them, which `failscape.load_images` reads;
-        `corner-cases.parquet` has a row an image with its file, its true class and all columns of the table;
-        `latents.safetensors` holds `styles` and `starts` in the same order.
+        `failscape.explain.case_set.write_case_set` says what it holds; the latents are `styles` and `starts`.
 
         Returns:
             The folder.
@@ -280,16 +276,14 @@ class CornerCasesResult(Result):
         Raises:
             StorageError: if the folder holds something already, or cannot be written.
         """
-        require_empty(folder)
-        # Names of classes may hold what no file name can.
-        folders = [f"{k:03d}-{re.sub(r'[^A-Za-z0-9]+', '-', name)}" for k, name in enumerate(self.class_names)]
-        files = [f"images/{folders[k]}/{row:06d}.png" for row, k in enumerate(self.y.tolist())]
-        for file, pixels in zip(files, self.images, strict=True):
-            write_bytes(folder / file, png_bytes(pixels))
-        write_tensors(folder / "latents.safetensors", {"styles": self.styles, "starts": self.starts})
-        with atomic_path(folder / "corner-cases.parquet") as temporary:
-            pq.write_table(self.table.append_column("file", pa.array(files, pa.string())), temporary)
-        return folder
+        return write_case_set(
+            folder,
+            self.images,
+            self.y,
+            class_names=self.class_names,
+            table=self.table,
+            latents={"styles": self.styles, "starts": self.starts},
+        )
 
     def _direction(self, i: int) -> str:
         return "all" if self.dimension[i] < 0 else "up" if self.move[i] > 0 else "down"

@@ -1,12 +1,9 @@
-"""Walking along the influential style dimensions of a run: where one starts, what one sees, and what one keeps."""
+"""Walking along the influential style dimensions of a run: where one starts, and what one sees."""
 
-import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float
@@ -17,16 +14,13 @@ from failscape.data import ImageSet
 from failscape.errors import DataError, GeneratorError
 from failscape.explain import StyleInfluenceResult
 from failscape.explain.style_population import require_class_styles, sample_styles
-from failscape.figures import png_bytes
 from failscape.generators import StyleGenerator
 from failscape.report.run import Run, Step
-from failscape.storage import write_bytes, write_json, write_tensors
 from failscape.study.config import ImagesConfig
 from failscape.study.inputs import load_labelled
 from failscape.web.networks import Networks
 from failscape.web.pictures import eight_bit
 
-KEPT = "kept-corner-cases"
 # Deviations of a style to either side.
 REACH = 12.0
 
@@ -161,47 +155,6 @@ class Walk:
         x = eight_bit(self.generator.synthesize(s, start.noise))
         judges = [judge.probs(x) for judge in (self.classifier, self.oracle) if judge is not None]
         return View(x=x, s=s, noise=start.noise, probs=judges, y=start.y)
-
-
-def keep(view: View, walk: Walk, folder: Path, told: Mapping[str, Any]) -> str:
-    """Keep an image as a corner case, and return its id: the same image of the same styles is kept once.
-
-    Args:
-        view: what is kept: `ID.png`, and its styles and noise as `ID.safetensors`.
-        walk: where it comes from.
-        folder: of the run.
-        told: how it was reached; goes into `ID.json`, which is written last.
-
-    Raises:
-        StorageError: if it cannot be written.
-    """
-    png = png_bytes(view.x[0])
-    case = hashlib.sha256(png + view.s.numpy().tobytes()).hexdigest()[:16]
-    place = folder / KEPT
-    if (place / f"{case}.json").exists():
-        return case
-    names = walk.classifier.class_names
-    write_bytes(place / f"{case}.png", png)
-    write_tensors(place / f"{case}.safetensors", {"styles": view.s.clone(), "noise": view.noise.clone()})
-    content: dict[str, Any] = {
-        "id": case,
-        "kept_at": time.time(),
-        "label": names[view.y],
-        "prediction": names[int(view.probs[0].argmax())],
-        "probabilities": dict(zip(names, view.probs[0][0].tolist(), strict=True)),
-        "classifier": walk.record["classifier"],
-        "generator": walk.record["generator"],
-    }
-    if walk.oracle is not None:
-        content["oracle"] = walk.record["oracle"]
-        content["oracle_probabilities"] = dict(zip(names, view.probs[1][0].tolist(), strict=True))
-    write_json(place / f"{case}.json", content | dict(told))
-    return case
-
-
-def count_kept(folder: Path) -> int:
-    """Return how many corner cases a run folder keeps."""
-    return sum(1 for file in (folder / KEPT).glob("[!.]*.json"))
 
 
 def _number(value: str, largest: int, what: str) -> int:

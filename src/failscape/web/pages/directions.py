@@ -2,11 +2,17 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, HTTPException, Path, Query
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from failscape.web.directions import REACH, StartKind, View, Walk, count_kept, directions_of, influence_step, keep
+from failscape.errors import WeightsError
+from failscape.figures import png_bytes
+from failscape.report.drawings import data_uri
+from failscape.web.directions import REACH, StartKind, View, Walk, directions_of, influence_step
+from failscape.web.download import download
+from failscape.web.kept import Kept, case_set, export, keep, picture, remove
+from failscape.web.paging import cut
 from failscape.web.pictures import pictures
 from failscape.web.runs import OpenRun
 from failscape.web.site import Page, Site, TheRun, TheSite
@@ -14,6 +20,9 @@ from failscape.web.site import Page, Site, TheRun, TheSite
 router = APIRouter()
 
 _MOST_MOVES = 50
+_KEPT_AT_ONCE = 24
+
+_CaseId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 
 
 class Move(BaseModel):
@@ -40,7 +49,9 @@ def directions(site: TheSite, run: TheRun) -> HTMLResponse:
     """Show the sliders; the script asks for the first picture."""
     found = influence_step(run.read())
     if found is None:
-        return site.render("directions.html", PAGE, run, directions=[], class_names=(), task={}, reach=REACH, kept=0)
+        return site.render(
+            "directions.html", PAGE, run, directions=[], class_names=(), task={}, reach=REACH, **_cases(run, 1)
+        )
     step, result = found
     judges = ["the classifier", *(["the oracle"] if step.record.get("oracle") else [])]
     task = {"address": f"/runs/{run.id}/directions", "classes": result.class_names, "judges": judges}
@@ -52,7 +63,7 @@ def directions(site: TheSite, run: TheRun) -> HTMLResponse:
         class_names=result.class_names,
         task=task,
         reach=REACH,
-        kept=count_kept(run.folder),
+        **_cases(run, 1),
     )
 
 
@@ -67,16 +78,54 @@ def draw(site: TheSite, run: TheRun, place: Place) -> dict[str, Any]:
 def keep_place(site: TheSite, run: TheRun, place: Place) -> dict[str, Any]:
     """Keep the picture of a place as a corner case; what this answers is on the disk."""
     walk, view = _view(site, run, place)
-    moved = {
-        walk.directions[move.direction].id: {
-            "deviations": move.deviations,
-            "description": walk.directions[move.direction].description,
-        }
-        for move in place.moves
-        if move.deviations
+    before = walk.view(walk.start(place.kind, place.value), {})
+    kept, new = keep(view, before, walk, run.folder, start=place.kind, value=place.value, moves=_moves(place))
+    return {"id": kept.id, "new": new, "kept": len(case_set(run.read()).kept)}
+
+
+@router.get("/directions/kept")
+def kept_cases(site: TheSite, run: TheRun, page: Annotated[int, Query(ge=1, le=1_000_000)] = 1) -> HTMLResponse:
+    """Show what was kept, the latest first."""
+    return site.part("kept.html", **_cases(run, page))
+
+
+@router.delete("/directions/kept/{case_id}")
+def remove_case(
+    site: TheSite, run: TheRun, case_id: _CaseId, page: Annotated[int, Query(ge=1, le=1_000_000)] = 1
+) -> HTMLResponse:
+    """Remove one of what was kept, and show what is left."""
+    remove(case_id, run.folder)
+    return site.part("kept.html", **_cases(run, page))
+
+
+@router.get("/directions/export/corner-cases")
+def export_cases(run: TheRun) -> Response:
+    """Give the run's corner cases, those kept and those that its steps found, as a data set for a test bench."""
+    return download("corner-cases", lambda folder: export(case_set(run.read()), run.folder, folder))
+
+
+def _cases(run: OpenRun, page: int) -> dict[str, Any]:
+    """Return what the list of corner cases shows."""
+    cases = case_set(run.read())
+    part = cut(cases.kept[::-1], page, _KEPT_AT_ONCE)
+    return {
+        "cases": cases,
+        "part": part,
+        "shown": [(kept, _picture(kept, run)) for kept in part.items],
+        "address": f"/runs/{run.id}/directions",
     }
-    case = keep(view, walk, run.folder, {"start": {"kind": place.kind, "value": place.value}, "moved": moved})
-    return {"id": case, "kept": count_kept(run.folder)}
+
+
+def _picture(kept: Kept, run: OpenRun) -> str:
+    """Return the picture of a case as a data URI, empty if its file is broken."""
+    try:
+        return data_uri(png_bytes(picture(kept, run.folder)))
+    except WeightsError:
+        return ""
+
+
+def _moves(place: Place) -> dict[int, float]:
+    return {move.direction: move.deviations for move in place.moves}
 
 
 def _view(site: Site, run: OpenRun, place: Place) -> tuple[Walk, View]:
@@ -84,8 +133,7 @@ def _view(site: Site, run: OpenRun, place: Place) -> tuple[Walk, View]:
     if found is None:
         raise HTTPException(404, "Expected a run that measured the influence of styles, but this one did not.")
     walk = Walk(*found, site.networks)
-    moves = {move.direction: move.deviations for move in place.moves}
-    return walk, walk.view(walk.start(place.kind, place.value), moves)
+    return walk, walk.view(walk.start(place.kind, place.value), _moves(place))
 
 
 PAGE = Page(name="directions", title="Directions", router=router)

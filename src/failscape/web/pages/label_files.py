@@ -1,18 +1,17 @@
 """Everybody's labels of a project: how far people are and agree, exports, imports."""
 
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Request
-from fastapi.responses import FileResponse, HTMLResponse, Response
-from starlette.background import BackgroundTask
+from fastapi.responses import HTMLResponse, Response
 from starlette.datastructures import UploadFile
 
 from failscape.labels import export_labels, import_labels, measure_agreement
 from failscape.labels.exports import ExportFormat
+from failscape.web.download import download
 from failscape.web.site import TheRun, TheSite
 
 router = APIRouter()
@@ -67,17 +66,8 @@ def everybody(site: TheSite, run: TheRun, project_id: str) -> HTMLResponse:
 @router.get("/label/{project_id}/export/{kind}")
 def export(site: TheSite, run: TheRun, project_id: str, kind: ExportFormat) -> Response:
     """Give the labels as a file for other programs; several files come as a zip of them."""
-    folder = Path(tempfile.mkdtemp(prefix="failscape-"))
-    try:
-        export_labels(site.label_store(run), project_id, folder / "labels", kind=kind)
-        written = list((folder / "labels").iterdir())
-        one = written[0] if len(written) == 1 and written[0].is_file() else None
-        file = one or Path(shutil.make_archive(str(folder / kind), "zip", folder / "labels"))
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    clear = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-    return FileResponse(file, filename=f"failscape-{file.name}", background=clear)
+    store = site.label_store(run)
+    return download(kind, lambda folder: export_labels(store, project_id, folder, kind=kind))
 
 
 @router.post("/label/{project_id}/import")

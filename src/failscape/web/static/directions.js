@@ -8,6 +8,17 @@ const QUIET = 600; // ms
 const root = document.getElementById("directions");
 if (root) begin(JSON.parse(root.dataset.task));
 
+// What had the focus goes away with a case that is removed or a page that is turned: go on at the heading of the list.
+document.body.addEventListener("htmx:afterSettle", ({ detail }) => {
+  if (detail.target?.id === "case-set" && document.activeElement === document.body) {
+    document.getElementById("case-set-title").focus();
+  }
+});
+document.body.addEventListener("htmx:responseError", ({ detail }) => {
+  const place = document.getElementById("case-problem");
+  problem(place, new DOMParser().parseFromString(detail.xhr.responseText, "text/html").body.textContent);
+});
+
 function begin(task) {
   const get = (id) => document.getElementById(id);
   const sliders = [...root.querySelectorAll("input[type=range]")];
@@ -88,7 +99,10 @@ function begin(task) {
   get("keep").addEventListener("click", async () => {
     try {
       const answer = await ask(`${task.address}/keep`, place());
-      get("kept").textContent = `Kept. ${answer.kept} kept in the run folder.`;
+      const count = `${answer.kept} kept in the run folder.`;
+      get("kept").textContent = answer.new ? `Kept. ${count}` : `This picture was kept before. ${count}`;
+      // The list below asks for itself anew.
+      document.body.dispatchEvent(new Event("kept"));
       problem(get("problem"));
     } catch (error) {
       problem(get("problem"), error.message);
