@@ -18,11 +18,15 @@ import torch
 import uvicorn
 
 from failscape.classifiers import build_network, load_classifier, save_classifier
-from failscape.generators import VAE, save_generator
+from failscape.explain import StyleInfluenceResult
+from failscape.explain.style_population import sample_styles
+from failscape.generators import VAE, StyleGenerator, load_generator, save_generator
 from failscape.labels import LabelStore, Project, label_task
+from failscape.storage import write_json
 from failscape.study import StudyConfig, run_study
 from failscape.web.access import Access
 from failscape.web.app import create_app
+from failscape.web.directions import Walk, influence_step
 from failscape.web.pages import PAGES
 from failscape.web.server import known_origins
 from failscape.web.site import Page, Site
@@ -149,6 +153,14 @@ class Served:
             yield client
 
 
+def walk_of(served: Served) -> Walk:
+    """Return what the first run of a server lets walk along."""
+    run = next(iter(served.site.runs.values()))
+    found = influence_step(run.read())
+    assert found is not None
+    return Walk(*found, served.site.networks)
+
+
 def cores_shared(work: Callable[[], object]) -> float:
     """Return how many times longer work takes than on a core of its own, since other work shares the cores: 1 or more.
 
@@ -194,6 +206,57 @@ def serving(
             server.should_exit = True
             thread.join(timeout=10)
             assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def styled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the embedded digits, with a result that names three styles: measuring one takes a minute."""
+    generator = load_generator("embedded:mnist-stylegan2")
+    assert isinstance(generator, StyleGenerator)
+    spread = sample_styles(generator, 100, rng=torch.Generator().manual_seed(0)).s.std(dim=0)
+    size, shown = len(spread), torch.tensor([243, 306, 477])
+    nothing = torch.zeros(10, size)
+    result = StyleInfluenceResult(
+        images=torch.zeros(18, 1, 28, 28),
+        ids=tuple(f"s{d}" for d in range(size)),
+        layers=("layer 1, convolution, 7 × 7",) * size,
+        mean=nothing,
+        error=nothing,
+        halves=nothing[:2],
+        count=torch.ones(10, dtype=torch.long),
+        right=torch.ones(10, dtype=torch.long),
+        spread=spread,
+        ks=nothing[0],
+        ks_p=nothing[0],
+        ks_held=nothing[0],
+        telling=shown,
+        random=shown,
+        right_styles=nothing[:, :9],
+        wrong_styles=nothing[:, :9],
+        shown=shown,
+        start=torch.tensor([3, 8, 2]),
+        shift=torch.tensor([-2.0, 13.0, -12.0]),
+        reached=torch.ones(3, dtype=torch.long),
+        fractions=torch.tensor([-0.5, 0.0, 0.25, 0.5, 0.75, 1.0]),
+        descriptions=("thins the stroke", "<img src=x onerror=alert(1)>", "adds ink"),
+        score="logit-margin",
+        class_names=tuple("0123456789"),
+    )
+    run = tmp_path_factory.mktemp("styled") / "00001-styles"
+    step = run / "steps" / "01-style-influence"
+    step.mkdir(parents=True)
+    result.save(step)
+    record = {
+        "name": "style-influence",
+        "method": "style-influence",
+        "status": "done",
+        "images": "embedded:mnist-test+half-corrupted",
+        "classifier": "embedded:mnist-corrupted",
+        "oracle": "embedded:mnist-oracle-corrupted",
+        "generator": "embedded:mnist-stylegan2",
+    }
+    write_json(step / "step.json", record)
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,11 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 import torch
 from tests.web.conftest import CLASSES, Served, build_run, serving
 from tests.web.test_mistakes import known_to
+from tests.web.test_pages import check
 
 from failscape.classifiers import load_classifier
 from failscape.explain import SympatheticExamples
@@ -23,6 +26,10 @@ from failscape.web.judged import FOLDER, Judgements, step_data
 from failscape.web.mistakes import key_of
 from failscape.web.networks import Networks
 from failscape.web.paging import cut
+from failscape.web.pictures import eight_bit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page as Tab
 
 IMAGES, EXPLAINED = 400, 5
 
@@ -198,6 +205,52 @@ def test_a_step_of_another_method_has_its_mistakes_too(copied: Path) -> None:
         answer = client.post(f"{served.run}/mistakes/1/{key}/example", data={"make": "example"}, follow_redirects=True)
         assert answer.status_code == 200
         assert "On the way" in answer.text
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let the second hundred images be classified only when it is opened, as a large network would take its time."""
+    opened = threading.Event()
+
+    def at_the_gate(x: torch.Tensor) -> torch.Tensor:
+        if x is not first.setdefault("batch", x):
+            opened.wait(60)
+        return eight_bit(x)
+
+    first: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr("failscape.web.judged.batch_size", lambda images: 100)
+    monkeypatch.setattr("failscape.web.judged.eight_bit", at_the_gate)
+    monkeypatch.setattr("failscape.web.pages.mistakes._PATIENCE", 0.5)
+    yield opened
+    opened.set()
+
+
+def test_what_is_known_is_shown_while_the_rest_is_found(
+    copied: Path, gate: threading.Event, enter: "Callable[[Served], Tab]"
+) -> None:
+    with serving([copied]) as served:
+        tab = enter(served)
+        tab.goto(f"{served.run}/mistakes")
+        known = tab.locator("#known")
+        known.get_by_text("100 so far").wait_for()
+        assert "not yet every mistake" in known.inner_text()
+        assert tab.locator("text=no example yet").count() > 0
+        gate.set()
+        tab.get_by_role("link", name="Show all of them").click()
+        tab.get_by_text(f"1 to 120 of {len(truth(copied))} mistakes.").wait_for()
+        check(tab, "mistakes-many")
+        tab.set_viewport_size({"width": 1280, "height": 900})
+        tab.get_by_role("link", name="next").click()
+        tab.get_by_text("page 2 of 3").wait_for()
+        # One that has no example gets one, by the keyboard.
+        tab.locator(".grid a", has_text="no example yet").first.focus()
+        tab.keyboard.press("Enter")
+        look = tab.get_by_role("button", name="Look for the smallest change")
+        look.wait_for()
+        check(tab, "mistake-alone")
+        look.press("Enter")
+        tab.wait_for_selector("#way[data-shown='1']")
+        assert "made here" in tab.inner_text(".verdict")
 
 
 class TestWhatIsKept:

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from tests.web.conftest import Served, cores_shared, report_times, serving
+from tests.web.conftest import Served, cores_shared, report_times, serving, walk_of
 from tests.web.test_pages import check
 
 from failscape.explain import StyleInfluenceResult
-from failscape.explain.style_population import sample_styles
-from failscape.generators import StyleGenerator, load_generator
 from failscape.report.run import read_run
-from failscape.storage import read_tensors, write_json
+from failscape.storage import read_tensors
 from failscape.web.directions import Walk, influence_step
 from failscape.web.kept import FOLDER, case_set, picture
 
@@ -24,68 +22,9 @@ Enter = Callable[[Served], "Tab"]
 
 
 @pytest.fixture(scope="module")
-def styled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the embedded digits, with a result that names three styles: measuring one takes a minute."""
-    generator = load_generator("embedded:mnist-stylegan2")
-    assert isinstance(generator, StyleGenerator)
-    spread = sample_styles(generator, 100, rng=torch.Generator().manual_seed(0)).s.std(dim=0)
-    size, shown = len(spread), torch.tensor([243, 306, 477])
-    nothing = torch.zeros(10, size)
-    result = StyleInfluenceResult(
-        images=torch.zeros(18, 1, 28, 28),
-        ids=tuple(f"s{d}" for d in range(size)),
-        layers=("layer 1, convolution, 7 × 7",) * size,
-        mean=nothing,
-        error=nothing,
-        halves=nothing[:2],
-        count=torch.ones(10, dtype=torch.long),
-        right=torch.ones(10, dtype=torch.long),
-        spread=spread,
-        ks=nothing[0],
-        ks_p=nothing[0],
-        ks_held=nothing[0],
-        telling=shown,
-        random=shown,
-        right_styles=nothing[:, :9],
-        wrong_styles=nothing[:, :9],
-        shown=shown,
-        start=torch.tensor([3, 8, 2]),
-        shift=torch.tensor([-2.0, 13.0, -12.0]),
-        reached=torch.ones(3, dtype=torch.long),
-        fractions=torch.tensor([-0.5, 0.0, 0.25, 0.5, 0.75, 1.0]),
-        descriptions=("thins the stroke", "<img src=x onerror=alert(1)>", "adds ink"),
-        score="logit-margin",
-        class_names=tuple("0123456789"),
-    )
-    run = tmp_path_factory.mktemp("styled") / "00001-styles"
-    step = run / "steps" / "01-style-influence"
-    step.mkdir(parents=True)
-    result.save(step)
-    record = {
-        "name": "style-influence",
-        "method": "style-influence",
-        "status": "done",
-        "images": "embedded:mnist-test+half-corrupted",
-        "classifier": "embedded:mnist-corrupted",
-        "oracle": "embedded:mnist-oracle-corrupted",
-        "generator": "embedded:mnist-stylegan2",
-    }
-    write_json(step / "step.json", record)
-    return run
-
-
-@pytest.fixture(scope="module")
 def styled(styled_run: Path) -> Iterator[Served]:
     with serving([styled_run]) as served:
         yield served
-
-
-def walk_of(served: Served) -> Walk:
-    """Return what the first run of a server lets walk along."""
-    run = next(iter(served.site.runs.values()))
-    found = influence_step(run.read())
-    assert found is not None
-    return Walk(*found, served.site.networks)
 
 
 def wait_drawn(tab: "Tab", deviations: float) -> None:
@@ -202,7 +141,7 @@ def test_what_is_kept_is_what_was_seen(styled: Served, styled_run: Path, enter: 
     assert "From the mean of class 4" in told
     assert "thins the stroke +2.0" in told
     # What a description holds is text, and nothing else.
-    assert "<img src=x onerror=alert(1)> -1.5" in told
+    assert "<img src=x onerror=alert(1)> −1.5" in told
     assert kept.locator("img").get_attribute("src") == tab.get_attribute("#view", "src")
     check(tab, "directions-kept")
 

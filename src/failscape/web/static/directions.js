@@ -9,14 +9,10 @@ const root = document.getElementById("directions");
 if (root) begin(JSON.parse(root.dataset.task));
 
 // What had the focus goes away with a case that is removed or a page that is turned: go on at the heading of the list.
-document.body.addEventListener("htmx:afterSettle", ({ detail }) => {
-  if (detail.target?.id === "case-set" && document.activeElement === document.body) {
+document.body.addEventListener("htmx:after:swap", ({ detail }) => {
+  if (detail.ctx.target?.id === "case-set" && document.activeElement === document.body) {
     document.getElementById("case-set-title").focus();
   }
-});
-document.body.addEventListener("htmx:responseError", ({ detail }) => {
-  const place = document.getElementById("case-problem");
-  problem(place, new DOMParser().parseFromString(detail.xhr.responseText, "text/html").body.textContent);
 });
 
 function begin(task) {
