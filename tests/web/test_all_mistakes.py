@@ -119,6 +119,7 @@ def test_the_page_says_how_many_there_are_and_how_many_are_explained(limited: Se
         page = client.get(f"{limited.run}/mistakes").text
         assert re.search(rf"All {count} images that the classifier classifier gets wrong, of the {IMAGES} of", page)
         assert f"For {EXPLAINED} of them a sympathetic example has been looked for" in page
+        assert "choose one to see it. For any other, open it and ask for one." in page
         for success, number in (("untried", count - EXPLAINED), ("true", EXPLAINED)):
             part = client.get(f"{limited.run}/mistakes", params={"success": success}).text
             assert re.search(rf"\b{number} mistakes\.", part), success

@@ -174,7 +174,7 @@ class _Judging:
 
     def stop(self) -> None:
         self._stopped.set()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=2)
 
     def _run(self) -> None:
         try:

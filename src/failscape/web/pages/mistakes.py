@@ -243,7 +243,6 @@ def _state(site: Site, run: OpenRun, step: MistakeStep, known: Mistakes, *, late
         except FailscapeError as error:
             hindrance = str(error)
     images = None if judged is None else judged.images
-    spec = str(step.step.record["images"])
     return {
         "known": known,
         "later": later,
@@ -251,7 +250,7 @@ def _state(site: Site, run: OpenRun, step: MistakeStep, known: Mistakes, *, late
         "searched": sum(each.success is not None for each in known.every),
         "found": sum(each.success is True for each in known.every),
         "total": None if images is None else len(images),
-        "images_name": spec,
+        "images_name": short_names([str(step.step.record["images"])])[0],
         "classifier_name": short_names([str(step.step.record["classifier"])])[0],
         "problem": "The run does not say which images they were." if judged is None else judged.problem,
         "pending": judged is not None and not judged.ended,
