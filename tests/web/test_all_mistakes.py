@@ -208,6 +208,29 @@ def test_a_step_of_another_method_has_its_mistakes_too(copied: Path) -> None:
         assert "On the way" in answer.text
 
 
+def test_examples_of_other_classes_are_none_of_mistakes(copied: Path) -> None:
+    """A step that turns each image into every other class explains no mistake, whatever the ids of its images are."""
+    study = copied / "study.toml"
+    assert 'targets = "label"' in study.read_text()
+    study.write_text(study.read_text().replace('targets = "label"', 'targets = "others"'))
+    with serving([copied]) as served, served.client() as client:
+        known = known_to(served)
+        assert len(known.every) == len(truth(copied))
+        assert all(each.example is None for each in known.every)
+        assert "For none of them has a sympathetic example" in client.get(f"{served.run}/mistakes").text
+
+
+def test_a_classifier_without_mistakes_has_none_shown(copied: Path) -> None:
+    place = copied.parents[1] / "images.npz"
+    data = np.load(place)
+    x = torch.from_numpy((data["x"] * 255).round() / 255).float()[:, None]
+    np.savez(place, x=data["x"], y=load_classifier(str(copied.parents[1] / "classifier")).predict(x).numpy())
+    with serving([copied]) as served, served.client() as client:
+        page = client.get(f"{served.run}/mistakes").text
+        assert f"gets no image wrong, of the {IMAGES} of" in page
+        assert keys_on(page) == []
+
+
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Let the second hundred images be classified only when it is opened, as a large network would take its time."""

@@ -25,6 +25,7 @@ from failscape.web.mistakes import (
     Order,
     Success,
     Wanted,
+    mistake_steps,
     on_the_way,
     place_of,
     way_of_search,
@@ -327,7 +328,7 @@ def _way_points(way: list[list[float]]) -> list[tuple[float, float]]:
 
 
 def _has_mistakes(run: OpenRun) -> bool:
-    return any(step.record.get("classifier") and step.record.get("images") for step in run.read().steps)
+    return bool(mistake_steps(run.read()))
 
 
 PAGE = Page(name="mistakes", title="Mistakes", router=router, offered=_has_mistakes)
