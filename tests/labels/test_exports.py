@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.labels.conftest import CLASSES, make_project, make_task
@@ -15,7 +16,17 @@ from failscape.data.class_folder import read_class_folder
 from failscape.data.encoded import ImageDecoder
 from failscape.data.parquet import read_parquet
 from failscape.errors import LabelStoreError, StorageError
-from failscape.labels import FORMATS, NOT_ANY, LabelStore, NewLabel, Project, decisions, export_labels, labelled_images
+from failscape.labels import (
+    FORMATS,
+    NOT_ANY,
+    QUEUES,
+    LabelStore,
+    NewLabel,
+    Project,
+    decisions,
+    export_labels,
+    labelled_images,
+)
 
 HOSTILE = ("<img onerror=alert(1)>", "../../x", "=1+1", ".hidden", "CON", "a/b\\c", "é")
 
@@ -148,6 +159,26 @@ def test_csv_has_a_row_a_label(local: LabelStore, project: Project, tmp_path: Pa
     ]
     assert {row["class_name"] for row in rows} == {*CLASSES, "not any class"}
     assert rows[0]["image"] == local.images(project.id)[0].id
+
+
+def test_the_order_of_asking_is_exported(local: LabelStore, tmp_path: Path) -> None:
+    project = make_project(local, 4, labellers=2)
+    images = local.images(project.id)
+    # Ada is asked 0 to 3 in turns; Bo is asked 0 in the same order, 1 in the other, 2 in none.
+    asked = {"Ada": [*QUEUES, *QUEUES], "Bo": [QUEUES[0], QUEUES[0], None, QUEUES[1]]}
+    for who, queues in asked.items():
+        new = [
+            NewLabel(image_id=image.id, label=0, client_id=str(uuid.uuid4()), queue=queue)
+            for image, queue in zip(images, queues, strict=True)
+        ]
+        local.label_all(project.id, who, new)
+    folder = export_labels(local, project.id, tmp_path / "csv", kind="csv").folder
+    rows = list(csv.DictReader(io.StringIO((folder / "labels.csv").read_text())))
+    for who, queues in asked.items():
+        assert [row["queue"] for row in rows if row["labeller"] == who] == [queue or "" for queue in queues]
+    folder = export_labels(local, project.id, tmp_path / "parquet", kind="parquet").folder
+    # Of an image the order is known where it is the same for everybody.
+    assert pq.read_table(folder / "labels.parquet")["queue"].to_pylist() == ["teaching", None, None, "random"]
 
 
 @pytest.mark.parametrize("kind", FORMATS)

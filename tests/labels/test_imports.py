@@ -50,6 +50,26 @@ def test_a_plain_csv_file(local: LabelStore, project: Project, tmp_path: Path) -
     assert [event.seconds for event in local.events(project.id)] == [None, None, 1.5, 2.0]
 
 
+def test_the_order_of_asking_comes_back_or_is_not_known(local: LabelStore, project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("name,label,queue\nimage-00,0,teaching\nimage-01,1,random\nimage-02,2,\n")
+    import_labels(local, project.id, path, labeller="Ada")
+    path.write_text("name,label\nimage-00,0\n")
+    import_labels(local, project.id, path, labeller="Bo")
+    assert [event.queue for event in local.events(project.id)] == ["teaching", "random", None, None]
+    # An export tells all of it; Label Studio knows of no order.
+    for kind, file, queues in (
+        ("csv", "labels.csv", {"teaching", "random", None}),
+        ("label-studio", "tasks.json", {None}),
+    ):
+        exported = export_labels(local, project.id, tmp_path / kind, kind=kind).folder / file  # type: ignore[arg-type]
+        (tmp_path / f"{kind}-store").mkdir()
+        with LabelStore(tmp_path / f"{kind}-store") as second:
+            copy = make_project(second, 4)
+            assert import_labels(second, copy.id, exported).new == 4
+            assert {event.queue for event in second.labels(copy.id)} == queues
+
+
 def test_what_label_studio_exports(local: LabelStore, project: Project, tmp_path: Path) -> None:
     def annotation(choice: str, by: Any, **more: Any) -> dict[str, Any]:
         value = {"from_name": "class", "type": "choices", "value": {"choices": [choice]}}
@@ -86,6 +106,7 @@ def test_what_label_studio_exports(local: LabelStore, project: Project, tmp_path
         ("name,label,class_name,labeller\nimage-00,0,bee,Ada\n", LabelError, "the class 'ant' of label 0"),
         ("name,label,labeller,seconds\nimage-00,0,Ada,-1\n", DataError, "seconds of at least 0"),
         ("name,label,labeller,seconds\nimage-00,0,Ada,nan\n", DataError, "seconds of at least 0"),
+        ("name,label,labeller,queue\nimage-00,0,Ada,best\n", DataError, "an order of teaching or random, or nothing"),
         (
             f"name,label,labeller\nimage-00,0,Ada\nimage-01,0,{'B' * 101}\n",
             LabelError,

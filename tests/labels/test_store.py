@@ -32,6 +32,12 @@ def give(store: LabelStore, project: Project, who: str, image: LabelImage, label
     return store.label(project.id, who, NewLabel(image_id=image.id, label=label, client_id=str(uuid.uuid4())))
 
 
+def answer(store: LabelStore, project: Project, who: str, image: LabelImage, label: int = 1) -> Event:
+    """Label an image that was asked, and say in which order."""
+    new = NewLabel(image_id=image.id, label=label, client_id=str(uuid.uuid4()), queue=image.queue)
+    return store.label(project.id, who, new)
+
+
 def test_what_was_stored_is_given_back(store: LabelStore) -> None:
     task = replace(make_task(5), sources=("a", "a", "b", "", "b"))
     rng = torch.Generator()
@@ -97,6 +103,41 @@ def test_the_random_order_is_seeded_and_another_one(store: LabelStore) -> None:
     teaching = [image.name for image in store.next_images(project.id, "Bo", 12, queue="teaching")]
     assert teaching == []  # Ada was handed them all
     assert sorted(first) == sorted(make_task().names)
+
+
+def test_each_label_says_in_which_order_its_image_was_asked(store: LabelStore) -> None:
+    project = make_project(store, labellers=2)
+    one, two = store.next_images(project.id, "Ada", 2, tab="one")
+    assert (one.queue, two.queue) == ("teaching", "teaching")
+    event = answer(store, project, "Ada", one)
+    assert event.queue == "teaching"
+    # Asked in the other order, what the window was handed has no precedence: the control is random from the start.
+    lots = [image.name for image in store.next_images(project.id, "Bo", 12, queue="random") if image.id != one.id]
+    asked = store.next_images(project.id, "Ada", 11, queue="random", tab="one")
+    assert [image.name for image in asked] == lots
+    assert {image.queue for image in asked} == {"random"}
+    answer(store, project, "Ada", asked[0])
+    # What is taken back is asked next, in the order in which it was asked; the undo itself has none.
+    undo = store.undo(project.id, "Ada", event.id, client_id="undo-of-one", tab="one")
+    assert undo.queue is None
+    first, *rest = store.next_images(project.id, "Ada", 3, queue="random", tab="one")
+    assert (first.id, first.queue) == (one.id, "teaching")
+    assert {image.queue for image in rest} == {"random"}
+    answer(store, project, "Ada", first)
+    # Given without having been asked.
+    give(store, project, "Ada", rest[1])
+    assert [event.queue for event in store.events(project.id)] == ["teaching", "random", None, "teaching", None]
+    assert [event.queue for event in store.labels(project.id)] == ["random", "teaching", None]
+    assert {image.queue for image in store.images(project.id)} == {None}
+
+
+@pytest.mark.usefixtures("as_installed")
+def test_an_order_that_there_is_not_is_refused(store: LabelStore) -> None:
+    project = make_project(store, 1)
+    (image,) = store.images(project.id)
+    new = NewLabel(image_id=image.id, label=0, client_id="12345678", queue="best")  # type: ignore[arg-type]
+    with pytest.raises(LabelStoreError, match="an order of teaching or random, or None, but got 'best'"):
+        store.label(project.id, "Ada", new)
 
 
 def test_asked_again_the_queue_moves_on_by_what_was_labelled(store: LabelStore) -> None:
@@ -177,7 +218,7 @@ def test_the_last_label_holds_and_undo_brings_back_the_one_before(store: LabelSt
 def test_an_undone_image_comes_next_and_stays_with_its_labeller(store: LabelStore) -> None:
     project = make_project(store, 4)
     first, *others = store.next_images(project.id, "Ada", 4, tab="t")
-    event = give(store, project, "Ada", first)
+    event = answer(store, project, "Ada", first)
     store.undo(project.id, "Ada", event.id, client_id=str(uuid.uuid4()), tab="t")
     assert store.next_images(project.id, "Bo", 4) == ()
     assert store.next_images(project.id, "Ada", 4, tab="t") == (first, *others)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failscape.metrics import difference_of_rates, mean, mean_share, rate, ratio_of_means
+from failscape.metrics import difference_of_rates, difference_of_shares, mean, mean_share, rate, ratio_of_means
 
 
 def outcomes(successes: int, n: int) -> torch.Tensor:
@@ -142,3 +142,8 @@ def test_the_mean_of_shares_that_are_0_or_1_is_a_rate() -> None:
     shares = mean_share(torch.tensor([0.25, 0.75]))
     assert (shares.value, shares.n) == (0.5, 2)
     assert math.isnan(mean_share(torch.tensor([])).low)
+
+
+def test_the_difference_of_shares_of_0_and_1_is_that_of_rates() -> None:
+    first, second = torch.arange(9) < 4, torch.arange(5) < 1
+    assert difference_of_shares(first.double(), second.double()) == difference_of_rates(first, second)

@@ -16,13 +16,14 @@ import pytest
 from tests.web.conftest import CLASSES, Served, Watched, make_project, serving
 from tests.web.test_pages import check
 
-from failscape.labels import FORMATS, LabelStore, NewLabel, Project
+from failscape.labels import FORMATS, LabelStore, NewLabel, Project, Queue, compare_orders
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
 
 # What Ada and Bo say of six images: they agree on four.
 SAID = {"Ada": [0, 1, 2, 0, 1, 2], "<b>Bo</b>": [0, 1, 2, 0, 2, 1]}
+ASKED: dict[str, Queue] = {"Ada": "teaching", "<b>Bo</b>": "random"}
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def project(fresh_run: Path) -> Project:
         images = store.images(project.id)
         for labeller, labels in SAID.items():
             new = [
-                NewLabel(image_id=image.id, label=label, client_id=str(uuid.uuid4()))
+                NewLabel(image_id=image.id, label=label, client_id=str(uuid.uuid4()), queue=ASKED[labeller])
                 for image, label in zip(images, labels, strict=False)
             ]
             store.label_all(project.id, labeller, new)
@@ -60,6 +61,21 @@ def test_who_labelled_and_how_far_they_agree(client: httpx.Client) -> None:
     assert "66.7 % (" in text
     assert "Cohen’s kappa" in text
     assert ">0.50 (" in "".join(text.split("\n"))
+
+
+def test_what_each_order_of_asking_brings(client: httpx.Client, fresh_run: Path, project: Project) -> None:
+    with LabelStore(fresh_run) as store:
+        images = store.images(project.id)
+        comparison = compare_orders(store.labels(project.id), images)
+        (row,) = (
+            " ".join(text.split()) for text in client.get("everybody").text.split("<tr>") if "the control" in text
+        )
+        share = sum(k != image.prediction for k, image in zip(SAID["<b>Bo</b>"], images, strict=False)) / 6
+        assert f"<td>6</td><td>6</td><td>{100 * share:.1f} % (" in row.replace("<td> ", "<td>")
+        assert comparison.orders[1].differs.value == pytest.approx(share)
+        assert "is not known: imported" not in client.get("everybody").text
+        store.label(project.id, "Cy", NewLabel(image_id=images[0].id, label=0, client_id="label-of-Cy"))
+    assert "The order of 1 label is not known" in client.get("everybody").text
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -143,6 +143,40 @@ def test_fifty_images_by_keys(fresh_run: Path, project: Project, served: Served,
         assert len(store.events(project.id)) == 50 + 2 + 1 + 1
 
 
+def test_each_label_says_in_which_order_its_image_was_asked(
+    fresh_run: Path, project: Project, served: Served, enter: Enter
+) -> None:
+    tab = enter(served)
+    open_project(tab, f"{served.run}/label/{project.id}")  # the project's order is the random one
+    with LabelStore(fresh_run) as store:
+        most = max(store.images(project.id), key=lambda image: image.priority).id
+    tab.keyboard.press("1")
+    tab.get_by_text("Settings").click()
+    tab.locator("#queue").select_option("teaching")
+    # At once, though the window has other images ahead.
+    tab.wait_for_function("(most) => document.getElementById('picture').dataset.image === most", arg=most)
+    tab.locator("#picture").focus()
+    tab.keyboard.press("2")
+    # Another answer to the first image, which was asked at random.
+    tab.keyboard.press("ArrowLeft")
+    tab.keyboard.press("ArrowLeft")
+    tab.keyboard.press("3")
+    wait_saved(tab, 2)
+    # After a reload the page goes on in the project's order, and remembers how the earlier ones were asked.
+    tab.reload()
+    tab.wait_for_selector("#picture img")
+    tab.keyboard.press("1")
+    tab.keyboard.press("ArrowLeft")
+    tab.keyboard.press("ArrowLeft")
+    tab.keyboard.press("1")
+    wait_saved(tab, 3)
+    with LabelStore(fresh_run) as store:
+        events = store.events(project.id)
+    assert [event.queue for event in events][:4] == ["random", "teaching", "random", "random"]
+    assert events[1].image_id == most
+    assert events[4].queue == next(event.queue for event in events if event.image_id == events[4].image_id)
+
+
 def test_the_guess_is_hidden_until_answered_unless_one_wants_it(
     fresh_run: Path, project: Project, served: Served, enter: Enter
 ) -> None:

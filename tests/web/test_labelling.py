@@ -61,6 +61,21 @@ def test_a_label_is_kept_counted_and_taken_back(client: httpx.Client, served: Se
         assert len(store.events(store.projects()[0].id)) == 3
 
 
+def test_the_order_of_asking_is_handed_out_kept_and_remembered(client: httpx.Client, served: Served) -> None:
+    body = {"labeller": "Ada", "tab": "one", "count": 1}
+    events = []
+    for number, queue in enumerate(("random", "teaching")):
+        (image,) = client.post("next", json=body | {"queue": queue}).json()["images"]
+        assert image["queue"] == queue
+        one = {"image_id": image["id"], "label": 0, "client_id": f"client-{number}", "queue": image["queue"]}
+        sent = {"labeller": "Ada", "tab": "one", "labels": [one]}
+        events += client.post("labels", json=sent).raise_for_status().json()["events"]
+    history = client.get("history", params={"labeller": "Ada"}).json()["labels"]
+    assert [one["image"]["queue"] for one in history] == ["random", "teaching"]
+    with LabelStore(served_folder(served)) as store:
+        assert [event.queue for event in store.events(store.projects()[0].id)] == ["random", "teaching"]
+
+
 def test_two_windows_get_different_images_and_two_people_each_their_own(client: httpx.Client) -> None:
     one, other = ask(client, tab="one"), ask(client, tab="two")
     assert not set(one) & set(other)
@@ -80,6 +95,7 @@ def test_two_windows_get_different_images_and_two_people_each_their_own(client: 
         ({"client_id": "short"}, 422),
         ({"given_ms": -1}, 422),
         ({"given_ms": 2**63}, 422),
+        ({"queue": "best"}, 422),
         ({"more": 1}, 422),
     ],
 )

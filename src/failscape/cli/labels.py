@@ -10,21 +10,22 @@ from cyclopts import App, Parameter
 from failscape.errors import StorageError
 
 if TYPE_CHECKING:
-    from failscape.labels import Agreement, LabelStore
+    from failscape.labels import Agreement, LabelStore, OrderComparison
+    from failscape.metrics import Estimate
 
 labels = App(name="labels", help="Show, export and import what people said of images.")
 
 
 @labels.command
 def status(run: str, /, *, project: str | None = None, out: Path = Path("runs")) -> int:
-    """Show how far the labelling is, and how far the labellers agree.
+    """Show how far the labelling is, how far the labellers agree, and what each order of asking brings.
 
     Args:
         run: a run folder, "latest", or the URL of a database such as postgresql://HOST/NAME.
         project: one project; by default all.
         out: where "latest" is looked for.
     """
-    from failscape.labels import measure_agreement
+    from failscape.labels import compare_orders, measure_agreement
 
     with _open(run, out) as store:
         for one in store.projects() if project is None else (store.project(project),):
@@ -39,6 +40,7 @@ def status(run: str, /, *, project: str | None = None, out: Path = Path("runs"))
                 pace = "" if mine.per_minute is None else f", {mine.per_minute:.0f} a minute lately"
                 sys.stdout.write(f"  {name}: {mine.mine:,} labels, {mine.left:,} images left{pace}\n")
             sys.stdout.write(_agreement_line(measure_agreement(held)))
+            sys.stdout.write(_order_lines(compare_orders(held, store.images(one.id))))
     return 0
 
 
@@ -125,3 +127,21 @@ def _agreement_line(agreement: "Agreement") -> str:
         f"  agreement on {agreement.images:,} images: {percent.value:.1%} (95 % interval {percent.low:.1%} to "
         f"{percent.high:.1%}), {agreement.coefficient.capitalize()}'s kappa {kappa.value:.3f} ({between})\n"
     )
+
+
+def _order_lines(comparison: "OrderComparison") -> str:
+    lines = [
+        f"  asked {'what teaches most first' if order.queue == 'teaching' else 'at random, as a control'}: "
+        f"{_share(order.differs)} of the labels of {order.images:,} images differ from the classifier\n"
+        for order in comparison.orders
+        if order.images
+    ]
+    if len(lines) > 1:
+        lines.append(f"  difference: {_share(comparison.difference)}\n")
+    if comparison.unknown:
+        lines.append(f"  asked in an order that is not known: {comparison.unknown:,} labels\n")
+    return "".join(lines)
+
+
+def _share(estimate: "Estimate") -> str:
+    return f"{estimate.value:.1%} (95 % interval {estimate.low:.1%} to {estimate.high:.1%})"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from failscape.errors import MissingExtra
 from failscape.explain.method import Origin
 from failscape.labels.agreement import Agreement, PairAgreement, cohen_kappa, consensus, fleiss_kappa, measure_agreement
+from failscape.labels.orders import OrderComparison, OrderShare, compare_orders
 from failscape.labels.records import NOT_ANY, QUEUES, Event, LabelImage, NewLabel, Progress, Project, Queue
 from failscape.labels.task import NOT_ANY_NAME, ORIGINS, LabelTask, label_task, teaching_value
 
@@ -50,12 +51,15 @@ __all__ = [
     "LabelStore",
     "LabelTask",
     "NewLabel",
+    "OrderComparison",
+    "OrderShare",
     "Origin",
     "PairAgreement",
     "Progress",
     "Project",
     "Queue",
     "cohen_kappa",
+    "compare_orders",
     "consensus",
     "decisions",
     "export_labels",

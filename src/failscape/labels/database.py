@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from failscape.errors import LabelStoreError, LabelStoreUnavailable, MissingExtra
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILE_NAME = "labels.sqlite"
 
 # How long a writer waits for the others before it gives up.
@@ -79,6 +79,8 @@ events = sa.Table(
     sa.Column("undoes", sa.ForeignKey("events.id"), unique=True),
     sa.Column("at_ms", sa.BigInteger, nullable=False),
     sa.Column("seconds", sa.Double),
+    # In which order the image was asked, so that the random one can be a control; NULL where no queue asked.
+    sa.Column("queue", sa.String(16)),
     sa.CheckConstraint("(label IS NULL) <> (undoes IS NULL)", name="label_or_undo"),
     sa.Index("events_by_image", "project_id", "image_id", "labeller_id"),
     sqlite_autoincrement=True,
@@ -91,6 +93,7 @@ reservations = sa.Table(
     sa.Column("labeller_id", sa.ForeignKey("labellers.id"), primary_key=True),
     sa.Column("project_id", sa.ForeignKey("projects.id"), nullable=False),
     sa.Column("tab", sa.String(100), nullable=False),
+    sa.Column("queue", sa.String(16)),
     sa.Column("granted_ms", sa.BigInteger, nullable=False),
     sa.Column("expires_ms", sa.BigInteger, nullable=False),
     sa.Index("reservations_by_project", "project_id"),

@@ -32,6 +32,7 @@ CSV_COLUMNS = (
     "class_name",
     "time",
     "seconds",
+    "queue",
     "prediction",
     "predicted_class",
     "confidence",
@@ -192,10 +193,12 @@ def _write_parquet(export: _Export) -> int:
         "origin": pa.array([one.image.origin for one, _ in classed], pa.string()),
         "prediction": pa.array([one.image.prediction for one, _ in classed], pa.int64()),
         "labels": pa.array([len(one.labels) for one, _ in classed], pa.int64()),
+        "queue": pa.array([_queue(one) for one, _ in classed], pa.string()),
     }
     classes = {"names": list(export.project.class_names), "_type": "ClassLabel"}
     features: dict[str, Any] = {"image": {"_type": "Image"}, "label": classes, "prediction": classes}
     features |= {"name": _value("string"), "origin": _value("string"), "labels": _value("int64")}
+    features |= {"queue": _value("string")}
     metadata = {"huggingface": json.dumps({"info": {"features": {key: features[key] for key in columns}}})}
     with atomic_path(export.folder / "labels.parquet") as temporary:
         pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary, row_group_size=1000)
@@ -266,6 +269,7 @@ def _write_csv(export: _Export) -> int:
             "class_name": name(label.label),
             "time": label.time.isoformat(timespec="milliseconds"),
             "seconds": "" if label.seconds is None else label.seconds,
+            "queue": label.queue or "",
             "prediction": one.image.prediction,
             "predicted_class": name(one.image.prediction),
             "confidence": f"{one.image.confidence:.6f}",
@@ -286,6 +290,12 @@ _WRITERS: Mapping[str, Callable[[_Export], int]] = {
     "fiftyone": _write_fiftyone,
     "csv": _write_csv,
 }
+
+
+def _queue(decision: Decision) -> str | None:
+    """Return in which order everybody was asked an image; None where that differs or is not known."""
+    queues = {label.queue for label in decision.labels}
+    return queues.pop() if len(queues) == 1 else None
 
 
 def _folder_names(class_names: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from failscape.errors import DataError, LabelError, LabelStoreError
-from failscape.labels.records import NOT_ANY, NewLabel, Project
+from failscape.labels.records import NOT_ANY, QUEUES, NewLabel, Project, Queue
 from failscape.labels.spreadsheet import unguarded
 from failscape.labels.store import LabelStore
 from failscape.labels.task import NOT_ANY_NAME
@@ -45,13 +45,15 @@ class _Row:
     labeller: str | None
     label: int
     seconds: float | None
+    queue: Queue | None = None
 
 
 def import_labels(store: LabelStore, project_id: str, file: Path, *, labeller: str | None = None) -> ImportReport:
     """Take over labels from a file, after all of it was found sound. Importing it again changes nothing.
 
     A `.csv` file has a column `image` (ids) or `name`, a column `label` (numbers, -1 for none of the classes) or
-    `class_name`, and may have `labeller` and `seconds`. A `.json` file is what Label Studio exports or what
+    `class_name`, and may have `labeller`, `seconds` and `queue`: in which order it was asked, which is not known
+    without. A `.json` file is what Label Studio exports or what
     `export_labels` wrote for it: the image is found by `image_id` or `name` among a task's data, the class is the
     one choice of an annotation.
 
@@ -105,7 +107,13 @@ def _write(store: LabelStore, project: Project, wanted: Mapping[tuple[str, str],
     missing = {key: row for key, row in wanted.items() if held.get(key) != row.label}
     new: dict[str, list[NewLabel]] = {}
     for (who, image_id), row in missing.items():
-        label = NewLabel(image_id=image_id, label=row.label, client_id=f"import-{uuid.uuid4()}", seconds=row.seconds)
+        label = NewLabel(
+            image_id=image_id,
+            label=row.label,
+            client_id=f"import-{uuid.uuid4()}",
+            seconds=row.seconds,
+            queue=row.queue,
+        )
         new.setdefault(who, []).append(label)
     store.label_by_each(project.id, new)
     changed = sum(key in held for key in missing)
@@ -143,6 +151,7 @@ def _csv_rows(text: str, project: Project, file: str) -> Iterator[_Row]:
                 labeller=row.get("labeller"),
                 label=_label(row.get("label", "").strip(), row.get("class_name", ""), project, where),
                 seconds=_seconds(seconds or None, where),
+                queue=_queue(row.get("queue", "").strip(), where),
             )
     except csv.Error as error:
         raise DataError(f"Expected CSV in {file}, but got: {error}. Save it again.") from error
@@ -227,6 +236,13 @@ def _user(completed_by: Any) -> str | None:
     if isinstance(completed_by, int):
         return f"Label Studio user {completed_by}"
     return completed_by if isinstance(completed_by, str) else None
+
+
+def _queue(value: str, where: str) -> Queue | None:
+    found = next((queue for queue in QUEUES if queue == value), None)
+    if value and found is None:
+        raise DataError(f"Expected an order of {' or '.join(QUEUES)}, or nothing, in {where}, but got {value!r}.")
+    return found
 
 
 def _seconds(value: Any, where: str) -> float | None:

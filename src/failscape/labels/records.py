@@ -57,6 +57,7 @@ class LabelImage:
         probs: the classifier's probabilities.
         oracle_probs: the oracle's, if there is one.
         priority: the higher, the earlier it is asked in the order of what teaches most.
+        queue: in which order it is asked, where `LabelStore.next_images` handed it out; None elsewhere.
     """
 
     id: str
@@ -66,6 +67,7 @@ class LabelImage:
     probs: tuple[float, ...]
     oracle_probs: tuple[float, ...] | None
     priority: float
+    queue: Queue | None = None
 
     @property
     def prediction(self) -> int:
@@ -97,6 +99,8 @@ class Event:
         undoes: the event that it undoes; None for a label.
         time: when it was given, in UTC, and at the latest when the store took it.
         seconds: how long the labeller took, where that was measured.
+        queue: in which order the image was asked; None for an undo, for a label that no queue asked for, and where that
+            is not known.
         repeated: whether the store had it already, so that nothing was written this time.
     """
 
@@ -108,6 +112,7 @@ class Event:
     undoes: int | None
     time: datetime
     seconds: float | None
+    queue: Queue | None = None
     repeated: bool = False
 
 
@@ -123,6 +128,8 @@ class NewLabel:
         seconds: how long the labeller took.
         given_ms: when the labeller gave it, in milliseconds since 1970 by the clock of the labeller's program; None
             for now. A label that comes late does not take the place of one that was given after it.
+        queue: in which order the image was asked, as `LabelImage.queue` says; None for a label that no queue asked for,
+            and where that is not known.
     """
 
     image_id: str
@@ -130,6 +137,7 @@ class NewLabel:
     client_id: str
     seconds: float | None = None
     given_ms: int | None = None
+    queue: Queue | None = None
 
 
 @final

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from failscape.errors import NotInStore
 from failscape.labels.database import events, images, labellers, projects
-from failscape.labels.records import Event, LabelImage, Project
+from failscape.labels.records import Event, LabelImage, Project, Queue
 
 
 def find_project(connection: sa.Connection, project_id: str, *, lock: bool = False) -> Project:
@@ -46,8 +46,8 @@ def find_event(connection: sa.Connection, event_id: int, *, repeated: bool = Fal
     return event_record(connection.execute(select_events().where(events.c.id == event_id)).one(), repeated=repeated)
 
 
-def image_record(row: Any) -> LabelImage:
-    """Return a row of `images` as a record."""
+def image_record(row: Any, *, queue: Queue | None = None) -> LabelImage:
+    """Return a row of `images` as a record; `queue` says in which order it is asked."""
     return LabelImage(
         id=row.id,
         name=row.name,
@@ -56,6 +56,7 @@ def image_record(row: Any) -> LabelImage:
         probs=_unpacked(row.probs),
         oracle_probs=None if row.oracle_probs is None else _unpacked(row.oracle_probs),
         priority=row.priority,
+        queue=queue,
     )
 
 
@@ -70,6 +71,7 @@ def event_record(row: Any, *, repeated: bool = False) -> Event:
         undoes=row.undoes,
         time=_datetime(row.at_ms),
         seconds=row.seconds,
+        queue=row.queue,
         repeated=repeated,
     )
 

@@ -12,6 +12,9 @@ import sqlalchemy as sa
 from failscape.labels.database import events, images, reservations
 from failscape.labels.records import Queue
 
+TAKEN_BACK = 0
+"""When an image was handed out that its labeller has taken back: before all others."""
+
 _PROJECT = sa.bindparam("project_id", type_=sa.String)
 _LABELLER = sa.bindparam("labeller_id", type_=sa.Integer)
 _WANTED = sa.bindparam("wanted", type_=sa.Integer)
@@ -60,9 +63,10 @@ def images_left() -> sa.Select[Any]:
 
 @cache
 def next_in_queue(queue: Queue) -> sa.Select[Any]:
-    """Return the images to hand to a labeller, the next one first, with `granted_ms` where the tab has it already.
+    """Return the images to hand to a labeller, the next one first.
 
-    First what this tab was handed before, then what nobody has, then what another tab of the same labeller was handed.
+    First what this tab was handed before in this order or has taken back, with `granted_ms` and `granted_queue`; then
+    what nobody has, or this tab in the other order; then what another tab of the same labeller was handed.
     """
     others = (
         sa.select(reservations.c.image_id, sa.func.count().label("n"))
@@ -74,11 +78,13 @@ def next_in_queue(queue: Queue) -> sa.Select[Any]:
     source = images.outerjoin(others, others.c.image_id == images.c.id).outerjoin(
         own, (own.c.image_id == images.c.id) & (own.c.labeller_id == _LABELLER)
     )
-    granted = sa.case((own.c.tab == _TAB, own.c.granted_ms)).label("granted_ms")
+    here = (own.c.tab == _TAB) & ((own.c.queue == queue) | (own.c.granted_ms == TAKEN_BACK))
+    granted = sa.case((here, own.c.granted_ms)).label("granted_ms")
+    granted_queue = sa.case((here, own.c.queue)).label("granted_queue")
     rank = images.c.priority.desc() if queue == "teaching" else images.c.lot
     return (
-        _open_images(images, granted, source=source, taken=sa.func.coalesce(others.c.n, 0))
-        .order_by(sa.case((own.c.tab == _TAB, 0), (own.c.tab != _TAB, 2), else_=1), granted, rank, images.c.position)
+        _open_images(images, granted, granted_queue, source=source, taken=sa.func.coalesce(others.c.n, 0))
+        .order_by(sa.case((here, 0), (own.c.tab != _TAB, 2), else_=1), granted, rank, images.c.position)
         .limit(sa.bindparam("count", type_=sa.Integer))
     )
 

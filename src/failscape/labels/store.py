@@ -4,6 +4,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, final
@@ -15,7 +16,7 @@ from failscape.errors import LabelConflict, LabelStoreError, NotInStore
 from failscape.labels.database import Database, events, images, labellers, pixels, projects, reservations
 from failscape.labels.records import QUEUES, Event, LabelImage, NewLabel, Progress, Project, Queue
 from failscape.labels.rows import event_record, find_event, find_project, image_record, no_image, select_events
-from failscape.labels.selection import held_labels, images_left, next_in_queue, totals
+from failscape.labels.selection import TAKEN_BACK, held_labels, images_left, next_in_queue, totals
 from failscape.labels.task import LabelTask
 from failscape.labels.writing import (
     append_event,
@@ -223,7 +224,8 @@ class LabelStore:
 
         Never an image on which a label of this labeller holds, nor one that has, or is about to get, as many labels
         as were asked for. Asked again before anything was labelled, it gives the same images; asked after one was, the
-        same without that one and a new one at the end: that is how a page fetches ahead.
+        same without that one and a new one at the end: that is how a page fetches ahead. Each says in which order it is
+        asked, for the label to say so too.
 
         Args:
             project_id: the project.
@@ -245,6 +247,7 @@ class LabelStore:
         with self._database.writing() as connection:
             # One at a time, so that no image goes to one labeller too many.
             project = find_project(connection, project_id, lock=True)
+            queue = queue or project.queue
             labeller_id = labeller_id_of(connection, labeller)
             connection.execute(
                 reservations.delete().where(reservations.c.project_id == project_id, reservations.c.expires_ms <= now)
@@ -256,10 +259,13 @@ class LabelStore:
                 "tab": tab,
                 "count": count,
             }
-            found = connection.execute(next_in_queue(queue or project.queue), asked).all()
-            granted = {row.id: now if row.granted_ms is None else row.granted_ms for row in found}
-            self._reserve(connection, project_id, labeller_id, tab, granted)
-            return tuple(image_record(row) for row in found)
+            found = connection.execute(next_in_queue(queue), asked).all()
+            handed = {
+                row.id: _Handed(now, queue) if row.granted_ms is None else _Handed(row.granted_ms, row.granted_queue)
+                for row in found
+            }
+            self._reserve(connection, project_id, labeller_id, tab, handed)
+            return tuple(image_record(row, queue=handed[row.id].queue) for row in found)
 
     def label(self, project_id: str, labeller: str, new: NewLabel) -> Event:
         """Keep a label. When this returns, it is on the disk.
@@ -307,32 +313,33 @@ class LabelStore:
         def insert(connection: sa.Connection) -> Event:
             find_project(connection, project_id)
             labeller_id = labeller_id_of(connection, labeller)
-            wanted = sa.select(events.c.image_id).where(
+            wanted = sa.select(events.c.image_id, events.c.queue).where(
                 events.c.id == event_id,
                 events.c.project_id == project_id,
                 events.c.labeller_id == labeller_id,
                 events.c.label.is_not(None),
             )
-            image_id = connection.scalar(wanted)
-            if image_id is None:
+            label = connection.execute(wanted).one_or_none()
+            if label is None:
                 raise NotInStore(f"Expected a label of {labeller!r} to undo, but event {event_id} is none.")
             row = {
                 "client_id": client_id,
                 "project_id": project_id,
-                "image_id": image_id,
+                "image_id": label.image_id,
                 "labeller_id": labeller_id,
                 "label": None,
                 "undoes": event_id,
                 "at_ms": self._now(),
                 "seconds": None,
+                "queue": None,
             }
             known = known_event(connection, row)
             if known is None:
                 undone = connection.scalar(sa.select(events.c.id).where(events.c.undoes == event_id))
                 known = None if undone is None else find_event(connection, undone, repeated=True)
             if known is None:
-                # Before whatever the tab has been handed.
-                self._reserve(connection, project_id, labeller_id, tab, {image_id: 0})
+                back = {label.image_id: _Handed(TAKEN_BACK, label.queue)}
+                self._reserve(connection, project_id, labeller_id, tab, back)
                 known = append_event(connection, row)
             return known
 
@@ -402,14 +409,14 @@ class LabelStore:
         return int(self._clock() * 1000)
 
     def _reserve(
-        self, connection: sa.Connection, project_id: str, labeller_id: int, tab: str, granted: dict[str, int]
+        self, connection: sa.Connection, project_id: str, labeller_id: int, tab: str, handed: dict[str, "_Handed"]
     ) -> None:
-        """Keep images for a tab from now on; `granted` says since when it has each, which is their order."""
+        """Keep images for a tab from now on."""
         if len(tab) > 100:
             raise LabelStoreError(f"Expected a tab of at most 100 characters, but got {len(tab)}.")
-        if not granted:
+        if not handed:
             return
-        before = reservations.c.labeller_id == labeller_id, reservations.c.image_id.in_(granted)
+        before = reservations.c.labeller_id == labeller_id, reservations.c.image_id.in_(handed)
         connection.execute(reservations.delete().where(*before))
         common = {
             "project_id": project_id,
@@ -417,7 +424,10 @@ class LabelStore:
             "tab": tab,
             "expires_ms": self._now() + self._reserve_ms,
         }
-        rows = [{"image_id": image_id, "granted_ms": since} | common for image_id, since in granted.items()]
+        rows = [
+            {"image_id": image_id, "granted_ms": one.since_ms, "queue": one.queue} | common
+            for image_id, one in handed.items()
+        ]
         connection.execute(reservations.insert(), rows)
 
     def _written(self, insert: Callable[[sa.Connection], _Written]) -> _Written:
@@ -447,6 +457,7 @@ class LabelStore:
             "undoes": None,
             "at_ms": self._now() if new.given_ms is None else min(new.given_ms, self._now()),
             "seconds": new.seconds,
+            "queue": new.queue,
         }
         known = known_event(connection, row)
         if known is not None:
@@ -459,9 +470,17 @@ class LabelStore:
         holds = connection.scalar(_held_at(), row)
         event = append_event(connection, row)
         if holds is not None and holds > row["at_ms"]:
-            undo = {"client_id": f"late-{uuid.uuid4()}", "label": None, "undoes": event.id, "seconds": None}
-            append_event(connection, row | undo)
+            undo = {"client_id": f"late-{uuid.uuid4()}", "label": None, "undoes": event.id}
+            append_event(connection, row | undo | {"seconds": None, "queue": None})
         return event
+
+
+@dataclass(frozen=True)
+class _Handed:
+    """An image that a tab has: since when, which is its order among them, and asked in which order."""
+
+    since_ms: int
+    queue: Queue | None
 
 
 def _held_at() -> sa.Select[Any]:

@@ -12,7 +12,7 @@ import torch
 from failscape.errors import LabelConflict, LabelStoreError
 from failscape.figures import png_bytes
 from failscape.labels.database import events, images, labellers, pixels
-from failscape.labels.records import NOT_ANY, Event, NewLabel, Project
+from failscape.labels.records import NOT_ANY, QUEUES, Event, NewLabel, Project
 from failscape.labels.rows import find_event, packed
 from failscape.labels.task import LabelTask
 
@@ -87,7 +87,7 @@ def check_label(new: NewLabel, project: Project) -> None:
     """Refuse a label that cannot be one.
 
     Raises:
-        LabelStoreError: if it is no class, or its identifier or seconds are out of range.
+        LabelStoreError: if it is no class, or its identifier, order or seconds are out of range.
     """
     check_client_id(new.client_id)
     if new.label != NOT_ANY and not 0 <= new.label < len(project.class_names):
@@ -97,6 +97,8 @@ def check_label(new: NewLabel, project: Project) -> None:
         )
     if new.seconds is not None and not (math.isfinite(new.seconds) and new.seconds >= 0):
         raise LabelStoreError(f"Expected seconds of at least 0, but got {new.seconds}.")
+    if new.queue is not None and new.queue not in QUEUES:
+        raise LabelStoreError(f"Expected an order of {' or '.join(QUEUES)}, or None, but got {new.queue!r}.")
     if new.given_ms is not None and new.given_ms < 0:
         raise LabelStoreError(f"Expected a time since 1970, but got {new.given_ms} ms.")
 

@@ -116,7 +116,18 @@ def difference_of_rates(first: Bool[Tensor, " N"], second: Bool[Tensor, " M"], *
     References:
         Newcombe, "Interval Estimation for the Difference between Independent Proportions", 1998, method 10.
     """
-    a, b = rate(first, level=level), rate(second, level=level)
+    return _newcombe(rate(first, level=level), rate(second, level=level))
+
+
+def difference_of_shares(first: Float[Tensor, " N"], second: Float[Tensor, " M"], *, level: float = 0.95) -> Estimate:
+    """Return the first mean less the second, of shares in [0, 1], with the interval that rates would give it.
+
+    As that of `mean_share` it is rather too wide. The difference is NaN where either has no observations.
+    """
+    return _newcombe(mean_share(first, level=level), mean_share(second, level=level))
+
+
+def _newcombe(a: Estimate, b: Estimate) -> Estimate:
     difference = a.value - b.value
     below, above = math.hypot(a.value - a.low, b.high - b.value), math.hypot(a.high - a.value, b.value - b.low)
     return Estimate(value=difference, low=difference - below, high=difference + above, n=a.n + b.n)

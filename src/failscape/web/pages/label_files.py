@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.datastructures import UploadFile
 
-from failscape.labels import export_labels, import_labels, measure_agreement
+from failscape.labels import Queue, compare_orders, export_labels, import_labels, measure_agreement
 from failscape.labels.exports import ExportFormat
 from failscape.web.download import download
 from failscape.web.site import TheRun, TheSite
@@ -17,6 +17,7 @@ from failscape.web.site import TheRun, TheSite
 router = APIRouter()
 
 _SUFFIXES = (".csv", ".json")
+_ORDERS: dict[Queue, str] = {"teaching": "what teaches most first", "random": "random, the control"}
 _EXPORTS: dict[ExportFormat, str] = {
     "zip": "Images on which people and the classifier differ, and their new labels (two zip files)",
     "folders": "A folder for each class",
@@ -47,7 +48,7 @@ async def _upload(request: Request) -> Upload:
 
 @router.get("/label/{project_id}/everybody")
 def everybody(site: TheSite, run: TheRun, project_id: str) -> HTMLResponse:
-    """Show who has labelled how much and how far they agree."""
+    """Show who has labelled how much, how far they agree, and what each order of asking brings."""
     store = site.label_store(run)
     project = store.project(project_id)
     held = store.labels(project.id)
@@ -58,6 +59,8 @@ def everybody(site: TheSite, run: TheRun, project_id: str) -> HTMLResponse:
         progress=store.progress(project.id, ""),
         people=[(name, store.progress(project.id, name)) for name in names],
         agreement=measure_agreement(held),
+        orders=compare_orders(held, store.images(project.id)),
+        order_names=_ORDERS,
         exports=_EXPORTS,
         address=f"/runs/{run.id}/label/{project.id}",
     )

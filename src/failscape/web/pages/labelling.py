@@ -48,6 +48,7 @@ class SentLabel(BaseModel):
     client_id: _Opaque
     seconds: Annotated[float | None, Field(ge=0, le=86_400)] = None
     given_ms: Annotated[int | None, Field(ge=0, le=_LATEST_MS)] = None
+    queue: Queue | None = None
 
 
 class LabelsSent(_Asked):
@@ -103,7 +104,7 @@ def history(
     store = site.label_store(run)
     events = store.history(project_id, labeller, _MOST_HISTORY)[::-1]
     images = {image.id: image for image in store.images(project_id)}
-    labels = [_event(event) | {"image": _image(images[event.image_id])} for event in events]
+    labels = [_event(event) | {"image": _image(images[event.image_id]) | {"queue": event.queue}} for event in events]
     return {"labels": labels, "progress": _progress(store, project_id, labeller)}
 
 
@@ -113,6 +114,7 @@ def _image(image: LabelImage) -> dict[str, Any]:
         "prediction": image.prediction,
         "confidence": round(image.confidence, 4),
         "oracle": image.oracle_prediction,
+        "queue": image.queue,
     }
 
 

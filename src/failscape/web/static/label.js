@@ -117,7 +117,7 @@ async function refill() {
   let mine = true;
   try {
     const answer = await ask(`${task.address}/next`, asked);
-    mine = asked.labeller === labeller && asked.tab === tab;
+    mine = asked.labeller === labeller && asked.tab === tab && asked.queue === part("queue").value;
     if (mine) {
       // What was taken back meanwhile is this window's again, though the answer may not know yet.
       if (then === undone && !outbox.items.some((item) => item.kind === "undo")) prune(answer.images, now);
@@ -200,7 +200,7 @@ function answer(label) {
   at += 1;
   show();
   say(`${nameOf(label)}.`);
-  outbox.put({ kind: "label", labeller, tab, image_id: image.id, label, client_id, seconds });
+  outbox.put({ kind: "label", labeller, tab, image_id: image.id, label, client_id, seconds, queue: image.queue });
   // Whatever can wait does not keep the next image from being drawn.
   afterFrame(() => {
     windows.postMessage({ kind: "labelled", labeller, image: image.id });
@@ -398,8 +398,6 @@ part("guess").addEventListener("change", () => {
   show();
 });
 part("queue").addEventListener("change", () => {
-  // What this window was handed already would come first.
-  renameTab();
   ahead = [];
   show();
   refill();

@@ -136,12 +136,13 @@ export class Outbox {
       return ask(`${this.#address}/undo`, { labeller, tab, event_id, client_id }, { keepalive: true });
     }
     // The server tells by `given_ms` that a label was overtaken on its way, as by one of another window.
-    const labels = batch.map(({ image_id, label, client_id, seconds, given_ms }) => ({
+    const labels = batch.map(({ image_id, label, client_id, seconds, given_ms, queue }) => ({
       image_id,
       label,
       client_id,
       seconds,
       given_ms,
+      queue: queue ?? null,
     }));
     return ask(`${this.#address}/labels`, { labeller, tab, labels }, { keepalive: true });
   }
