@@ -101,6 +101,7 @@ def loop(
     rounds: PositiveInt | None = None,
     labelled: PositiveInt | None = None,
     labellers: PositiveInt | None = None,
+    control: bool | None = None,
     fresh: PositiveInt | None = None,
     one_in: PositiveInt | None = None,
     sure: float | None = None,
@@ -130,6 +131,8 @@ def loop(
         rounds: how many.
         labelled: images to be labelled in each round.
         labellers: how many people each image is asked of.
+        control: train another classifier on as many random labelled images, to hold the rounds against; by default
+            where something stands in for people, who would have to label as many again.
         fresh: images to be labelled to measure on, once.
         one_in: of so many images drawn, the one that the classifier is least sure of is asked.
         sure: a labeller that is less sure than this says that an image belongs to no class.
@@ -159,6 +162,7 @@ def loop(
             "rounds": rounds,
             "labelled": labelled,
             "labellers": labellers,
+            "control": control,
             "fresh": fresh,
             "one_in": one_in,
             "sure": sure,

@@ -1,14 +1,16 @@
 """What several states of a classifier say of the same fresh images, against labels and a judge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
 from failscape.explain.method import EIGHT_BITS, SHARED, Result
-from failscape.figures import Panel
+from failscape.figures import Panel, rate_bars
+from failscape.metrics import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,3 +73,66 @@ class FreshVerdicts(Result):
             )
             for row in rows
         ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gains:
+    """By how much fewer images are wrong than without the labelled ones, in each way of being without them.
+
+    Attributes:
+        over_before: than by the classifier before.
+        over_data_alone: than after training as long on its own data alone.
+        over_control: than of the control, trained on other labelled images; None where there is none.
+        judged: to the judge, than before and than after training on the data alone; none where nobody judges.
+    """
+
+    over_before: Estimate
+    over_data_alone: Estimate
+    over_control: Estimate | None
+    judged: tuple[Estimate, ...] = ()
+
+    @property
+    def judge_sees(self) -> bool:
+        """Whether the judge, if there is one, sees a gain."""
+        return all(gain.low > 0 for gain in self.judged)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether fewer images are wrong, to the labels and to the judge, than chance and more training explain.
+
+        Fresh images are those that the classifier before is unsure of, so that any other one is wrong on fewer of
+        them: the share before alone shows nothing.
+        """
+        return self.over_before.low > 0 and self.over_data_alone.low > 0 and self.judge_sees
+
+    def said(self, what: str, *, judge: str, others: str) -> str:
+        """Say how far the gain is shown, as the beginning of a sentence.
+
+        Args:
+            what: that helps, if it does.
+            judge: its name.
+            others: images that the control was trained on.
+        """
+        if self.over_before.high < 0:
+            return "No gain shown, but harm"
+        if not self.over_before.low > 0:
+            return "No gain shown"
+        if not self.over_data_alone.low > 0:
+            return "No gain shown beyond that of further training"
+        if not self.judge_sees:
+            return f"No gain shown beyond the labels themselves, since {judge} sees none"
+        if self.over_control is None:
+            return what
+        if not self.over_control.low > 0:
+            return f"{what}, but no gain over {others} is shown"
+        return f"{what}, more than on as many {others}"
+
+
+def estimate_bars(series: Mapping[str, Sequence[Estimate]], groups: Sequence[str], y_label: str) -> Drawing:
+    """Draw rates as bars with their intervals, one bar a series in each group."""
+    return rate_bars(
+        {name: [each.value for each in estimates] for name, estimates in series.items()},
+        {name: [(each.low, each.high) for each in estimates] for name, estimates in series.items()},
+        groups=groups,
+        y_label=y_label,
+    )

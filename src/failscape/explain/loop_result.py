@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
-from failscape.explain.fresh_verdicts import FreshVerdicts
+from failscape.explain.fresh_verdicts import FreshVerdicts, Gains, estimate_bars
 from failscape.figures import Figure, Finding, Plot, curves_with_bands, image_grid, percent
 from failscape.metrics import Estimate, mcnemar, mean, rate
 
@@ -23,25 +23,46 @@ _DEFINITIONS = {
     "round is unsure, the same in all rounds, and trained on in none.",
     "wrong_before": "Share of fresh images on which classifier and labels differ, before. Interval: Wilson, 95 %.",
     "wrong_after": "The same share on the same images, after the last round. Interval: Wilson, 95 %.",
+    "wrong_data_alone": "The same share, by the classifier of the beginning trained as long as in a round on its own "
+    "data alone. Where a classifier is unsure any change of it changes its answer, so that this, not the share before, "
+    "is what further training by itself amounts to.",
+    "wrong_control": "The same share, by the control: the classifier of the beginning trained as long on random "
+    "labelled images, as many as in the last round.",
+    "controlled": "Labelled images that the control was retrained on.",
     "gain": "Share of wrong images before, less that after the last round. Interval: bootstrap over the images, 95 %.",
+    "gain_over_data_alone": "Share of wrong images after training on its own data alone, less that after the last "
+    "round.",
+    "gain_over_control": "Share of wrong images of the control, less that after the last round.",
     "p_value": "Exact McNemar test: is the classifier as often wrong before as after?",
+    "p_value_control": "The same: is the control as often wrong as the classifier after the last round?",
     "judged_before": "Share of fresh images on which classifier and judge differ before; the judge gave no labels.",
     "judged_after": "The same share after the last round.",
+    "judged_data_alone": "The same share after training on its own data alone.",
+    "judged_control": "The same share of the control.",
     "judged_gain": "Share of images wrong to the judge before, less that after the last round.",
+    "judged_gain_over_data_alone": "Share of images wrong to the judge after training on its own data alone, less that "
+    "after the last round.",
+    "judged_gain_over_control": "Share of images wrong to the judge of the control, less that after the last round.",
     "asked_first": "Share of wrong images among those asked in the first round, by the classifier of that time. "
     "Interval: Wilson, 95 %.",
     "asked_last": "The same of the last round. Each round asks what its own classifier is unsure of, so that this "
     "falls more slowly than the mistakes on the same images, or not at all.",
     "clean_before": "Accuracy on the test images, before.",
     "clean_after": "Accuracy on the test images, after the last round.",
+    "clean_data_alone": "Accuracy on the test images after training on its own data alone.",
+    "clean_control": "Accuracy on the test images of the control.",
     "clean_change": "Accuracy on the test images, after less before. Interval: bootstrap over the images, 95 %.",
     "corrupted_before": "Accuracy on corrupted test images, the mean over corruptions and severities, before.",
     "corrupted_after": "Accuracy on corrupted test images after the last round.",
+    "corrupted_data_alone": "Accuracy on corrupted test images after training on its own data alone.",
+    "corrupted_control": "Accuracy on corrupted test images of the control.",
     "corrupted_change": "Accuracy on corrupted test images, after less before. Interval: likewise.",
     "id": "Name of the fresh image.",
     "label": "The class that it was given.",
     "judge": "The class that the judge gives it.",
     "before": "What the classifier takes it for before.",
+    "data_alone": "What the one trained on its own data alone takes it for.",
+    "control": "What the control takes it for.",
 }
 
 
@@ -50,9 +71,13 @@ _DEFINITIONS = {
 class LoopResult(FreshVerdicts):
     """What R rounds changed: the states are those before the first round and after each.
 
+    Two more states follow, of the classifier of the beginning trained as long as in a round: on its own data alone,
+    and, if there is a control, on random labelled images.
+
     Attributes:
-        clean: which test images it gets right, before and after each round.
-        corrupted: in what share of the corruptions and severities it gets each corrupted image right, likewise.
+        clean: which test images each state gets right.
+        corrupted: in what share of the corruptions and severities each state gets each corrupted image right.
+        controlled: labelled images that the control was retrained on, 0 where there is none.
         labelled: images that it was retrained on in each round, those of earlier rounds among them.
         asked: images with a class among those asked in each round.
         differs: of how many of them the classifier of that time was wrong.
@@ -61,6 +86,7 @@ class LoopResult(FreshVerdicts):
 
     clean: Bool[Tensor, "T M"]
     corrupted: Float[Tensor, "T L"]
+    controlled: int
     labelled: Int[Tensor, " R"]
     asked: Int[Tensor, " R"]
     differs: Int[Tensor, " R"]
@@ -68,43 +94,80 @@ class LoopResult(FreshVerdicts):
     @property
     def rounds(self) -> int:
         """R, the number of rounds."""
-        return len(self.predictions)
+        return len(self.labelled)
+
+    @property
+    def arms(self) -> Mapping[str, int]:
+        """What the rounds are held against: its name to its state."""
+        alone = {"data alone": self.rounds + 1}
+        return alone | {"control": self.rounds + 2} if self.controlled else alone
 
     @property
     def gain(self) -> Estimate:
         """By how much the share of wrong images fell over all rounds."""
-        return mean(self.wrong[0].double() - self.wrong[-1].double())
+        return self._fall(self.wrong, 0)
+
+    @property
+    def gain_over_data_alone(self) -> Estimate:
+        """By how much it is below that after training as long on its own data alone."""
+        return self._fall(self.wrong, self.arms["data alone"])
+
+    @property
+    def gain_over_control(self) -> Estimate | None:
+        """By how much it is below that of the control, if there is one."""
+        return self._fall(self.wrong, self.arms["control"]) if self.controlled else None
 
     @property
     def is_gain_shown(self) -> bool:
-        """Whether fewer images are wrong, to the labels and to the judge, beyond what chance would do.
+        """Whether fewer images are wrong, to the labels and to the judge, than chance and more training explain."""
+        return self._gains.is_shown
 
-        That includes what training longer does by itself, which a loop does not measure and a retraining does.
-        """
+    @property
+    def _gains(self) -> Gains:
         judged = self.judged_wrong
-        seen = judged is None or mean(judged[0].double() - judged[-1].double()).low > 0
-        return self.gain.low > 0 and seen
+        states = () if judged is None else (0, self.arms["data alone"])
+        return Gains(
+            over_before=self.gain,
+            over_data_alone=self.gain_over_data_alone,
+            over_control=self.gain_over_control,
+            judged=tuple(self._fall(judged, state) for state in states if judged is not None),
+        )
+
+    def _fall(self, wrong: Bool[Tensor, "T N"], state: int) -> Estimate:
+        """Return the share that is wrong in a state, less that after the last round."""
+        return mean(wrong[state].double() - wrong[self.rounds].double())
 
     @property
     def summary(self) -> dict[str, float]:
         """Mistakes and accuracies before and after."""
-        wrong, judged = self.wrong, self.judged_wrong
+        wrong, judged, last = self.wrong, self.judged_wrong, self.rounds
         summary: dict[str, float] = {
             "rounds": float(self.rounds),
             "labelled": float(self.labelled[-1]),
             "fresh": float(len(self.ids)),
         }
-        summary |= rate(wrong[0]).named("wrong_before") | rate(wrong[-1]).named("wrong_after")
-        summary |= self.gain.named("gain")
-        summary["p_value"] = mcnemar(wrong[0], wrong[-1])
-        if judged is not None:
-            summary |= rate(judged[0]).named("judged_before") | rate(judged[-1]).named("judged_after")
-            summary |= mean(judged[0].double() - judged[-1].double()).named("judged_gain")
+        if self.controlled:
+            summary["controlled"] = float(self.controlled)
+        for what, share in (("wrong", wrong), ("judged", judged)):
+            if share is None:
+                continue
+            gain = "gain" if what == "wrong" else "judged_gain"
+            summary |= rate(share[0]).named(f"{what}_before") | rate(share[last]).named(f"{what}_after")
+            summary |= self._fall(share, 0).named(gain)
+            for name, state in self.arms.items():
+                key = name.replace(" ", "_")
+                summary |= rate(share[state]).named(f"{what}_{key}")
+                summary |= self._fall(share, state).named(f"{gain}_over_{key}")
+        summary["p_value"] = mcnemar(wrong[0], wrong[last])
+        if self.controlled:
+            summary["p_value_control"] = mcnemar(wrong[self.arms["control"]], wrong[last])
         for name, row in (("asked_first", 0), ("asked_last", -1)):
             summary |= self._asked(row).named(name)
         for name, right in (("clean", self.clean.double()), ("corrupted", self.corrupted.double())):
-            summary |= mean(right[0]).named(f"{name}_before") | mean(right[-1]).named(f"{name}_after")
-            summary |= mean(right[-1] - right[0]).named(f"{name}_change")
+            summary |= mean(right[0]).named(f"{name}_before") | mean(right[last]).named(f"{name}_after")
+            summary |= mean(right[last] - right[0]).named(f"{name}_change")
+            for arm, state in self.arms.items():
+                summary |= mean(right[state]).named(f"{name}_{arm.replace(' ', '_')}")
         return summary
 
     @property
@@ -116,8 +179,9 @@ class LoopResult(FreshVerdicts):
         columns: dict[str, list[str]] = {"id": list(self.ids), "label": [names[k] for k in self.labels.tolist()]}
         if judged is not None:
             columns["judge"] = [names[k] for k in judged.tolist()]
-        for index, row in enumerate(self.verdicts.tolist()):
-            columns[f"round_{index}" if index else "before"] = [names[k] for k in row]
+        states = ["before", *(f"round_{i}" for i in range(1, self.rounds + 1)), *self.arms]
+        for state, row in zip(states, self.verdicts.tolist(), strict=True):
+            columns[state.replace(" ", "_")] = [names[k] for k in row]
         return pa.table(columns)
 
     @property
@@ -140,6 +204,14 @@ class LoopResult(FreshVerdicts):
                 draw=self._draw_wrong,
             ),
             Plot(
+                name="arms",
+                title="Against training without these labels",
+                caption=f"The same fresh images{judged and ', by the labels and by the judge'}. Last round: trained on "
+                f"{int(self.labelled[-1]):,} labelled images. Data alone: trained as long without any.{self._control} "
+                "Intervals: 95 %, Wilson, over the images; other seeds are not in them.",
+                draw=self._draw_arms,
+            ),
+            Plot(
                 name="accuracy",
                 title="What it costs: accuracy on real images",
                 caption=f"Accuracy on {self.test}, as they are and under corruptions. Bands: 95 %, bootstrap over the "
@@ -159,30 +231,33 @@ class LoopResult(FreshVerdicts):
         return plots
 
     @property
+    def _control(self) -> str:
+        if not self.controlled:
+            return ""
+        return f" Control: trained as long on {self.controlled:,} labelled images at random."
+
+    @property
     def findings(self) -> Sequence[Finding]:
         """Whether the rounds helped, and what they cost."""
-        wrong = self.wrong
-        after = "after one round" if self.rounds == 1 else f"after {self.rounds} rounds"
+        wrong, last = self.wrong, self.rounds
+        after = "after one round" if last == 1 else f"after {last} rounds"
+        shares = [percent(rate(row).value) for row in wrong]
         numbers = (
-            f"of {wrong.shape[1]:,} fresh images {percent(rate(wrong[0]).value)} are wrong before and "
-            f"{percent(rate(wrong[-1]).value)} {after}, with {int(self.labelled[-1]):,} labelled images"
+            f"of {wrong.shape[1]:,} fresh images {shares[0]} are wrong before, {shares[last]} {after} with "
+            f"{int(self.labelled[-1]):,} labelled images, "
         )
-        if self.gain.high < 0:
-            start = "No gain shown, but harm"
-        elif not self.gain.low > 0:
-            start = "No gain shown"
-        elif not self.is_gain_shown:
-            start = f"No gain shown beyond the labels themselves, since {self.judge} sees none"
+        alone = f"{shares[self.arms['data alone']]} after training on its own data alone"
+        if self.controlled:
+            many = "as many" if self.controlled == int(self.labelled[-1]) else f"{self.controlled:,}"
+            numbers += f"{shares[self.arms['control']]} after training on {many} random ones, and {alone}"
         else:
-            start = "Fewer of the same fresh images are wrong"
-            numbers += (
-                "; whether training longer without them would do as much was not measured: `failscape retrain` "
-                "measures that"
-            )
+            numbers = f"{numbers.removesuffix(', ')} and {alone}; a control on random labelled images was not asked for"
+        what = "The round helps" if last == 1 else "The rounds help"
+        start = self._gains.said(what, judge=self.judge, others="random images")
         who = f" Labels by {self.labeller}{', in place of a person' if self.stand_in else ''}."
-        mended = (wrong[0] & ~wrong[-1]).nonzero()[:, 0].tolist()[:_PANELS]
-        clean = [percent(float(right.double().mean())) for right in (self.clean[0], self.clean[-1])]
-        corrupted = [percent(float(right.mean())) for right in (self.corrupted[0], self.corrupted[-1])]
+        mended = (wrong[0] & ~wrong[last]).nonzero()[:, 0].tolist()[:_PANELS]
+        clean = [percent(float(right.double().mean())) for right in (self.clean[0], self.clean[last])]
+        corrupted = [percent(float(right.mean())) for right in (self.corrupted[0], self.corrupted[last])]
         cost = (
             f"{clean[0]} of clean test images are right before and {clean[1]} after; {corrupted[0]} of corrupted ones "
             f"before and {corrupted[1]} after."
@@ -194,16 +269,27 @@ class LoopResult(FreshVerdicts):
         return rate(wrong)
 
     def _draw_wrong(self) -> Drawing:
-        series = {"fresh, to the labels": [rate(row) for row in self.wrong]}
+        rounds = slice(self.rounds + 1)
+        series = {"fresh, to the labels": [rate(row) for row in self.wrong[rounds]]}
         if self.judged_wrong is not None:
-            series["fresh, to the judge"] = [rate(row) for row in self.judged_wrong]
+            series["fresh, to the judge"] = [rate(row) for row in self.judged_wrong[rounds]]
         nothing = Estimate(value=float("nan"), low=float("nan"), high=float("nan"), n=0)
         series["asked"] = [*(self._asked(row) for row in range(self.rounds)), nothing]
         return self._curves(series, "share of images that are wrong")
 
     def _draw_accuracy(self) -> Drawing:
         kinds = {"clean": self.clean.double(), "corrupted": self.corrupted.double()}
-        return self._curves({name: [mean(row) for row in right] for name, right in kinds.items()}, "accuracy")
+        return self._curves(
+            {name: [mean(row) for row in right[: self.rounds + 1]] for name, right in kinds.items()}, "accuracy"
+        )
+
+    def _draw_arms(self) -> Drawing:
+        groups = {"by the labels": self.wrong}
+        if self.judged_wrong is not None:
+            groups["by the judge"] = self.judged_wrong
+        states = {"before": 0, "last round": self.rounds, **self.arms}
+        series = {name: [rate(wrong[state]) for wrong in groups.values()] for name, state in states.items()}
+        return estimate_bars(series, list(groups), "share of fresh images that are wrong")
 
     def _draw_examples(self) -> Drawing:
         names = [self.class_names[k] for k in self.example_labels.tolist()]

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
-from failscape.explain.fresh_verdicts import FreshVerdicts
-from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid, percent, rate_bars
+from failscape.explain.fresh_verdicts import FreshVerdicts, Gains, estimate_bars
+from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid, percent
 from failscape.metrics import Estimate, mcnemar, mean, mean_by_t, mean_over_both, ratio_of_means
 
 ARMS = ("before", "retrained", "control", "data alone")
@@ -155,17 +155,18 @@ class RetrainingResult(FreshVerdicts):
 
     @property
     def is_gain_shown(self) -> bool:
-        """Whether fewer fresh images are wrong, to the labels and to the judge, than chance and more training explain.
-
-        Fresh images are those that the classifier before is unsure of, so that any other one is wrong on fewer of
-        them: the share before alone shows nothing.
-        """
-        return self.gain.low > 0 and self.gain_over_data_alone.low > 0 and self._judge_sees_gain
+        """Whether fewer images are wrong, to the labels and to the judge, than chance and more training explain."""
+        return self._gains.is_shown
 
     @property
-    def _judge_sees_gain(self) -> bool:
-        gains = (self.judged_gain, self.judged_gain_over_data_alone)
-        return all(gain is None or gain.low > 0 for gain in gains)
+    def _gains(self) -> Gains:
+        judged = (self.judged_gain, self.judged_gain_over_data_alone)
+        return Gains(
+            over_before=self.gain,
+            over_data_alone=self.gain_over_data_alone,
+            over_control=self.gain_over_control,
+            judged=tuple(gain for gain in judged if gain is not None),
+        )
 
     @property
     def summary(self) -> dict[str, float]:
@@ -292,18 +293,7 @@ class RetrainingResult(FreshVerdicts):
             f"retraining on {self.labelled:,} labelled ones, {percent(shares[CONTROL])} after retraining on as many "
             f"{others}, and {percent(shares[ALONE])} after training on its own data alone"
         )
-        if self.gain.high < 0:
-            start = "No gain shown, but harm"
-        elif not self.gain.low > 0:
-            start = "No gain shown"
-        elif not self.gain_over_data_alone.low > 0:
-            start = "No gain shown beyond that of further training"
-        elif not self._judge_sees_gain:
-            start = f"No gain shown beyond the labels themselves, since {self.judge} sees none"
-        elif not self.gain_over_control.low > 0:
-            start = f"Retraining helps, but no gain over {others} is shown"
-        else:
-            start = f"Retraining helps, more than on as many {others}"
+        start = self._gains.said("Retraining helps", judge=self.judge, others=others)
         who = f" Labels by {self.labeller}{', in place of a person' if self.stand_in else ''}."
         if self.judged_wrong is not None:
             values = [self._over_replicates(self.judged_wrong[arm]).value for arm in (BEFORE, RETRAINED)]
@@ -430,7 +420,7 @@ class RetrainingResult(FreshVerdicts):
         series = {
             name: [self._over_replicates(wrong[arm]) for wrong in groups.values()] for arm, name in enumerate(ARMS)
         }
-        return _bars(series, list(groups), "share of fresh images that are wrong")
+        return estimate_bars(series, list(groups), "share of fresh images that are wrong")
 
     def _draw_accuracy(self) -> Drawing:
         kinds = (self.clean.double(), self.corrupted.double())
@@ -438,7 +428,7 @@ class RetrainingResult(FreshVerdicts):
             name: [mean(right[BEFORE, 0]) if arm == BEFORE else self._accuracy(right[arm]) for right in kinds]
             for arm, name in enumerate(ARMS)
         }
-        return _bars(series, ["clean", "corrupted"], "accuracy on test images")
+        return estimate_bars(series, ["clean", "corrupted"], "accuracy on test images")
 
     def _draw_examples(self) -> Drawing:
         count = len(self.examples) // _COLUMNS * _COLUMNS or len(self.examples)
@@ -447,15 +437,6 @@ class RetrainingResult(FreshVerdicts):
             self.examples[:count].unflatten(0, (-1, columns)),
             cell_labels=[self.class_names[k] for k in self.example_labels[:count].tolist()],
         )
-
-
-def _bars(series: Mapping[str, Sequence[Estimate]], groups: Sequence[str], y_label: str) -> Drawing:
-    return rate_bars(
-        {name: [each.value for each in estimates] for name, estimates in series.items()},
-        {name: [(each.low, each.high) for each in estimates] for name, estimates in series.items()},
-        groups=groups,
-        y_label=y_label,
-    )
 
 
 def _key(arm: str) -> str:

@@ -50,7 +50,10 @@ class Candidates(ABC):
 
     @abstractmethod
     def blocks(self, seed: int, *, part: int, parts: int) -> Iterator[Images]:
-        """Yield images in random order, as 8-bit values in [0, 1]; no image occurs in two of the parts of a seed."""
+        """Yield images in random order, as 8-bit values in [0, 1]; no image occurs in two of the parts of a seed.
+
+        Part p + parts is another go through part p: other draws where there is no end of them.
+        """
 
     @abstractmethod
     def label(self, images: Images) -> Int[Tensor, " M"]:

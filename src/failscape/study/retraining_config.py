@@ -124,6 +124,8 @@ class LoopConfig(LabelSettings):
         rounds: how many.
         labelled: images to be labelled in each round; some may turn out to have no class.
         labellers: how many people each image is asked of, where people label.
+        control: train a control on as many random labelled images; by default where something stands in for people,
+            who would have to label as many again.
         steer: before each round the generator is trained further until the classifier of that time gives its images
             this distribution: a class, shares such as "3=0.5,8=0.5", or "uniform"; none leaves it as it is.
         steer_steps: of that training.
@@ -134,6 +136,7 @@ class LoopConfig(LabelSettings):
     rounds: Annotated[int, Field(ge=1, le=50)] = 3
     labelled: PositiveInt = 500
     labellers: PositiveInt = 1
+    control: bool | None = None
     steer: str | None = None
     steer_steps: PositiveInt = 200
     steer_images: PositiveInt = 5_000
