@@ -13,10 +13,10 @@ from failscape import load_classifier, load_generator, load_images
 from failscape.classifiers import Classifier
 from failscape.errors import GeneratorError, SpecError, UnsupportedClassifier, UnsupportedGenerator
 from failscape.explain import Frontier, FrontierResult, Verification, load_result
-from failscape.explain.frontier import frontier_targets
+from failscape.explain.frontier_request import frontier_targets
 from failscape.explain.latent_space import LatentSpace
 from failscape.figures import PictureMatrix
-from failscape.generators import MLP, ConditionSpace, StyleGAN2
+from failscape.generators import MLP, Condition, ConditionSpace, StyleGAN2
 
 NAMES = ("a", "b", "c")
 
@@ -321,3 +321,41 @@ class TestBadInput:
     def test_settings_out_of_range(self, as_installed: None, setting: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="Expected"):
             Frontier(**setting)
+
+
+class Told(Linear):
+    """As bright as the distribution that it is asked for says, but for an offset; latents change little of it."""
+
+    def __init__(self) -> None:
+        super().__init__(PLANE, scale=0.005)
+        self.condition_space = ConditionSpace(num_classes=3, score="vector")
+        self.asked: list[Tensor] = []
+
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        self.check_condition(condition, len(z))
+        assert condition is not None
+        assert condition.probs is not None
+        self.asked += condition.probs.unique(dim=0)
+        bright = (condition.probs[:, 1] / condition.probs[:, 0]).log() / 20
+        x: Tensor = GREY + 0.01 + bright[:, None] + z @ self.weight
+        return x.clamp(0, 1).unflatten(1, SHAPE)
+
+
+def test_a_generator_of_whole_distributions_is_asked_for_each_target() -> None:
+    # From the grey the latents could reach neither target: it is the condition that leads there.
+    generator, classifier = Told(), brighter_than(GREY)
+    method = Frontier(targets=({"0": 0.3, "1": 0.7}, {"0": 0.9, "1": 0.1}), per_target=8, tolerance=0.02, samples=200)
+    result = method(classifier, generator, grey_images(), torch.tensor([0, 1, 1]), rng=seeded())
+    assert {tuple(row) for row in torch.stack(generator.asked).tolist()} == {
+        tuple(row) for row in result.targets.tolist()
+    }
+    assert result.success.all()
+    mean = result.images.mean(dim=(1, 2, 3)).view(2, 8)
+    logits = torch.tensor([7 / 3, 1 / 9]).log()
+    assert (20 * (mean - GREY) - logits[:, None]).abs().max() < 0.25
+    # The search put right what the generator has wrong by itself: 0.2 of the logit.
+    alone = torch.tensor([0.7, 0.1]).logit() + 0.2
+    assert ((20 * (mean - GREY)).mean(dim=1) - alone).abs().min() > 0.05
+    assert (result.samples, int(result.drawn.sum())) == (400, 400)
+    with pytest.raises(UnsupportedGenerator, match='Set `by` to "search"'):
+        Frontier(by="training")(classifier, generator, grey_images(), torch.tensor([0, 1, 1]), rng=seeded())

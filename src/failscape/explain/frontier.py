@@ -1,27 +1,30 @@
 """Frontiers: what lies at 50/50, or at any target distribution, between classes?"""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from failscape.classifiers import Classifier, target_distribution
-from failscape.errors import GeneratorError, SpecError, UnsupportedGenerator
+from failscape.classifiers import Classifier
+from failscape.errors import UnsupportedGenerator
+from failscape.explain.frontier_request import (
+    PAIRS,
+    Target,
+    asking_for,
+    frontier_targets,
+    require_frontiers,
+    require_shown,
+    takes_targets,
+)
 from failscape.explain.frontier_result import FrontierResult
 from failscape.explain.latent_space import LatentSpace, realism_of
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
-from failscape.generators import Generator, StyleGenerator
+from failscape.generators import Generator
 from failscape.search import LogProbs, StandIn, TargetSearch, reach_target, total_variation
 from failscape.training import steer
-
-Target = str | Mapping[str, float]
-
-PAIRS, TRIPLES = "pairs", "triples"
 
 _BATCH = 512
 _RADIUS = 2.0
@@ -171,7 +174,8 @@ class Frontier(Method[FrontierResult]):
         ValueError: if a setting is out of its range.
         SpecError: if a target names an unknown class, or its shares are no probabilities that sum to 1.
         UnsupportedClassifier: if the classifier has no gradients.
-        UnsupportedGenerator: if the generator has a condition and no styles, or cannot be trained further.
+        UnsupportedGenerator: if the generator takes a class and a score and has no styles, or cannot be trained
+            further.
         GeneratorError: if a target asks for a class that the generator was never shown.
 
     Example:
@@ -239,22 +243,24 @@ class Frontier(Method[FrontierResult]):
         rng: torch.Generator,
     ) -> FrontierResult:
         """Find images of each target; `x` are real images, which a training goes on learning from."""
-        classifier.require_gradients("frontiers", "Export the network in a form that keeps them.")
+        require_frontiers(classifier, generator)
         names, targets = frontier_targets(self.targets, classifier.class_names)
-        _check_generator(classifier, generator, targets)
-        space = LatentSpace(generator, rng=rng)
-        points = space.sample(self.samples, rng=rng)
+        if self.by == "training" and takes_targets(generator):
+            raise UnsupportedGenerator(
+                f"Expected a generator that keeps what it is trained by, but this {generator.family} takes whole "
+                'distributions as they are. Set `by` to "search".'
+            )
+        require_shown(classifier, generator, targets)
         asked = torch.arange(len(targets)).repeat_interleave(self.per_target)
         nothing = torch.full((len(asked),), torch.nan)
         if self.by == "search":
-            landscape = _Landscape(classifier=classifier, space=space, guard=self.guard)
-            prediction, log_probs = landscape.verdicts(points)
-            pool = _Pool(points=points, log_probs=log_probs, origin=torch.arange(len(points)), prediction=prediction)
-            found, steps = self._search(landscape, pool, targets, rng)
-            images, log_prior = space.drawn(found), space.log_prior(found)
-            way = _ways(found, targets[asked], pool)
+            # What is asked for whole distributions is asked for each target, and searched by itself.
+            groups = targets.split(1) if takes_targets(generator) else [targets]
+            searched = [self._searched(classifier, generator, group, rng) for group in groups]
+            images, log_prior, way, steps, prediction = (torch.cat(parts) for parts in zip(*searched, strict=True))
         else:
-            prediction = classifier.predict(space.drawn(points))
+            space = LatentSpace(generator, rng=rng)
+            prediction = classifier.predict(space.drawn(space.sample(self.samples, rng=rng)))
             parts = [self._trained(classifier, generator, target, x, rng) for target in targets]
             images, log_prior, way, steps = to_8_bits(torch.cat(parts)), nothing, nothing, torch.zeros_like(asked)
         return FrontierResult(
@@ -268,11 +274,32 @@ class Frontier(Method[FrontierResult]):
             way=way,
             steps=steps,
             drawn=prediction.bincount(minlength=classifier.num_classes),
-            samples=self.samples,
+            samples=len(prediction),
             tolerance=self.tolerance,
             shown=self.shown,
             class_names=classifier.class_names,
         )
+
+    def _searched(
+        self, classifier: Classifier, generator: Generator, targets: Float[Tensor, "T K"], rng: torch.Generator
+    ) -> tuple[
+        Float[Tensor, "N C H W"], Float[Tensor, " N"], Float[Tensor, " N"], Int[Tensor, " N"], Int[Tensor, " S"]
+    ]:
+        """Search one latent space for images of targets.
+
+        Returns:
+            The images, the log-density of each, the way from it to the classes, the gradients that it took, and what
+            the classifier takes the generator's samples for.
+        """
+        condition = asking_for(targets) if takes_targets(generator) else None
+        space = LatentSpace(generator, rng=rng, condition=condition)
+        points = space.sample(self.samples, rng=rng)
+        landscape = _Landscape(classifier=classifier, space=space, guard=self.guard)
+        prediction, log_probs = landscape.verdicts(points)
+        pool = _Pool(points=points, log_probs=log_probs, origin=torch.arange(len(points)), prediction=prediction)
+        found, steps = self._search(landscape, pool, targets, rng)
+        way = _ways(found, targets.repeat_interleave(self.per_target, dim=0), pool)
+        return space.drawn(found), space.log_prior(found), way, steps, prediction
 
     def _search(
         self, landscape: _Landscape, pool: _Pool, targets: Float[Tensor, "T K"], rng: torch.Generator
@@ -386,70 +413,6 @@ class Frontier(Method[FrontierResult]):
             raise UnsupportedGenerator(f'{error} Set `by` to "search".') from error
         counts = [min(_BATCH, self.per_target - start) for start in range(0, self.per_target, _BATCH)]
         return torch.cat([steered.sample(count, rng=rng) for count in counts])
-
-
-def frontier_targets(
-    targets: tuple[Target, ...], class_names: tuple[str, ...]
-) -> tuple[tuple[str, ...], Float[Tensor, "T K"]]:
-    """Return the name of each target and its distribution.
-
-    Args:
-        targets: as `Frontier` takes several.
-        class_names: the K classes.
-
-    Raises:
-        SpecError: if a target names an unknown class, or its shares are no probabilities that sum to 1.
-
-    Example:
-        >>> frontier_targets(("pairs",), ("cat", "cow", "dog"))[0]
-        ('cat | cow', 'cat | dog', 'cow | dog')
-    """
-    found: dict[str, Tensor] = {}
-    for target in targets:
-        size = {PAIRS: 2, TRIPLES: 3}.get(target) if isinstance(target, str) else None
-        if size is not None and target not in class_names:
-            if len(class_names) < size:
-                raise SpecError(
-                    f"Expected at least {size} classes for {target!r}, but there are {len(class_names)}. Name targets."
-                )
-            for chosen in combinations(class_names, size):
-                share = dict.fromkeys(chosen, 1 / size)
-                found[" | ".join(chosen)] = target_distribution(share, class_names)
-            continue
-        distribution = target_distribution(target, class_names)
-        text = target if isinstance(target, str) else _spelled(target)
-        wanted = (distribution > 0).nonzero()[:, 0].tolist()
-        even = bool((distribution[wanted] == distribution[wanted[0]]).all())
-        name = " | ".join(class_names[k] for k in wanted) if even else text
-        found[text if len(wanted) == len(class_names) > 3 else name] = distribution
-    return tuple(found), torch.stack(list(found.values()))
-
-
-def _spelled(shares: Mapping[str, float]) -> str:
-    return ",".join(f"{name}={share:g}" for name, share in shares.items() if share > 0)
-
-
-def _check_generator(classifier: Classifier, generator: Generator, targets: Float[Tensor, "T K"]) -> None:
-    space = generator.condition_space
-    if space is None:
-        return
-    if not isinstance(generator, StyleGenerator):
-        raise UnsupportedGenerator(
-            f"Expected a generator without condition, or one with styles, for frontiers, but this {generator.family} "
-            "takes the class from its condition and not from its latents. Train one without: `failscape train wgan`."
-        )
-    if space.num_classes != classifier.num_classes:
-        raise GeneratorError(
-            f"Expected a generator of the {classifier.num_classes} classes of {classifier.name}, but this one takes "
-            f"conditions of {space.num_classes}. Use one that was trained on the classifier's classes."
-        )
-    known = set(space.classes.tolist())
-    for k in (targets > 0).any(dim=0).nonzero()[:, 0].tolist():
-        if k not in known:
-            raise GeneratorError(
-                f"Expected targets of classes that the generator was shown, but it was shown no image of "
-                f"{classifier.class_names[k]!r}. Leave that class out of the targets, or train one on images of it."
-            )
 
 
 def _ways(found: Float[Tensor, "N D"], target: Float[Tensor, "N K"], pool: _Pool) -> Float[Tensor, " N"]:

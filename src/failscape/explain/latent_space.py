@@ -20,16 +20,18 @@ class LatentSpace:
     """Latents in units of the prior's deviation about its middle.
 
     Of a generator with styles they are those of W, of which middle and deviation are those of 4,096 draws. Of one with
-    a condition they are drawn for all its classes alike, since what lies between classes belongs to none; without
-    styles it cannot be searched so, for there the class is no part of the latent.
+    a condition they are drawn for all its classes alike, since what lies between classes belongs to none. Without
+    styles the condition is no part of the latent: it is given beside it, and the same for all points.
 
     Args:
         generator: draws the images.
         rng: draws what middle and deviation are measured on.
+        condition: of all points, one row, for a generator that has a condition and no styles.
     """
 
-    def __init__(self, generator: Generator, *, rng: torch.Generator) -> None:
+    def __init__(self, generator: Generator, *, rng: torch.Generator, condition: Condition | None = None) -> None:
         self._generator = generator
+        self._condition = condition
         self._middle, self._scale = torch.zeros(generator.latent_dim), torch.ones(generator.latent_dim)
         if isinstance(generator, StyleGenerator):
             w = self._latents(_DRAWS, rng)
@@ -45,7 +47,8 @@ class LatentSpace:
         generator, latents = self._generator, points * self._scale + self._middle
         if isinstance(generator, StyleGenerator):
             return generator.synthesize(generator.styles(latents))
-        images: Tensor = generator(latents)
+        condition = None if self._condition is None else self._condition[torch.zeros(len(points), dtype=torch.long)]
+        images: Tensor = generator(latents, condition)
         return images
 
     @torch.no_grad()

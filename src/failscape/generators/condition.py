@@ -259,10 +259,11 @@ class ConditionSpace:
                 f"Expected a class that the generator has seen, but no training image was taken for {name!r}. Ask for "
                 "another class."
             )
+        kind = "confidence" if self.score == VECTOR else self.score
         # A highest score just below 1 is a matter of how many images there were.
         if not low <= score <= (1.0 if high > 0.99 else high):
             raise GeneratorError(
-                f"Expected a {self.score} between {low:.3f} and {high:.3f} for class {name!r}, which is what the "
+                f"Expected a {kind} between {low:.3f} and {high:.3f} for class {name!r}, which is what the "
                 f"training images support, but got {score:g}. Ask within that range."
             )
 

@@ -13,7 +13,7 @@ from failscape.errors import ClassifierError
 from failscape.report.run import Run
 from failscape.study.config import ImagesConfig
 from failscape.study.inputs import load_labelled
-from failscape.web.label_sources import Source, label_sources
+from failscape.web.label_sources import Source, is_spec, label_sources
 from failscape.web.networks import Networks
 from failscape.web.pictures import eight_bit, pictures
 
@@ -59,7 +59,7 @@ def short_names(specs: Sequence[str]) -> list[str]:
 
 def image_choices(run: Run) -> list[ImageChoice]:
     """Return the labelled sets of a run's steps, then what its generators draw, then its steps' images."""
-    specs = dict.fromkeys(str(step.record["images"]) for step in run.steps if _is_spec(step.record.get("images")))
+    specs = dict.fromkeys(str(step.record["images"]) for step in run.steps if is_spec(step.record.get("images")))
     sets = [ImageChoice(key=f"set-{number}", title=spec, spec=spec) for number, spec in enumerate(specs)]
     own = [ImageChoice(key=source.key, title=source.title, source=source) for source in label_sources(run)]
     return sets + own
@@ -140,8 +140,3 @@ def _require_same(judges: Sequence[Classifier]) -> None:
                 f"{first.image_shape} and {judge.name} takes {judge.image_shape}, or their classes differ. Compare "
                 "classifiers of one task."
             )
-
-
-def _is_spec(images: object) -> bool:
-    # A step on image files records how many there were.
-    return isinstance(images, str) and bool(images) and not images.endswith(" files")

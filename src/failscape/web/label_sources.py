@@ -90,3 +90,8 @@ def make_task(source: Source, networks: Networks, *, count: int, rng: torch.Gene
 
 def _short(spec: object) -> str:
     return str(spec).removeprefix("embedded:").rstrip("/").rpartition("/")[2]
+
+
+def is_spec(images: object) -> bool:
+    """Return whether what a step records of its images names a labelled set; of image files it says how many."""
+    return isinstance(images, str) and bool(images) and not images.endswith(" files")

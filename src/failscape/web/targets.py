@@ -4,18 +4,22 @@ from typing import Any
 
 import torch
 
+from failscape.errors import FailscapeError
 from failscape.explain import Frontier
-from failscape.generators import StyleGenerator
+from failscape.explain.frontier_request import require_frontiers
 from failscape.web.asking import Asked
 
 # Samples among which a search begins: a second's work, where a study takes several.
 _SAMPLES = 500
 
 
-def has_frontiers(asked: Asked) -> bool:
-    """Return whether frontiers of a classifier can be searched for with a generator."""
-    styled = asked.generator.condition_space is None or isinstance(asked.generator, StyleGenerator)
-    return styled and asked.classifier.differentiable
+def no_frontiers(asked: Asked) -> str:
+    """Return why frontiers of a classifier cannot be searched for with a generator, "" where they can."""
+    try:
+        require_frontiers(asked.classifier, asked.generator)
+    except FailscapeError as error:
+        return str(error)
+    return ""
 
 
 def draw_target(asked: Asked, *, shares: list[float], count: int, seed: int, tolerance: float) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from failscape.web.asking import askable
+from failscape.web.asking import askable, asked_of
 from failscape.web.site import Page, TheRun, TheSite
-from failscape.web.targets import draw_target, has_frontiers
+from failscape.web.targets import draw_target, no_frontiers
 
 router = APIRouter()
 
@@ -29,21 +29,19 @@ class TargetAsked(BaseModel):
 
 @router.get("/frontiers")
 def frontiers(site: TheSite, run: TheRun) -> HTMLResponse:
-    """Show the form."""
-    found = askable(run.read(), site.networks, has_frontiers)
+    """Show the form, and which networks cannot be asked."""
+    found, others = askable(run.read(), site.networks, no_frontiers)
     task = {
         "address": f"/runs/{run.id}/frontiers/draw",
         "networks": {each.number: {"classes": each.classifier.class_names} for each in found},
     }
-    return site.render("frontiers.html", PAGE, run, found=found, task=task, most=_MOST)
+    return site.render("frontiers.html", PAGE, run, found=found, others=others, task=task, most=_MOST)
 
 
 @router.post("/frontiers/draw")
 def draw(site: TheSite, run: TheRun, asked: TargetAsked) -> dict[str, Any]:
     """Search for images of a target."""
-    networks = next((n for n in askable(run.read(), site.networks, has_frontiers) if n.number == asked.networks), None)
-    if networks is None:
-        raise HTTPException(404, "Expected networks of this run, but there are none of that number. Choose them again.")
+    networks = asked_of(run.read(), site.networks, asked.networks)
     if len(asked.shares) != networks.classifier.num_classes or sum(share > 0 for share in asked.shares) < 2:
         raise HTTPException(
             422,

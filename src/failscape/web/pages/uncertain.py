@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from failscape.web.asking import askable, draw_score, score_space, takes_scores
+from failscape.web.asking import askable, asked_of, draw_score, no_scores, score_name, score_space
 from failscape.web.site import Page, TheRun, TheSite
 
 router = APIRouter()
@@ -29,14 +29,14 @@ class ScoreAsked(BaseModel):
 
 @router.get("/uncertain")
 def uncertain(site: TheSite, run: TheRun) -> HTMLResponse:
-    """Show the form, and the range that each class supports."""
-    found = askable(run.read(), site.networks, takes_scores)
+    """Show the form, the range that each class supports, and which networks cannot be asked."""
+    found, others = askable(run.read(), site.networks, no_scores)
     spaces = [score_space(each) for each in found]
     task = {
         "address": f"/runs/{run.id}/uncertain/draw",
         "networks": {
             each.number: {
-                "score": space.score,
+                "score": score_name(space),
                 "classes": each.classifier.class_names,
                 "supported": space.supported,
                 "search": each.classifier.differentiable,
@@ -44,15 +44,13 @@ def uncertain(site: TheSite, run: TheRun) -> HTMLResponse:
             for each, space in zip(found, spaces, strict=True)
         },
     }
-    return site.render("uncertain.html", PAGE, run, found=found, task=task, most=_MOST)
+    return site.render("uncertain.html", PAGE, run, found=found, others=others, task=task, most=_MOST)
 
 
 @router.post("/uncertain/draw")
 def draw(site: TheSite, run: TheRun, asked: ScoreAsked) -> dict[str, Any]:
     """Draw images of a class and a score."""
-    networks = next((n for n in askable(run.read(), site.networks, takes_scores) if n.number == asked.networks), None)
-    if networks is None:
-        raise HTTPException(404, "Expected networks of this run, but there are none of that number. Choose them again.")
+    networks = asked_of(run.read(), site.networks, asked.networks)
     x = draw_score(
         networks, label=asked.label, score=asked.score, count=asked.count, seed=asked.seed, search=asked.search
     )
