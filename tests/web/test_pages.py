@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from tests.web.conftest import SCREENSHOTS, Served, Watched
@@ -15,19 +15,24 @@ if TYPE_CHECKING:
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 WIDTHS = (1280, 390)
+SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 # Further places of pages; each is opened by what it takes to get there from the page's own address.
 MORE = ("steps/1",)
 
 
 def check(tab: "Tab", name: str) -> None:
-    """Look at what a tab shows: at both widths for whoever opens the screenshots, and once with axe, which is slow."""
+    """Look at what a tab shows: at both widths for whoever opens the screenshots, and by axe, light and dark."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     for width in WIDTHS:
         tab.set_viewport_size({"width": width, "height": 900 if width > 500 else 844})
         tab.screenshot(path=SCREENSHOTS / f"{name}-{width}.png", full_page=True)
         # What is wider than the window would have to be scrolled sideways.
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide at {width}"
-    assert serious(tab) == [], name
+    for scheme in SCHEMES:
+        tab.emulate_media(color_scheme=scheme)
+        assert serious(tab) == [], f"{name}, {scheme}"
+    tab.screenshot(path=SCREENSHOTS / f"{name}-dark-{WIDTHS[-1]}.png", full_page=True)
+    tab.emulate_media(color_scheme=SCHEMES[0])
 
 
 def serious(tab: "Tab") -> list[str]:
@@ -62,10 +67,16 @@ def test_axe_would_find_something_serious(toy_server: Served, enter: Callable[[S
     assert any(problem.startswith("image-alt") for problem in serious(tab))
 
 
-def test_a_dark_page(toy_server: Served, enter: Callable[[Served], "Tab"]) -> None:
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axe_would_find_what_has_too_little_contrast(
+    scheme: Literal["light", "dark"], toy_server: Served, enter: Callable[[Served], "Tab"]
+) -> None:
     tab = enter(toy_server)
-    tab.emulate_media(color_scheme="dark")
-    check(tab, "overview-dark")
+    tab.emulate_media(color_scheme=scheme)
+    # In either scheme the ink of the other one.
+    ink = {"light": "#ececea", "dark": "#1c1d1f"}[scheme]
+    tab.evaluate("(ink) => document.querySelector('h1').style.setProperty('color', ink)", ink)
+    assert any(problem.startswith("color-contrast") for problem in serious(tab))
 
 
 def test_no_script_runs_that_is_not_a_file_of_the_server(
