@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from failscape.cli import main
-from failscape.explain import RetrainingResult, load_result
+from failscape.explain import LoopResult, RetrainingResult, load_result
 
 _MODELS = ("--data", "images.npz", "--test", "others.npz")
 
@@ -76,3 +76,23 @@ def test_a_loop_waits_for_people_and_goes_on_by_its_folder(run: Path, capsys: py
     page = Path(capsys.readouterr().out.strip())
     assert page == Path(folder, "report.html")
     assert "Wrong images, round after round" in page.read_text()
+
+
+def test_a_control_can_be_asked_of_people_and_left_out_for_a_stand_in(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ["--labelled", "4", "--fresh", "3", "--rounds", "1", "--images", "64"]
+    assert main(["loop", "latest", *_MODELS, *told, "--control"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    expected = ["fresh: 3 labels are missing", "round-1: 4 labels are missing", "control: 4 labels are missing"]
+    assert said[:3] == expected
+    shutil.rmtree("runs/00002-loop")
+    told += ["--labeller", "other", "--sure", "0"]
+    for flags, controlled in (([], 4), (["--no-control"], 0)):
+        assert main(["loop", "runs/00001-toy", *_MODELS, *told, *flags]) == 0
+        page = Path(capsys.readouterr().out.strip())
+        result = load_result(page.parent / "steps" / "01-loop")
+        assert isinstance(result, LoopResult)
+        assert result.controlled == controlled
+        # The labeller is a copy of the classifier, which so cannot be wrong.
+        assert result.findings[0].sentence.startswith("No gain shown")

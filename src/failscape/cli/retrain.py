@@ -2,8 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from failscape.cli.studies import finish
@@ -101,7 +102,7 @@ def loop(
     rounds: PositiveInt | None = None,
     labelled: PositiveInt | None = None,
     labellers: PositiveInt | None = None,
-    control: bool | None = None,
+    control: Annotated[bool | None, Parameter(negative="--no-control")] = None,
     fresh: PositiveInt | None = None,
     one_in: PositiveInt | None = None,
     sure: float | None = None,
