@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from failscape.labels.database import events, images, reservations
 from failscape.labels.records import Queue
+from failscape.labels.rows import select_events
 
 TAKEN_BACK = 0
 """When an image was handed out that its labeller has taken back: before all others."""
@@ -103,3 +104,30 @@ def _open_images(*columns: Any, source: sa.FromClause, taken: sa.ColumnElement[i
             images.c.id.not_in(mine),
         )
     )
+
+
+def held_at() -> sa.Select[Any]:
+    """Return when the label that a labeller has given an image, and that holds, was given."""
+    held = held_labels()
+    return (
+        sa.select(events.c.at_ms)
+        .join(held, held.c.event_id == events.c.id)
+        .where(events.c.image_id == sa.bindparam("image_id"), events.c.labeller_id == sa.bindparam("labeller_id"))
+    )
+
+
+def held_events() -> sa.Select[Any]:
+    """Return the query of the labels that hold, with the names of their labellers, in the order in which they came."""
+    return select_events().where(events.c.id.in_(sa.select(held_labels().c.event_id))).order_by(events.c.id)
+
+
+def pace(connection: sa.Connection, project_id: str, labeller_id: int | None, since_ms: int) -> float | None:
+    """Return a labeller's labels a minute since a moment, from the first to the last; None for fewer than two."""
+    recent = sa.select(sa.func.count(), sa.func.min(events.c.at_ms), sa.func.max(events.c.at_ms)).where(
+        events.c.project_id == project_id,
+        events.c.labeller_id == labeller_id,
+        events.c.label.is_not(None),
+        events.c.at_ms > since_ms,
+    )
+    count, first, last = connection.execute(recent).one()
+    return None if count < 2 or first == last else (count - 1) * 60_000 / (last - first)

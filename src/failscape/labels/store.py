@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, final
+from typing import TypeVar, final
 
 import sqlalchemy as sa
 import torch
@@ -16,7 +16,7 @@ from failscape.errors import LabelConflict, LabelStoreError, NotInStore
 from failscape.labels.database import Database, events, images, labellers, pixels, projects, reservations
 from failscape.labels.records import QUEUES, Event, LabelImage, NewLabel, Progress, Project, Queue
 from failscape.labels.rows import event_record, find_event, find_project, image_record, no_image, select_events
-from failscape.labels.selection import TAKEN_BACK, held_labels, images_left, next_in_queue, totals
+from failscape.labels.selection import TAKEN_BACK, held_at, held_events, images_left, next_in_queue, pace, totals
 from failscape.labels.task import LabelTask
 from failscape.labels.writing import (
     append_event,
@@ -354,7 +354,7 @@ class LabelStore:
         with self._database.reading() as connection:
             find_project(connection, project_id)
             mine = (
-                _held_events()
+                held_events()
                 .where(labellers.c.name == labeller.strip())
                 .order_by(None)
                 .order_by(events.c.id.desc())
@@ -370,7 +370,7 @@ class LabelStore:
         """
         with self._database.reading() as connection:
             find_project(connection, project_id)
-            return tuple(event_record(row) for row in connection.execute(_held_events(), {"project_id": project_id}))
+            return tuple(event_record(row) for row in connection.execute(held_events(), {"project_id": project_id}))
 
     def events(self, project_id: str) -> tuple[Event, ...]:
         """Return everything that was done in a project, in order.
@@ -402,7 +402,7 @@ class LabelStore:
                 missing=project.labellers_per_image * project.images - int(done.counted),
                 mine=done.mine,
                 left=connection.scalar(images_left(), asked) or 0,
-                per_minute=_pace(connection, project_id, labeller_id, self._now() - _PACE_MS),
+                per_minute=pace(connection, project_id, labeller_id, self._now() - _PACE_MS),
             )
 
     def _now(self) -> int:
@@ -467,7 +467,7 @@ class LabelStore:
                 reservations.c.image_id == new.image_id, reservations.c.labeller_id == labeller_id
             )
         )
-        holds = connection.scalar(_held_at(), row)
+        holds = connection.scalar(held_at(), row)
         event = append_event(connection, row)
         if holds is not None and holds > row["at_ms"]:
             undo = {"client_id": f"late-{uuid.uuid4()}", "label": None, "undoes": event.id}
@@ -481,28 +481,3 @@ class _Handed:
 
     since_ms: int
     queue: Queue | None
-
-
-def _held_at() -> sa.Select[Any]:
-    """Return when the label that a labeller has given an image, and that holds, was given."""
-    held = held_labels()
-    return (
-        sa.select(events.c.at_ms)
-        .join(held, held.c.event_id == events.c.id)
-        .where(events.c.image_id == sa.bindparam("image_id"), events.c.labeller_id == sa.bindparam("labeller_id"))
-    )
-
-
-def _held_events() -> sa.Select[Any]:
-    return select_events().where(events.c.id.in_(sa.select(held_labels().c.event_id))).order_by(events.c.id)
-
-
-def _pace(connection: sa.Connection, project_id: str, labeller_id: int | None, since_ms: int) -> float | None:
-    recent = sa.select(sa.func.count(), sa.func.min(events.c.at_ms), sa.func.max(events.c.at_ms)).where(
-        events.c.project_id == project_id,
-        events.c.labeller_id == labeller_id,
-        events.c.label.is_not(None),
-        events.c.at_ms > since_ms,
-    )
-    count, first, last = connection.execute(recent).one()
-    return None if count < 2 or first == last else (count - 1) * 60_000 / (last - first)
