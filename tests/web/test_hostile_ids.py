@@ -1,5 +1,7 @@
 """Ids of images that look like markup, scripts or paths: shown as they are, and never more than that."""
 
+import re
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +16,7 @@ from tests.web.conftest import SHAPE, Served, Watched, save_networks, serving
 from tests.web.test_pages import check
 
 from failscape.classifiers import load_classifier
-from failscape.explain import load_result
+from failscape.explain import SympatheticResult, load_result
 from failscape.figures import png_bytes
 from failscape.labels import LabelStore, NewLabel, label_task
 from failscape.study import StudyConfig, run_study
@@ -37,7 +39,7 @@ LABELLER = "<b onclick=window.hurt=6>../../x</b>"
 
 @pytest.fixture(scope="module")
 def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on images whose files, and whose ids in the results, bear hostile names; and a project of such."""
+    """A run on images whose files bear hostile names, and a project of such."""
     folder = tmp_path_factory.mktemp("hostile")
     save_networks(folder)
     rng = torch.Generator().manual_seed(0)
@@ -56,11 +58,6 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "steps": [{"method": "sympathetic-examples", "settings": quick}],
     }
     run = run_study(StudyConfig.from_mapping(study), out=folder / "runs")
-    (step,) = (run / "steps").iterdir()
-    result = load_result(step)
-    # Of a table that somebody else made; files cannot be called so.
-    ids = tuple(PATHS[row] if row < len(PATHS) else one for row, one in enumerate(result.ids))  # type: ignore[attr-defined]
-    write_result(replace(result, ids=ids), step)  # type: ignore[call-arg]
     classifier = load_classifier(str(folder / "classifier"))
     names = [*PATHS, *FILES]
     task = label_task(torch.rand(len(names), *SHAPE, generator=rng), classifier, names=names)
@@ -72,9 +69,30 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(hostile_run: Path) -> Iterator[Served]:
-    with serving([hostile_run]) as served:
+def foreign_run(hostile_run: Path) -> Path:
+    """The same of a table that somebody else made: ids that no file can have, and images that are not there."""
+    run = hostile_run.parent / "00002-foreign"
+    shutil.copytree(hostile_run, run)
+    (step,) = (run / "steps").iterdir()
+    result = load_result(step)
+    assert isinstance(result, SympatheticResult)
+    ids = tuple(PATHS[row] if row < len(PATHS) else one for row, one in enumerate(result.ids))
+    write_result(replace(result, ids=ids), step)
+    images = str(hostile_run.parents[1] / "images")
+    for file in (run / "study.toml", step / "step.json"):
+        file.write_text(file.read_text().replace(images, f"{images}-gone"))
+    return run
+
+
+@pytest.fixture(scope="module")
+def served(hostile_run: Path, foreign_run: Path) -> Iterator[Served]:
+    with serving([hostile_run, foreign_run]) as served:
         yield served
+
+
+def addresses(served: Served) -> list[str]:
+    """Return where both runs are."""
+    return [f"{served.base}/runs/{run}" for run in served.site.runs]
 
 
 @pytest.fixture
@@ -100,18 +118,18 @@ def unharmed(text: str) -> None:
 
 def test_pages_hold_the_ids_as_text(served: Served, hostile_run: Path) -> None:
     with served.client() as client:
-        first = client.get(f"{served.run}/mistakes").raise_for_status()
-        unharmed(first.text)
-        shown = set()
-        for row in range(12):
-            answer = client.get(f"{served.run}/mistakes/1/{row}")
-            unharmed(answer.text)
-            if answer.status_code == 200:
-                shown |= {
-                    name for name in (*FILES, *PATHS) if escape(name, quote=False) in answer.text.replace("&#34;", '"')
-                }
-        assert set(PATHS) <= shown
-        assert shown & set(FILES)
+        seen = ""
+        for run in addresses(served):
+            first = client.get(f"{run}/mistakes").raise_for_status().text
+            unharmed(first)
+            links = re.findall(r'<a href="(/runs/[^"]*/mistakes/[^"]*)"', first)
+            assert len(links) > len(PATHS)
+            for link in links:
+                page = client.get(link).raise_for_status().text
+                unharmed(page)
+                seen += page
+        for name in (*FILES, *PATHS):
+            assert escape(name, quote=False) in seen.replace("&#34;", '"'), name
         project = project_of(hostile_run)
         for place in ("compare", "label", f"label/{project}", f"label/{project}/everybody", "steps/1", "overview"):
             unharmed(client.get(f"{served.run}/{place}").raise_for_status().text)
@@ -150,16 +168,14 @@ def test_no_id_is_an_address(served: Served, hostile_run: Path) -> None:
 
 
 def test_mistakes_in_the_browser(served: Served, tab: "Tab") -> None:
-    tab.goto(f"{served.run}/mistakes")
-    links = tab.locator("#grid a")
-    assert links.count() > len(PATHS)
-    addresses = [str(links.nth(row).get_attribute("href")) for row in range(links.count())]
     seen = ""
-    for address in addresses:
-        tab.goto(urljoin(tab.url, address))
-        seen += tab.locator("main").inner_text()
-        assert tab.evaluate("window.hurt") is None
-    for name in (*PATHS, FILES[0]):
+    for run in addresses(served):
+        tab.goto(f"{run}/mistakes")
+        for address in tab.locator("#grid a").evaluate_all("(links) => links.map((link) => link.href)"):
+            tab.goto(address)
+            seen += tab.locator("main").inner_text()
+            assert tab.evaluate("window.hurt") is None
+    for name in (*PATHS, *FILES):
         assert name in seen, name
     check(tab, "hostile-mistake")
 
