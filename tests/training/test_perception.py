@@ -70,7 +70,7 @@ def test_the_discriminator_heeds_what_is_seen(
 
 def test_what_cannot_be_seen_is_refused(classifier: Classifier, images: ImageSet, seeing: GANSettings) -> None:
     plain = Classifier(lambda x: classifier(x.detach()), class_names=images.class_names, image_shape=images.image_shape)
-    with pytest.raises(UnsupportedClassifier, match="--perceive false"):
+    with pytest.raises(UnsupportedClassifier, match="--perceive=false"):
         GANTask(seeing, images=images, classifier=plain)
     for others in ({"family": "mlp"}, {"classifier": "none"}):
         with pytest.raises(ValidationError, match="a stylegan2 and a classifier beside `perceive`"):
