@@ -30,11 +30,6 @@ def test_stays_and_then_falls_as_a_cosine(progress: float, factor: float) -> Non
     assert constant_cosine(float(progress), decay_from=0.6) == pytest.approx(factor, abs=1e-12)
 
 
-@pytest.mark.parametrize(("progress", "factor"), [(0.6, 1), (0.8, 0.65), (1, 0.3)])
-def test_falls_no_further_than_it_is_told(progress: float, factor: float) -> None:
-    assert constant_cosine(float(progress), decay_from=0.6, decay_to=0.3) == pytest.approx(factor)
-
-
 def test_a_decay_from_the_end_on_never_comes() -> None:
     assert constant_cosine(1.0, decay_from=1.0) == 1
     assert constant_cosine(0.0, decay_from=0.0) == 1

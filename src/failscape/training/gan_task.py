@@ -102,9 +102,6 @@ class GANTask(GeneratorTask):
         self.averaged = nn.ModuleDict({"generator": self._averaged_generator})
         self._drawn = [p for name, p in generator.named_parameters() if not name.startswith("encoder.")]
         self._encoding = [p for name, p in generator.named_parameters() if name.startswith("encoder.")]
-        self._guided = self._drawn
-        if isinstance(generator, StyleGAN2) and settings.guided == "mapping":
-            self._guided = list(generator.to_w.parameters())
         # The step of a penalty comes before every `penalty_every` others, so rates and memories are set to match.
         lazy = settings.penalty_every / (settings.penalty_every + 1)
         self._rates = {"generator": 1.0, "discriminator": lazy, "encoder": 0.4}
@@ -133,8 +130,8 @@ class GANTask(GeneratorTask):
         """Update discriminator and generator once each, and the encoder when its time has come."""
         settings, group = self._settings, workers()
         for name, optimizer in self.optimizers.items():
-            factor = constant_cosine(progress, decay_from=settings.decay_from, decay_to=settings.decay_to)
-            set_learning_rate(optimizer, settings.learning_rate * self._rates[name] * factor)
+            factor = constant_cosine(progress, decay_from=settings.decay_from) * self._rates[name]
+            set_learning_rate(optimizer, settings.learning_rate * factor)
         x, n = x.to(self._device), len(x)
         condition = self.pool.conditions_of(x, y)
 
@@ -145,11 +142,11 @@ class GANTask(GeneratorTask):
 
         losses, real = self._step_discriminator(x, fake.detach(), condition, rng)
         losses["generator"], gradient = self._mislead(fake.detach(), real, condition, rng)
-        guidance, weight = None, _guidance_weight(settings, progress)
+        weight = _guidance_weight(settings, progress)
         if condition is not None and weight > 0:
             losses["guidance"], guidance = self._guide(fake.detach(), condition, rng)
-            guidance = weight * guidance
-        update(self.optimizers["generator"], partial(self._follow, fake, gradient, guidance), self._drawn)
+            gradient = gradient + weight * guidance
+        update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
         if self._encoding and progress >= settings.encoder_from:
             losses |= self._step_encoder(x, fake.detach(), z, condition)
         self._steps += 1
@@ -224,18 +221,6 @@ class GANTask(GeneratorTask):
         missed = condition_loss(logits, condition, score=self._settings.score).mean()
         (gradient,) = torch.autograd.grad(missed, fake)
         return missed, gradient
-
-    def _follow(self, fake: Tensor, gradient: Tensor, guidance: Tensor | None) -> None:
-        """Leave the game's gradients in all weights of the generator, and those of the guidance where it trains."""
-        if guidance is None or self._guided is self._drawn:
-            fake.backward(gradient if guidance is None else gradient + guidance)
-            return
-        # Two ways back, since each reaches other weights.
-        guided = torch.autograd.grad(fake, self._guided, guidance, retain_graph=True)
-        fake.backward(gradient)
-        for parameter, share in zip(self._guided, guided, strict=True):
-            assert parameter.grad is not None
-            parameter.grad += share
 
     def _step_encoder(self, x: Tensor, fake: Tensor, z: Tensor, condition: Condition | None) -> dict[str, Tensor]:
         """Regress the latents of generated images; draw real ones again, as the discriminator's features see them.

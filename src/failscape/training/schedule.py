@@ -22,13 +22,12 @@ def warmup_cosine(progress: float, *, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) if warmup < 1 else 1.0
 
 
-def constant_cosine(progress: float, *, decay_from: float, decay_to: float = 0.0) -> float:
-    r"""Return the factor of the learning rate: 1, then half a cosine down to `decay_to`.
+def constant_cosine(progress: float, *, decay_from: float) -> float:
+    r"""Return the factor of the learning rate: 1, then half a cosine down to 0.
 
     Args:
         progress: $t$, the part of all images that has been seen, in [0, 1].
-        decay_from: $u$: $e + \frac{1-e}{2}(1 + \cos \pi \frac{t-u}{1-u})$ after it.
-        decay_to: $e$, the factor at the end.
+        decay_from: $u$: $\frac{1}{2}(1 + \cos \pi \frac{t-u}{1-u})$ after it.
 
     Example:
         >>> [round(constant_cosine(t, decay_from=0.5), 3) for t in (0.0, 0.5, 0.75, 1.0)]
@@ -36,7 +35,7 @@ def constant_cosine(progress: float, *, decay_from: float, decay_to: float = 0.0
     """
     if progress < decay_from or decay_from >= 1:
         return 1.0
-    return decay_to + (1 - decay_to) * 0.5 * (1 + math.cos(math.pi * (progress - decay_from) / (1 - decay_from)))
+    return 0.5 * (1 + math.cos(math.pi * (progress - decay_from) / (1 - decay_from)))
 
 
 def ramp(progress: float, start: float, full: float) -> float:

@@ -274,8 +274,6 @@ class GANSettings(TrainingSettings):
     weight_decay: float = Field(default=0.0, ge=0, le=0, description="equalised layers know none")
     warmup: int = Field(default=0, ge=0, le=0, description="equalised layers need none")
     decay_from: float = Field(default=0.5, ge=0, le=1, description="part of the training after which the rate falls")
-    # At a rate near zero the discriminator learns to tell what the generator is too slow to change.
-    decay_to: float = Field(default=0.0, ge=0, le=1, description="part of the rate that is left at the end")
     evaluate_every: PositiveInt = Field(default=200_000, description="images between two evaluations")
     checkpoint_every: PositiveInt = Field(default=100_000, description="images between two checkpoints")
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda, or cuda:N")
@@ -316,12 +314,6 @@ class GANSettings(TrainingSettings):
         default=False, description="stylegan2: show the discriminator what the classifier sees in an image"
     )
     guidance: float = Field(default=0.5, ge=0, description="weight of the frozen classifier's say on the condition")
-    # On digits, 50,000 images after 950,000: Fréchet distance 0.079 with the mapping guided, 0.079 without guidance and
-    # 0.097 with all weights guided; confidence bound as well by both, the oracle's view of it better by the first.
-    guided: Literal["mapping", "all"] = Field(
-        default="mapping",
-        description="what guidance trains: of a stylegan2 the mapping, which picks what is drawn; or all weights",
-    )
     # Late, so that digits take shape before they are bound; see `r1`.
     guidance_from: float = Field(default=0.4, ge=0, le=1, description="part of the training at which guidance begins")
     guidance_full: float = Field(default=0.6, ge=0, le=1, description="part of the training at which it is full")
