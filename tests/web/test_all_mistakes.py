@@ -14,11 +14,11 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from tests.web.conftest import CLASSES, Served, build_run, serving
+from tests.web.conftest import CLASSES, SHAPE, Served, build_run, serving
 from tests.web.test_mistakes import known_to
 from tests.web.test_pages import check
 
-from failscape.classifiers import load_classifier
+from failscape.classifiers import build_network, load_classifier, save_classifier
 from failscape.explain import SympatheticExamples
 from failscape.generators import load_generator
 from failscape.report.run import read_run
@@ -186,14 +186,22 @@ def test_a_run_that_can_make_none_says_what_is_missing(copied: Path) -> None:
 
 
 def test_where_the_images_are_gone_the_page_shows_what_the_step_kept_and_says_so(copied: Path) -> None:
-    (copied.parents[1] / "images.npz").unlink()
+    images = copied.parents[1] / "images.npz"
+    images.rename(images.with_suffix(".away"))
     with serving([copied]) as served, served.client() as client:
         page = client.get(f"{served.run}/mistakes").text
         keys = keys_on(page)
         assert len(keys) == EXPLAINED
-        assert f"Not every mistake can be shown, only {EXPLAINED} that this step explained" in page
+        assert f"Not every mistake can be shown, only {EXPLAINED} that were explained by this step" in page
         assert client.get(f"{served.run}/mistakes/1/{keys[0]}").status_code == 200
         assert client.get(f"{served.run}/mistakes/1/{keys[0]}/picture/original").status_code == 200
+        # They are looked for again when the page is loaded again, but not with each wish.
+        images.with_suffix(".away").rename(images)
+        part = client.get(f"{served.run}/mistakes", headers={"HX-Request": "true"}).text
+        assert len(keys_on(part)) == EXPLAINED
+        page = client.get(f"{served.run}/mistakes").text
+        assert f"All {len(truth(copied))} images" in page
+        assert len(known_to(served).every) == len(truth(copied))
 
 
 def test_a_step_of_another_method_has_its_mistakes_too(copied: Path) -> None:
@@ -229,6 +237,46 @@ def test_a_classifier_without_mistakes_has_none_shown(copied: Path) -> None:
         page = client.get(f"{served.run}/mistakes").text
         assert f"gets no image wrong, of the {IMAGES} of" in page
         assert keys_on(page) == []
+
+
+@pytest.fixture
+def two_classifiers(copied: Path) -> Path:
+    """A run with a second classifier, which names its classes otherwise."""
+    folder = copied.parents[1]
+    network = build_network("plain-cnn", seed=1, image_shape=SHAPE, num_classes=3, width=4)
+    save_classifier(
+        folder / "another",
+        architecture="plain-cnn",
+        sizes={"width": 4},
+        state=network.state_dict(),
+        class_names=("red", "green", "blue"),
+        image_shape=SHAPE,
+    )
+    data = np.load(folder / "images.npz")
+    np.savez(folder / "colours.npz", x=data["x"][:60], y=data["y"][:60])
+    record = json.loads((copied / "steps" / "01-sympathetic-examples" / "step.json").read_text())
+    others = {"classifier": str(folder / "another"), "images": str(folder / "colours.npz"), "title": "Colours"}
+    (copied / "steps" / "03-colours").mkdir()
+    (copied / "steps" / "03-colours" / "step.json").write_text(json.dumps(record | others | {"status": "failed"}))
+    return copied
+
+
+def test_with_the_step_all_of_the_page_changes(two_classifiers: Path, enter: "Callable[[Served], Tab]") -> None:
+    with serving([two_classifiers]) as served:
+        tab = enter(served)
+        tab.goto(f"{served.run}/mistakes")
+        steps = tab.get_by_role("navigation", name="Steps")
+        tab.locator("#known", has_text=f"of the {IMAGES} of").wait_for()
+        steps.get_by_role("link", name="Colours").click()
+        tab.locator("#known", has_text="classifier another gets wrong, of the 60 of").wait_for()
+        assert steps.locator("[aria-current=true]").all_inner_texts() == ["Colours (no examples)"]
+        assert tab.locator("[name=true] option").all_inner_texts() == ["any", "red", "green", "blue"]
+        # What is wished for then is wished for of that step.
+        tab.locator("[name=order]").select_option("confidence")
+        tab.wait_for_url("**order=confidence**")
+        assert "step=3" in tab.url
+        assert all("/mistakes/3/" in link for link in tab.locator("#grid a").evaluate_all("a => a.map((x) => x.href)"))
+        check(tab, "mistakes-steps")
 
 
 @pytest.fixture

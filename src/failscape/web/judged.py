@@ -120,17 +120,18 @@ class Judgements:
         self._lock = threading.Lock()
         self._found: dict[tuple[Path, Data], _Judging] = {}
 
-    def of(self, folder: Path, data: Data, *, patience: float = 0.0) -> Judged:
+    def of(self, folder: Path, data: Data, *, patience: float = 0.0, again: bool = False) -> Judged:
         """Return what is known by now.
 
         Args:
             folder: of the run; what is found is kept there, where it can be written.
             data: the images, and whose verdict is asked.
             patience: seconds to wait for the end.
+            again: ask anew if that failed before; what was missing may be there by now.
         """
         with self._lock:
             key = (folder, data)
-            if key not in self._found:
+            if key not in self._found or (again and self._found[key].failed):
                 self._found[key] = _Judging(folder, data, self._networks)
         return self._found[key].known(patience)
 
@@ -158,6 +159,10 @@ class _Judging:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="judging", daemon=True)
         self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        return self._ended.is_set() and bool(self._problem)
 
     def known(self, patience: float) -> Judged:
         self._ended.wait(patience)

@@ -235,18 +235,21 @@ class MistakeBook:
                 known = self._steps[run.id] = content, mistake_steps(content)
         return known[1]
 
-    def of(self, run: OpenRun, step: MistakeStep, *, patience: float = 0.0) -> Mistakes:
+    def of(self, run: OpenRun, step: MistakeStep, *, patience: float = 0.0, again: bool = False) -> Mistakes:
         """Return what is known of a step's mistakes by now.
 
         Args:
             run: the run.
             step: one of its `steps`.
             patience: seconds to wait until all of them are known.
+            again: look anew if the images could not be read before.
         """
-        judged = None if step.data is None else self._judgements.of(run.folder, step.data, patience=patience)
+        judged = None
+        if step.data is not None:
+            judged = self._judgements.of(run.folder, step.data, patience=patience, again=again)
         place = place_of(run, step)
         made = self.examples.made(place)
-        stamp = tuple(made), judged and (judged.images is None, judged.classified, judged.ended)
+        stamp = tuple(made), judged and (judged.version, judged.images is None, judged.classified, judged.ended)
         with self._lock:
             known = self._found.get(place)
             if known is None or known[0] is not step or known[1] != stamp:

@@ -90,7 +90,8 @@ def mistakes(site: TheSite, run: TheRun, request: Request, asked: Annotated[Aske
     if number not in steps:
         raise HTTPException(404, "Expected a step whose classifier makes mistakes on known images, but this is none.")
     step = steps[number]
-    known = site.mistakes.of(run, step, patience=_PATIENCE)
+    part_alone = request.headers.get("hx-request") == "true"
+    known = site.mistakes.of(run, step, patience=_PATIENCE, again=not part_alone)
     found = Wanted(**asked.model_dump(exclude={"step", "page"})).choose(known.every)
     part = cut(found, asked.page, _AT_ONCE)
     wishes = asked.model_dump(exclude={"step", "page"}, exclude_defaults=True, exclude_none=True)
@@ -103,7 +104,7 @@ def mistakes(site: TheSite, run: TheRun, request: Request, asked: Annotated[Aske
         "address": f"/runs/{run.id}/mistakes?{query}",
         "version": _version(step, known),
     }
-    if request.headers.get("hx-request") == "true":
+    if part_alone:
         return site.part("mistakes_grid.html", **grid)
     del grid["run"]
     titles = {each.number: _title(each) for each in steps.values()}
