@@ -1,11 +1,17 @@
 """Asking for a target distribution: what arrives has it, whatever the classes are called."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.web.conftest import Served
+from tests.web.conftest import Served, save_networks
 from tests.web.test_pages import check
+
+from failscape.classifiers import Classifier, load_classifier
+from failscape.generators import load_generator
+from failscape.web.asking import Asked
+from failscape.web.targets import draw_target
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab
@@ -24,6 +30,20 @@ def test_what_arrives_has_the_target(toy_server: Served) -> None:
     assert distances == pytest.approx([each["distance"] for each in answer["images"]], abs=2e-4)
     assert distances == sorted(distances)
     assert answer["arrived"] == sum(distance <= 0.05 for distance in distances) > 0
+
+
+def test_classes_may_be_called_anything(tmp_path: Path) -> None:
+    """As those of ImageNet are: "great white shark, white shark"."""
+    save_networks(tmp_path)
+    classifier = load_classifier(str(tmp_path / "classifier"))
+    names = ("tench, Tinca tinca", "pairs", " a=0.5,b ")
+    classifier = Classifier(classifier.network, image_shape=classifier.image_shape, class_names=names)
+    generator = load_generator(str(tmp_path / "vae"))
+    asked = Asked(number=1, title="", classifier=classifier, generator=generator, oracle=None)
+    for shares in ([1.0, 0.0, 1.0], [1.0, 2.0, 0.0]):
+        answer = draw_target(asked, shares=shares, count=2, seed=0, tolerance=0.05)
+        assert answer["target"] == pytest.approx([share / sum(shares) for share in shares], abs=1e-4)
+        assert answer["arrived"] == 2
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,10 @@ def draw_target(asked: Asked, *, shares: list[float], count: int, seed: int, tol
     Raises:
         FailscapeError: if the target or the networks cannot be asked for.
     """
-    names = asked.classifier.class_names
     total = sum(shares)
-    target = ",".join(f"{names[k]}={share / total!r}" for k, share in enumerate(shares) if share > 0)
+    # No string, since names of classes may hold commas.
+    names = asked.classifier.class_names
+    target = {name: share / total for name, share in zip(names, shares, strict=True) if share > 0}
     method = Frontier(targets=(target,), per_target=count, samples=_SAMPLES, tolerance=tolerance, restarts=3)
     rng = torch.Generator().manual_seed(seed)
     # A search looks at no real image; a method is given one all the same.
