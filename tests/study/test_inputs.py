@@ -10,10 +10,18 @@ from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
-from failscape.errors import ClassifierError, GeneratorError, ImageError, LabelError, SpecError
-from failscape.generators import VAE, save_generator
+from failscape.errors import ClassifierError, GeneratorError, ImageError, LabelError, SpecError, UnsupportedGenerator
+from failscape.generators import MLP, VAE, ConditionSpace, save_generator
 from failscape.study.config import ImagesConfig, StudyConfig
-from failscape.study.inputs import Models, StepInputs, load_labelled, load_models, select, select_for_steps
+from failscape.study.inputs import (
+    Models,
+    StepInputs,
+    draw_conditions,
+    load_labelled,
+    load_models,
+    select,
+    select_for_steps,
+)
 
 
 def by_brightness(x: Tensor) -> Tensor:
@@ -266,3 +274,39 @@ def test_images_are_held_against_the_classifier_of_the_step(world: dict[str, Any
     models = load_models(inputs, allow_code=True)
     with pytest.raises(ClassifierError, match=r"as many classes as .*, 3, but two has 2"):
         select_for_steps(inputs, models)
+
+
+class TestConditions:
+    """Of new images that a generator draws."""
+
+    def generator(self, score: str) -> MLP:
+        space = ConditionSpace(num_classes=3, score=score, supported=[[0.6, 0.9], [0.5, 0.8], [0.4, 1.0]])
+        return MLP(image_shape=(1, 2, 2), latent_dim=2, hidden=8, condition=space.config)
+
+    def rng(self) -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    def test_whole_distributions_are_those_of_real_images(self, classifier: Classifier) -> None:
+        images = shades([0.2, 0.4, 0.6, 0.9], [0, 0, 1, 1])
+        asked = draw_conditions(self.generator("vector"), classifier, images, 50, rng=self.rng())
+        assert asked is not None
+        assert asked.probs is not None
+        said = classifier.probs((images.x * 255).round() / 255)
+        found = {tuple(row) for row in asked.probs.tolist()}
+        assert found == {tuple(row) for row in said.tolist()}, "all of them, and no others"
+        assert torch.equal(asked.y, asked.probs.argmax(dim=1))
+        assert torch.equal(asked.score, asked.probs.amax(dim=1))
+
+    def test_without_images_whole_distributions_are_refused(self, classifier: Classifier) -> None:
+        with pytest.raises(UnsupportedGenerator, match="Name a set of images in the study"):
+            draw_conditions(self.generator("vector"), classifier, None, 5, rng=self.rng())
+
+    def test_a_class_and_a_score_are_drawn_as_they_are_distributed(self, classifier: Classifier) -> None:
+        generator = self.generator("confidence")
+        asked = draw_conditions(generator, classifier, None, 50, rng=self.rng())
+        assert generator.condition_space is not None
+        drawn = generator.condition_space.sample(50, rng=self.rng())
+        assert asked is not None
+        assert torch.equal(asked.score, drawn.score)
+        vae = VAE(image_shape=(1, 2, 2), latent_dim=2, hidden=(8,))
+        assert draw_conditions(vae, classifier, None, 5, rng=self.rng()) is None

@@ -21,13 +21,14 @@ from failscape.data import ImageSet, load_images
 from failscape.errors import ClassifierError, ConfigError, DataError, LabelError, LabelStoreError, StorageError
 from failscape.explain import RetrainingResult, load_result, to_8_bits
 from failscape.explain.retraining_result import ALONE, BEFORE, CONTROL, RETRAINED
-from failscape.generators import VAE, load_generator, save_generator
+from failscape.generators import MLP, VAE, ConditionSpace, load_generator, save_generator
 from failscape.labels import NOT_ANY, LabelStore, label_task
 from failscape.report import write_report
 from failscape.study.candidates import GeneratedImages, KnownImages
 from failscape.study.labelled_samples import People, StandIn
 from failscape.study.retraining import Retraining, retraining_of, run_retraining
 from failscape.study.retraining_config import RetrainingConfig
+from failscape.study.retraining_inputs import RetrainingInputs
 from failscape.study.run_folder import RunFolder
 from failscape.training.checkpoint import has_checkpoint
 
@@ -605,6 +606,30 @@ def test_known_labels_stand_in_for_a_person(world: Path) -> None:
     assert len(set(seen)) == len(seen), "no image is used twice"
     with pytest.raises(DataError, match="Expected 30 images from known stripes, but got 25"):
         StandIn(load_classifier(world / "misled"), known, **settings | {"labelled": 30}).sample(0)
+
+
+def test_another_go_through_a_part_of_known_images_is_the_part() -> None:
+    x, y, _ = stripes(20, 5)
+    known = KnownImages(ImageSet.from_tensors(x, y, NAMES, name="known"), name="known stripes")
+
+    def rows(part: int) -> list[int]:
+        return [int(row) for images in known.blocks(0, part=part, parts=3) for row in images.indices]
+
+    assert sorted(rows(0) + rows(1) + rows(2)) == list(range(20))
+    assert [rows(part + 3) for part in range(3)] == [rows(part) for part in range(3)]
+
+
+def test_a_generator_of_whole_distributions_is_asked_for_those_of_the_data(world: Path, tmp_path: Path) -> None:
+    space = ConditionSpace(num_classes=2, score="vector")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = MLP(image_shape=(1, 8, 8), latent_dim=4, hidden=32, condition=space.config)
+    save_generator(generator, tmp_path / "generator")
+    candidates = RetrainingInputs(config(world, generator=str(tmp_path / "generator")), allow_code=False).candidates
+    images = candidates.take(load_classifier(world / "misled"), 20, one_in=8, seed=0, part=1, parts=3)
+    assert len({image.numpy().tobytes() for image in images.x}) == 20
+    again = candidates.take(load_classifier(world / "misled"), 20, one_in=8, seed=0, part=1, parts=3)
+    assert torch.equal(again.x, images.x)
 
 
 @pytest.mark.parametrize(("whose", "words"), [("data", "was trained on"), ("test", "is tested on")])

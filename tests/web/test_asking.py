@@ -116,6 +116,20 @@ def test_a_confidence_is_asked_of_a_generator_of_whole_distributions(served: Ser
     assert "Expected a confidence between 0.400 and 1.000" in refused.json()["error"]
 
 
+def test_new_images_are_drawn_by_a_generator_of_whole_distributions(served: Served) -> None:
+    """For people to label, and for classifiers to be compared on."""
+    with served.client() as client:
+        wish = {"classifiers": [0, 1], "images": "draw-2", "count": 9, "seed": 0, "differing": False}
+        compared = client.post(f"{served.run}/compare/verdicts", json=wish)
+        assert compared.status_code == 200, compared.text
+        assert len({each["image"] for each in compared.json()["images"]}) == 9
+        form = {"name": "drawn", "source": "draw-2", "count": 9, "labellers": 1, "queue": "random"}
+        made = client.post(f"{served.run}/label/projects", data=form)
+        assert made.status_code == 303, made.text
+        asked = {"labeller": "Ada", "tab": "t", "count": 20, "queue": "random"}
+        assert len(client.post(f"{made.headers['location']}/next", json=asked).json()["images"]) == 9
+
+
 def taken_for(served: Served) -> list[int]:
     folder = next(iter(served.site.runs.values())).folder.parents[1]
     with np.load(folder / "images.npz") as images:

@@ -1,7 +1,7 @@
 """Images that somebody is to label: drawn by a generator or taken from a set, where a classifier is least sure."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -13,7 +13,7 @@ from failscape.classifiers import Classifier
 from failscape.data import ImageSet
 from failscape.errors import DataError
 from failscape.explain import to_8_bits
-from failscape.generators import Generator
+from failscape.generators import Condition, Generator
 from failscape.labels import NOT_ANY, teaching_value
 from failscape.study.fingerprint import classifier_digest, step_seed
 
@@ -135,27 +135,35 @@ class GeneratedImages(Candidates):
     """What a generator draws; a network may label it in place of people.
 
     Args:
-        generator: draws without end, conditions as those of its training images are distributed.
+        generator: draws without end.
         labeller: names the class of an image.
         name: what to call the labeller.
         sure: an image of whose class the labeller is less sure belongs to none.
+        ask: draws so many conditions; by default as those of the generator's training images are distributed.
     """
 
     def __init__(
-        self, generator: Generator, labeller: Classifier | None = None, *, name: str = "", sure: float = 0.0
+        self,
+        generator: Generator,
+        labeller: Classifier | None = None,
+        *,
+        name: str = "",
+        sure: float = 0.0,
+        ask: Callable[[int, torch.Generator], Condition | None] | None = None,
     ) -> None:
         self.labeller = name
         self.source = "the generator"
         self._generator = generator
         self._labeller = labeller
         self._sure = sure
+        space = generator.condition_space
+        self._ask = ask or (lambda n, rng: None if space is None else space.sample(n, rng=rng))
 
     def blocks(self, seed: int, *, part: int, parts: int) -> Iterator[Images]:
         """Draw without end; every part has draws of its own."""
         rng = torch.Generator().manual_seed(step_seed(seed, part))
-        space = self._generator.condition_space
         while True:
-            condition = None if space is None else space.sample(_BLOCK, rng=rng)
+            condition = self._ask(_BLOCK, rng)
             x = to_8_bits(self._generator.sample(_BLOCK, rng=rng, condition=condition))
             yield Images(x, torch.arange(_BLOCK))
 
@@ -187,7 +195,7 @@ class KnownImages(Candidates):
     def blocks(self, seed: int, *, part: int, parts: int) -> Iterator[Images]:
         """Go through a part of the images, in an order of the seed."""
         order = torch.randperm(len(self._images), generator=torch.Generator().manual_seed(step_seed(seed, 0)))
-        for rows in order[part::parts].split(_BLOCK):
+        for rows in order[part % parts :: parts].split(_BLOCK):
             yield Images(to_8_bits(self._images.read(rows)), rows)
 
     def label(self, images: Images) -> Int[Tensor, " M"]:

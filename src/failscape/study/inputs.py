@@ -11,8 +11,10 @@ import torch
 
 from failscape.classifiers import Classifier, load_classifier
 from failscape.data import ImageSet, load_images, read_image_files
-from failscape.errors import ClassifierError, GeneratorError, LabelError
-from failscape.generators import Generator, load_generator
+from failscape.errors import ClassifierError, GeneratorError, LabelError, UnsupportedGenerator
+from failscape.explain import to_8_bits
+from failscape.generators import Condition, Generator, load_generator
+from failscape.generators.condition import VECTOR
 from failscape.study.config import ImagesConfig, ModelConfig, StepConfig, StudyConfig
 
 _BATCH_BYTES = 32 * 2**20
@@ -175,6 +177,40 @@ def select(images: ImageSet, classifier: Classifier, config: ImagesConfig) -> Se
     if config.targets == "others":
         selected = _to_each_other_class(selected)
     return Selection(images=selected, total=len(images), classified=classified, correct=correct)
+
+
+def draw_conditions(
+    generator: Generator, classifier: Classifier, images: ImageSet | None, n: int, *, rng: torch.Generator
+) -> Condition | None:
+    """Return what a generator is asked for, so that it draws images such as it was trained on.
+
+    A class and a score are drawn as those of its training images are distributed. Whole distributions are what the
+    classifier says of real images, chosen at random: none can be drawn.
+
+    Args:
+        generator: is asked.
+        classifier: whose distributions the generator was trained on.
+        images: the real ones; None where they are not known.
+        n: how many.
+        rng: the source of every random draw.
+
+    Returns:
+        The conditions, or None for a generator that takes none.
+
+    Raises:
+        UnsupportedGenerator: if real images are needed, but not known.
+    """
+    space = generator.condition_space
+    if space is None or space.score != VECTOR:
+        return None if space is None else space.sample(n, rng=rng)
+    if images is None:
+        raise UnsupportedGenerator(
+            f"Expected labelled images beside this {generator.family}, since it was trained on whole distributions and "
+            "is asked for those of real images, but they are not known. Name a set of images in the study."
+        )
+    probs = classifier.probs(to_8_bits(images.read(torch.randint(len(images), (n,), generator=rng))))
+    score, y = probs.max(dim=1)
+    return Condition(y=y, score=score, probs=probs)
 
 
 def batch_size(images: ImageSet) -> int:

@@ -14,12 +14,12 @@ from failscape.data import ImageSet
 from failscape.errors import ConfigError, DataError, StorageError
 from failscape.explain import Result, load_result, to_8_bits
 from failscape.explain.comparison import require_same_task
-from failscape.generators import Generator, load_generator
+from failscape.generators import Condition, Generator, load_generator
 from failscape.storage import latest_run_folder, write_json
 from failscape.study.candidates import Candidates, GeneratedImages, KnownImages
 from failscape.study.config import ImagesConfig, StepConfig, StudyConfig
 from failscape.study.fingerprint import classifier_digest, generator_digest, step_fingerprint
-from failscape.study.inputs import StepInputs, load_labelled, require_drawn_for
+from failscape.study.inputs import StepInputs, draw_conditions, load_labelled, require_drawn_for
 from failscape.study.retraining_config import LabelSettings
 from failscape.study.run_folder import RunFolder, write_result
 from failscape.training import FineTuningSettings
@@ -143,7 +143,11 @@ class RetrainingInputs:
         config = self._config
         if self._known is not None:
             return KnownImages(self._known, name=str(config.known))
-        return GeneratedImages(generator, self._labeller, name=config.labeller or "", sure=config.sure)
+
+        def ask(n: int, rng: torch.Generator) -> Condition | None:
+            return draw_conditions(generator, self.classifier, self.data, n, rng=rng)
+
+        return GeneratedImages(generator, self._labeller, name=config.labeller or "", sure=config.sure, ask=ask)
 
     def fine_tuning(self, name: str, *, seed: int) -> FineTuningSettings:
         """Return what each training is told."""

@@ -13,7 +13,7 @@ from failscape.errors import ClassifierError
 from failscape.report.run import Run
 from failscape.study.config import ImagesConfig
 from failscape.study.inputs import load_labelled
-from failscape.web.label_sources import Source, is_spec, label_sources
+from failscape.web.label_sources import Source, draw_new, is_spec, label_sources
 from failscape.web.networks import Networks
 from failscape.web.pictures import eight_bit, pictures
 
@@ -121,10 +121,7 @@ def _images(
         return eight_bit(images.read(rows)), images.y[rows], [images.ids[row] for row in rows.tolist()]
     step = choice.source.step
     if choice.source.count is None:
-        generator = networks.generator(str(step.record["generator"]))
-        space = generator.condition_space
-        condition = None if space is None else space.sample(count, rng=rng)
-        drawn = eight_bit(generator.sample(count, rng=rng, condition=condition))
+        drawn = eight_bit(draw_new(choice.source, networks, count, rng=rng))
         return drawn, None, [f"drawn {row}" for row in range(count)]
     assert step.result is not None
     rows = torch.randperm(len(step.result.images), generator=rng)[:count].sort().values

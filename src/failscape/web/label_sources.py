@@ -4,10 +4,15 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from failscape.errors import LabelStoreError
+from failscape.generators.condition import VECTOR
 from failscape.labels import LabelTask, label_task
 from failscape.report.run import Run, Step
+from failscape.study.config import ImagesConfig
+from failscape.study.inputs import draw_conditions, load_labelled
 from failscape.web.networks import Networks
 
 MOST_IMAGES = 5000
@@ -69,10 +74,7 @@ def make_task(source: Source, networks: Networks, *, count: int, rng: torch.Gene
     classifier = networks.classifier(str(record["classifier"]))
     oracle = networks.classifier(str(record["oracle"])) if record.get("oracle") else None
     if source.count is None:
-        generator = networks.generator(str(record["generator"]))
-        space = generator.condition_space
-        condition = None if space is None else space.sample(count, rng=rng)
-        x = generator.sample(count, rng=rng, condition=condition)
+        x = draw_new(source, networks, count, rng=rng)
         names = [f"drawn-{row:05d}" for row in range(count)]
         return label_task(x, classifier, oracle=oracle, names=names)
     assert result is not None
@@ -86,6 +88,27 @@ def make_task(source: Source, networks: Networks, *, count: int, rng: torch.Gene
         origin=[origins[row] for row in chosen],
         sources=[made_from[row] for row in chosen],
     )
+
+
+def draw_new(source: Source, networks: Networks, count: int, *, rng: torch.Generator) -> Float[Tensor, "N C H W"]:
+    """Draw images with the generator of a step.
+
+    Args:
+        source: of new images.
+        networks: of the run.
+        count: how many.
+        rng: the source of every random draw.
+
+    Raises:
+        FailscapeError: if a network or the images of the step cannot be loaded, or do not fit each other.
+    """
+    record = source.step.record
+    generator = networks.generator(str(record["generator"]))
+    classifier = networks.classifier(str(record["classifier"]))
+    space, images = generator.condition_space, None
+    if space is not None and space.score == VECTOR and is_spec(record.get("images")):
+        images = load_labelled(ImagesConfig(spec=str(record["images"])), classifier)
+    return generator.sample(count, rng=rng, condition=draw_conditions(generator, classifier, images, count, rng=rng))
 
 
 def _short(spec: object) -> str:
