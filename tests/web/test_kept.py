@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tests.web.conftest import CLASSES, Served, serving, walk_of
 
+from failscape.cli import main
 from failscape.data import load_images
 from failscape.explain import CornerCasesResult, Verification
 from failscape.report.run import read_run
@@ -149,6 +150,33 @@ def test_the_download_is_a_data_set_as_the_method_exports_its_own(served: Served
         "thins the stroke × +2.0; adds ink × +1.0",
         "",
     ]
+
+
+def test_the_command_writes_what_the_browser_downloads(
+    served: Served, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep_all(served)
+    add_searched(run, walk_of(served).generator.style_dim)
+    folder, target = downloaded(served, tmp_path / "set"), tmp_path / "written"
+    assert main(["case-set", str(run), "--to", str(target)]) == 0
+    assert capsys.readouterr().out == f"{target}\n"
+    contents = [
+        {file.relative_to(place): file.read_bytes() for file in place.rglob("*") if file.is_file()}
+        for place in (folder, target)
+    ]
+    assert contents[0] == contents[1]
+    # It writes over nothing.
+    assert main(["case-set", str(run), "--to", str(target)]) == 2
+
+
+def test_cases_of_a_generator_that_was_changed_do_not_fit(served: Served, run: Path, tmp_path: Path) -> None:
+    """The same spec may name another network once it was trained again."""
+    keep_all(served)
+    add_searched(run, walk_of(served).generator.style_dim + 1)
+    with served.client() as client:
+        answer = client.get(f"{served.run}/directions/export/corner-cases")
+    assert answer.status_code == 422
+    assert "the generator was changed meanwhile" in answer.json()["error"]
 
 
 def test_what_a_crash_leaves_behind_does_no_harm(served: Served, run: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ app.command("failscape.cli.failures:failures", name="failures", help="Find what 
 app.command(
     "failscape.cli.failures:corner_cases", name="corner-cases", help="Find the smallest moves that lose a class."
 )
+app.command("failscape.cli.failures:case_set", name="case-set", help="Write the corner cases of a run as a data set.")
 app.command("failscape.cli.classes:converge", name="converge", help="See what a classifier takes each class for.")
 app.command("failscape.cli.classes:frontier", name="frontier", help="Draw what lies between classes.")
 app.command("failscape.cli.classes:path", name="path", help="Go from class to class and see what is met.")

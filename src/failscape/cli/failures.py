@@ -1,4 +1,4 @@
-"""Commands that find failure conditions: failures, corner-cases."""
+"""Commands on failure conditions: failures, corner-cases, case-set."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from failscape.cli.studies import run, study_config
+from failscape.cli.terminal import run_folder
 from failscape.errors import StudyError
 from failscape.storage import require_empty
 from failscape.study.config import StudyConfig
@@ -89,3 +90,19 @@ def corner_cases(
     # Before the work, not after it.
     require_empty(export)
     return run(study, out=out, allow_code=allow_code, afterwards=write)
+
+
+def case_set(run: str, /, *, to: Path, out: Path = Path("runs")) -> int:
+    """Write the corner cases of a run as a data set: those kept in the browser, and those that its steps found.
+
+    Args:
+        run: a run folder, or "latest".
+        to: an empty or new folder for the cases as images, labels, latents and Parquet.
+        out: where "latest" is looked for.
+    """
+    from failscape.report.run import read_run
+    from failscape.web.kept import case_set, export
+
+    content = read_run(run_folder(run, out))
+    sys.stdout.write(f"{export(case_set(content), content.folder, to)}\n")
+    return 0

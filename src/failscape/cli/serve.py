@@ -7,8 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from failscape.cli.terminal import progress
-from failscape.errors import StorageError
+from failscape.cli.terminal import progress, run_folder
 
 
 def serve(
@@ -36,7 +35,7 @@ def serve(
         allow_code: let python:FILE.py:FUNCTION specs run their file.
         out: where "latest" is looked for.
     """
-    folders = [_folder(run, out) for run in runs]
+    folders = [run_folder(run, out) for run in runs]
     with progress() as show:
         show("importing")
         from failscape.web import serve as serve_runs
@@ -57,14 +56,3 @@ def serve(
         say=say,
     )
     return 0
-
-
-def _folder(run: str, out: Path) -> Path:
-    if run != "latest":
-        return Path(run)
-    from failscape.storage import latest_run_folder
-
-    folder = latest_run_folder(out)
-    if folder is None:
-        raise StorageError(f"Expected a run in {out}, but there is none. Run `failscape demo` to make one.")
-    return folder

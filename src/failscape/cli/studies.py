@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from failscape.cli.terminal import fail, progress
-from failscape.errors import ConfigError, StorageError
+from failscape.cli.terminal import fail, progress, run_folder
+from failscape.errors import ConfigError
 from failscape.study.config import StudyConfig
 from failscape.study.demo import demo_study
 
@@ -152,12 +152,7 @@ def report(run: str, /, *, out: Path = Path("runs")) -> int:
         run: a run folder, or "latest".
         out: where "latest" is looked for; the highest number is the latest.
     """
-    from failscape.storage import latest_run_folder
-
-    folder = latest_run_folder(out) if run == "latest" else Path(run)
-    if folder is None:
-        raise StorageError(f"Expected a run in {out}, but there is none. Run `failscape demo` to make one.")
-    return finish(folder)
+    return finish(run_folder(run, out))
 
 
 def study_config(

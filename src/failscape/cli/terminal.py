@@ -1,8 +1,11 @@
-"""What a command says besides its result: what it is doing, on a terminal only, and what went wrong."""
+"""What commands share: which run is meant, and what they say besides their result."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from failscape.errors import StorageError
 
 
 @contextmanager
@@ -22,6 +25,24 @@ def progress() -> Iterator[Callable[[str], None]]:
             status.update(escape(message))
 
         yield show
+
+
+def run_folder(run: str, out: Path) -> Path:
+    """Return the run folder that is meant.
+
+    Args:
+        run: its path, or "latest".
+        out: where "latest" is looked for; the highest number is the latest.
+
+    Raises:
+        StorageError: if there is none.
+    """
+    from failscape.storage import latest_run_folder
+
+    folder = latest_run_folder(out) if run == "latest" else Path(run)
+    if folder is None:
+        raise StorageError(f"Expected a run in {out}, but there is none. Run `failscape demo` to make one.")
+    return folder
 
 
 def fail(message: str) -> int:

@@ -255,7 +255,7 @@ def export(cases: CaseSet, run: Path, folder: Path) -> Path:
         The folder.
 
     Raises:
-        DataError: if there is no case, or they are of different classes.
+        DataError: if there is no case, or they are of different classes or shapes.
         WeightsError: if what was kept is broken.
         StorageError: if the folder cannot be written.
     """
@@ -263,12 +263,14 @@ def export(cases: CaseSet, run: Path, folder: Path) -> Path:
     names = {each.class_names for each in cases.kept} | {result.class_names for result in results}
     if not names:
         raise DataError("Expected a corner case in the set, but there is none yet. Keep one on the page of directions.")
-    if len(names) > 1:
-        raise DataError(
-            "Expected corner cases of one set of classes, but they have different ones: the classifier was changed "
-            "meanwhile. Remove those that were kept before."
-        )
     tensors = [read_tensors(_tensors(kept, run)) for kept in cases.kept]
+    shapes = {(each["image"].shape[1:], each["styles"].shape[1:]) for each in tensors}
+    shapes |= {(result.images.shape[1:], result.styles.shape[1:]) for result in results}
+    if len(names) > 1 or len(shapes) > 1:
+        raise DataError(
+            "Expected corner cases of one set of classes, and of images and styles of one shape, but they have "
+            "different ones: the classifier or the generator was changed meanwhile. Remove those that were kept before."
+        )
     tables = [
         result.table.append_column(
             "origin", pa.array([step.folder.name] * len(result.images), pa.string())
