@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,3 +76,16 @@ def test_no_class_folders(tmp_path: Path, digits: Digits, encode: Encode) -> Non
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         read_class_folder(tmp_path / "none")
+
+
+def test_names_that_are_no_text_are_spelled_out(tmp_path: Path, digits: Digits, encode: Encode) -> None:
+    """An archive packed elsewhere: its bytes are a name to Linux, but cannot be written into a table or a page."""
+    for name in (b"caf\xe9", b"cat"):
+        folder = tmp_path / os.fsdecode(name)
+        folder.mkdir()
+        (folder / os.fsdecode(b"\xff.png")).write_bytes(encode(digits[0]))
+    images = read_class_folder(tmp_path)
+    assert images.class_names == ("caf\\xe9", "cat")
+    assert tuple(images.ids) == ("caf\\xe9/\\xff.png", "cat/\\xff.png")
+    assert torch.equal(images.read(torch.tensor([1])), images.read(torch.tensor([0])))
+    "".join((*images.ids, *images.class_names)).encode()

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from failscape.data.encoded import SUFFIXES, ImageDecoder
+from failscape.data.ids import spelled
 from failscape.data.images import ImageSet
 from failscape.errors import DataError
 
@@ -17,7 +18,8 @@ def read_class_folder(folder: Path, *, image_shape: tuple[int, int, int] | None 
 
     Classes are the folders in `FOLDER`, sorted by name, one without images too, so that numbers stay what
     they were when a classifier was trained on such a folder. Hidden files and folders are left out. Files are
-    listed now and decoded when they are read; ids are their paths inside `FOLDER`.
+    listed now and decoded when they are read; ids are their paths inside `FOLDER`, in which bytes that are no UTF-8
+    are spelled out.
 
     Args:
         folder: holds one folder a class.
@@ -41,14 +43,15 @@ def read_class_folder(folder: Path, *, image_shape: tuple[int, int, int] | None 
         )
     source = FileSource(folder, [path for path, _ in found], image_shape)
     y = torch.tensor([label for _, label in found])
-    return ImageSet(source, y, tuple(entry.name for entry in classes), ids=source.ids, name=folder.resolve().name)
+    names = tuple(spelled(entry.name) for entry in classes)
+    return ImageSet(source, y, names, ids=source.ids, name=spelled(folder.resolve().name))
 
 
 class FileSource:
     """Decodes image files one by one.
 
     Args:
-        folder: what the ids, the files' paths, are relative to.
+        folder: what the ids, the files' paths as text, are relative to.
         files: at least one.
         image_shape: `(C, H, W)` to which all are converted; by default they must be as the first.
 
@@ -58,7 +61,8 @@ class FileSource:
 
     def __init__(self, folder: Path, files: list[Path], image_shape: tuple[int, int, int] | None) -> None:
         self._folder = folder
-        self.ids = tuple(file.relative_to(folder).as_posix() for file in files)
+        self._files = tuple(file.relative_to(folder).as_posix() for file in files)
+        self.ids = tuple(map(spelled, self._files))
         self._decoder = ImageDecoder(files[0], str(files[0]), image_shape=image_shape)
         self.image_shape = self._decoder.image_shape
 
@@ -67,7 +71,7 @@ class FileSource:
 
     def read(self, indices: Int[Tensor, " N"]) -> Float[Tensor, "N C H W"]:
         """Decode the files at `indices`, in that order."""
-        files = [self._folder / self.ids[i] for i in indices.tolist()]
+        files = [self._folder / self._files[i] for i in indices.tolist()]
         return torch.stack([self._decoder.decode(file, str(file)) for file in files])
 
 

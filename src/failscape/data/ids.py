@@ -1,9 +1,20 @@
-"""Names of images that are made when asked for, so that a huge set costs no memory for them."""
+"""Names of images: of files, and such as are made when asked for, so that a huge set costs no memory for them."""
 
+import os
 from collections.abc import Sequence
 from typing import overload
 
 from torch import Tensor
+
+
+def spelled(path: str) -> str:
+    r"""Return a path as text that can be shown and written: of bytes that are no UTF-8 their numbers.
+
+    Example:
+        >>> spelled(os.fsdecode(b"cats/caf\xe9.png"))
+        'cats/caf\\xe9.png'
+    """
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 class _LazyIds(Sequence[str]):
