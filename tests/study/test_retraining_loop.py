@@ -142,6 +142,9 @@ def test_what_the_rounds_are_held_against(gone: Path) -> None:
         assert summary["gain_over_control"] == pytest.approx(control - last)
         assert summary["gain_over_data_alone"] == pytest.approx(alone - last)
         assert (summary["wrong_after"], summary["wrong_data_alone"], summary["wrong_control"]) == (last, alone, control)
+    fewer = planted(4, 30, 20, controlled=55).findings[0].sentence
+    assert fewer.startswith("The rounds help, more than on 55 random images: ")
+    assert "after training on 55 random ones, and " in fewer
     without = planted(4, 30, 0, controlled=0)
     assert without.findings[0].sentence.startswith("The rounds help: ")
     assert "a control on random labelled images was not asked for" in without.findings[0].sentence

@@ -105,13 +105,14 @@ class Gains:
         """
         return self.over_before.low > 0 and self.over_data_alone.low > 0 and self.judge_sees
 
-    def said(self, what: str, *, judge: str, others: str) -> str:
+    def said(self, what: str, *, judge: str, others: str, many: str = "as many") -> str:
         """Say how far the gain is shown, as the beginning of a sentence.
 
         Args:
             what: that helps, if it does.
             judge: its name.
             others: images that the control was trained on.
+            many: how many these are.
         """
         if self.over_before.high < 0:
             return "No gain shown, but harm"
@@ -125,7 +126,7 @@ class Gains:
             return what
         if not self.over_control.low > 0:
             return f"{what}, but no gain over {others} is shown"
-        return f"{what}, more than on as many {others}"
+        return f"{what}, more than on {many} {others}"
 
 
 def estimate_bars(series: Mapping[str, Sequence[Estimate]], groups: Sequence[str], y_label: str) -> Drawing:

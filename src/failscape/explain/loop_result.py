@@ -247,13 +247,14 @@ class LoopResult(FreshVerdicts):
             f"{int(self.labelled[-1]):,} labelled images, "
         )
         alone = f"{shares[self.arms['data alone']]} after training on its own data alone"
+        # Of the random images fewer may have a class.
+        many = "as many" if self.controlled == int(self.labelled[-1]) else f"{self.controlled:,}"
         if self.controlled:
-            many = "as many" if self.controlled == int(self.labelled[-1]) else f"{self.controlled:,}"
             numbers += f"{shares[self.arms['control']]} after training on {many} random ones, and {alone}"
         else:
             numbers = f"{numbers.removesuffix(', ')} and {alone}; a control on random labelled images was not asked for"
         what = "The round helps" if last == 1 else "The rounds help"
-        start = self._gains.said(what, judge=self.judge, others="random images")
+        start = self._gains.said(what, judge=self.judge, others="random images", many=many)
         who = f" Labels by {self.labeller}{', in place of a person' if self.stand_in else ''}."
         mended = (wrong[0] & ~wrong[last]).nonzero()[:, 0].tolist()[:_PANELS]
         clean = [percent(float(right.double().mean())) for right in (self.clean[0], self.clean[last])]
