@@ -181,7 +181,7 @@ class ConditionSpace:
         if self.score == VECTOR:
             raise GeneratorError(
                 "Expected a generator conditioned on class and score, to draw conditions for it, but this one takes "
-                "whole distributions. Give conditions, such as those of real images."
+                "whole distributions. Give conditions, such as those of real images, or take one of class and score."
             )
         if y is None:
             y = torch.multinomial(torch.tensor(self.shares), n, replacement=True, generator=rng)
