@@ -108,7 +108,8 @@ def test_the_numbers_are_those_of_the_results(results: dict[str, Any]) -> None:
 @pytest.mark.timeout(1200)
 class TestWhole:
     @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def run(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return reproduce("failure-conditions", tmp_path_factory.mktemp("whole") / "out")
 
     @pytest.mark.parametrize("claim", CLAIMED, ids=lambda claim: claim.key)
