@@ -79,16 +79,17 @@ def test_critic_tells_real_from_generated_after_some_steps(images: ImageSet, set
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["wgan", "progressive"])
+@pytest.mark.parametrize(("family", "encoder_from"), [("wgan", 0.25), ("progressive", 0.5)])
 def test_draws_bars_and_draws_unseen_ones_again(
-    family: str, images: ImageSet, unseen: ImageSet, settings: WGANSettings, tmp_path: Path
+    family: str, encoder_from: float, images: ImageSet, unseen: ImageSet, settings: WGANSettings, tmp_path: Path
 ) -> None:
     changes = {
-        "images": 128_000,
+        # Half as many are enough on one machine and not on another, whose last bits differ.
+        "images": 256_000,
         "family": family,
         "ema_half_life": 4000,
-        "encoder_from": 0.5,
-        "evaluate_every": 128_000,
+        "encoder_from": encoder_from,
+        "evaluate_every": 256_000,
     }
     settings = WGANSettings.parse(settings.model_dump() | changes)
     task = WGANTask(settings, images=images)
