@@ -13,7 +13,6 @@ from failscape.errors import UnsupportedGenerator
 from failscape.explain.frontier_request import (
     PAIRS,
     Target,
-    asking_for,
     frontier_targets,
     require_frontiers,
     require_shown,
@@ -22,7 +21,7 @@ from failscape.explain.frontier_request import (
 from failscape.explain.frontier_result import FrontierResult
 from failscape.explain.latent_space import LatentSpace, realism_of
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
-from failscape.generators import Generator
+from failscape.generators import Condition, Generator
 from failscape.search import LogProbs, StandIn, TargetSearch, reach_target, total_variation
 from failscape.training import steer
 
@@ -291,7 +290,7 @@ class Frontier(Method[FrontierResult]):
             The images, the log-density of each, the way from it to the classes, the gradients that it took, and what
             the classifier takes the generator's samples for.
         """
-        condition = asking_for(targets) if takes_targets(generator) else None
+        condition = Condition.of_distributions(targets) if takes_targets(generator) else None
         space = LatentSpace(generator, rng=rng, condition=condition)
         points = space.sample(self.samples, rng=rng)
         landscape = _Landscape(classifier=classifier, space=space, guard=self.guard)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from failscape.classifiers import Classifier, target_distribution
 from failscape.errors import GeneratorError, SpecError, UnsupportedGenerator
-from failscape.generators import Condition, Generator, StyleGenerator
+from failscape.generators import Generator, StyleGenerator
 from failscape.generators.condition import VECTOR
 
 Target = str | Mapping[str, float]
@@ -104,9 +104,3 @@ def takes_targets(generator: Generator) -> bool:
     """Return whether a generator is asked for a target itself: its condition is a distribution, beside its latents."""
     space = generator.condition_space
     return space is not None and space.score == VECTOR and not isinstance(generator, StyleGenerator)
-
-
-def asking_for(target: Float[Tensor, "1 K"]) -> Condition:
-    """Return the condition that is a target."""
-    score, label = target.max(dim=1)
-    return Condition(y=label, score=score, probs=target)

@@ -75,6 +75,12 @@ class Condition:
         """Return one class and one score, asked for `n` times."""
         return cls(y=torch.full((n,), y), score=torch.full((n,), float(score)))
 
+    @classmethod
+    def of_distributions(cls, probs: Float[Tensor, "N K"]) -> "Condition":
+        """Return whole distributions, each with its most probable class and the confidence in it."""
+        score, y = probs.max(dim=1)
+        return cls(y=y, score=score, probs=probs)
+
     def __len__(self) -> int:
         return len(self.y)
 

@@ -208,9 +208,8 @@ def draw_conditions(
             f"Expected labelled images beside this {generator.family}, since it was trained on whole distributions and "
             "is asked for those of real images, but they are not known. Name a set of images in the study."
         )
-    probs = classifier.probs(to_8_bits(images.read(torch.randint(len(images), (n,), generator=rng))))
-    score, y = probs.max(dim=1)
-    return Condition(y=y, score=score, probs=probs)
+    real = to_8_bits(images.read(torch.randint(len(images), (n,), generator=rng)))
+    return Condition.of_distributions(classifier.probs(real))
 
 
 def batch_size(images: ImageSet) -> int:

@@ -98,7 +98,7 @@ class Kept(_Record):
     @property
     def says(self) -> int:
         """What the classifier takes it for."""
-        return max(range(len(self.probs)), key=self.probs.__getitem__)
+        return _likeliest(self.probs)
 
     @property
     def rival(self) -> int:
@@ -108,8 +108,7 @@ class Kept(_Record):
     @property
     def oracle_says(self) -> int | None:
         """What the oracle takes it for."""
-        probs = self.oracle_probs
-        return None if probs is None else max(range(len(probs)), key=probs.__getitem__)
+        return None if self.oracle_probs is None else _likeliest(self.oracle_probs)
 
 
 @final
@@ -259,7 +258,8 @@ def export(cases: CaseSet, run: Path, folder: Path) -> Path:
         WeightsError: if what was kept is broken.
         StorageError: if the folder cannot be written.
     """
-    results = [result for _, result in cases.steps if len(result.images)]
+    found = [(step, result) for step, result in cases.steps if len(result.images)]
+    results = [result for _, result in found]
     names = {each.class_names for each in cases.kept} | {result.class_names for result in results}
     if not names:
         raise DataError("Expected a corner case in the set, but there is none yet. Keep one on the page of directions.")
@@ -275,8 +275,7 @@ def export(cases: CaseSet, run: Path, folder: Path) -> Path:
         result.table.append_column(
             "origin", pa.array([step.folder.name] * len(result.images), pa.string())
         ).append_column("says", pa.array(_said(result), pa.string()))
-        for step, result in cases.steps
-        if len(result.images)
+        for step, result in found
     ]
     if cases.kept:
         tables.append(_table(cases.kept))
@@ -332,6 +331,10 @@ def _table(cases: Sequence[Kept]) -> pa.Table:
     numbers |= dict.fromkeys(("shift", "deviations", "before", "probability"), pa.float32())
     types = dict.fromkeys(text, pa.string()) | numbers
     return pa.table({name: pa.array([row[name] for row in rows], types[name]) for name in rows[0]})
+
+
+def _likeliest(probs: Sequence[float]) -> int:
+    return max(range(len(probs)), key=probs.__getitem__)
 
 
 def _said(result: CornerCasesResult) -> list[str]:
