@@ -37,6 +37,7 @@ class StyleGAN2(StyleGenerator):
     Args:
         image_shape: `(C, H, W)`.
         channels: feature maps at each resolution, the smallest first.
+        encoder_channels: the same of the encoder; by default as many.
         latent_dim: D, the length of `z`.
         style_dim: W, the length of `w`.
         mapping_layers: of the mapping network.
@@ -57,12 +58,14 @@ class StyleGAN2(StyleGenerator):
         *,
         image_shape: Sequence[int],
         channels: Sequence[int] = (96, 48, 24),
+        encoder_channels: Sequence[int] | None = None,
         latent_dim: int = 64,
         style_dim: int = 128,
         mapping_layers: int = 2,
         condition: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        encoding = channels if encoder_channels is None else encoder_channels
         base = _base_size(image_shape, channels)
         if min(latent_dim, style_dim, mapping_layers) < 1:
             raise GeneratorError(
@@ -73,6 +76,7 @@ class StyleGAN2(StyleGenerator):
         self.config = {
             "image_shape": list(image_shape),
             "channels": list(channels),
+            "encoder_channels": list(encoding),
             "latent_dim": latent_dim,
             "style_dim": style_dim,
             "mapping_layers": mapping_layers,
@@ -90,7 +94,7 @@ class StyleGAN2(StyleGenerator):
         )
         self.style_layers = _layout(self.blocks, base)
         self.to_styles = EqualizedLinear(style_dim, self.style_dim, bias=1.0)
-        self.encoder = _Encoder(self.image_shape, channels, latent_dim)
+        self.encoder = _Encoder(self.image_shape, encoding, latent_dim)
         self.noise_sizes = [layer.resolution for layer in self.style_layers if layer.kind == "convolution"]
         self.noise_dim = sum(height * width for height, width in self.noise_sizes)
 

@@ -330,6 +330,8 @@ class GANTask(GeneratorTask):
 
 
 def _guidance_weight(settings: GANSettings, progress: float) -> float:
+    if progress >= settings.guidance_until:
+        return 0.0
     early = settings.guidance * ramp(progress, settings.guidance_from, settings.guidance_full)
     return early + settings.late_guidance * ramp(progress, settings.late_guidance_from, 1.0)
 
@@ -343,12 +345,14 @@ def _networks(
     if settings.family == "mlp":
         mlp = MLP(image_shape=image_shape, latent_dim=settings.latent_dim, hidden=settings.hidden, condition=condition)
         return mlp, MLPDiscriminator(image_shape, settings.hidden, space, concatenate=baseline)
+    judging = settings.discriminator_channels or settings.channels
     style = StyleGAN2(
         image_shape=image_shape,
         channels=settings.channels,
+        encoder_channels=judging,
         latent_dim=settings.latent_dim,
         style_dim=settings.style_dim,
         condition=condition,
     )
     seen = 0 if perception is None else perception.width
-    return style, ProjectionDiscriminator(style.image_shape, settings.channels, space, concatenate=baseline, seen=seen)
+    return style, ProjectionDiscriminator(style.image_shape, judging, space, concatenate=baseline, seen=seen)

@@ -285,6 +285,9 @@ class GANSettings(TrainingSettings):
     channels: tuple[PositiveInt, ...] = Field(
         default=(96, 48, 24), min_length=1, description="stylegan2: feature maps a resolution, the smallest first"
     )
+    discriminator_channels: tuple[PositiveInt, ...] = Field(
+        default=(), description="stylegan2: the same of discriminator and encoder; none: as the generator's"
+    )
     hidden: PositiveInt = Field(default=128, description="mlp: width of the hidden layers")
     latent_dim: PositiveInt = Field(default=64, description="length of a latent")
     style_dim: PositiveInt = Field(default=128, description="stylegan2: length of an intermediate latent")
@@ -317,6 +320,7 @@ class GANSettings(TrainingSettings):
     # Late, so that digits take shape before they are bound; see `r1`.
     guidance_from: float = Field(default=0.4, ge=0, le=1, description="part of the training at which guidance begins")
     guidance_full: float = Field(default=0.6, ge=0, le=1, description="part of the training at which it is full")
+    guidance_until: float = Field(default=1.0, ge=0, le=1, description="part of the training at which it ends")
     # Weak guidance for as long as much is learned, stronger when little else changes any more.
     late_guidance: float = Field(default=0.0, ge=0, description="by how much the weight rises further toward the end")
     late_guidance_from: float = Field(default=0.7, ge=0, le=1, description="part of the training at which that begins")
