@@ -200,6 +200,18 @@ def test_draws_and_encodes_images_of_any_size(
     assert generator.encode(x).shape == (2, 5)
 
 
+def test_an_encoder_may_be_narrower_than_what_it_encodes() -> None:
+    wide, narrow = build(), build(encoder_channels=(4, 2))
+
+    sizes = {name: parameter.shape for name, parameter in wide.named_parameters()}
+    other = {name for name, parameter in narrow.named_parameters() if parameter.shape != sizes[name]}
+    assert "encoder.trunk.from_image.weight" in other
+    assert all(name.startswith("encoder.trunk.") for name in other)
+    assert narrow.encode(torch.rand(2, 1, 28, 28)).shape == (2, 5)
+    again = StyleGAN2(**narrow.config)
+    assert again.load_state_dict(narrow.state_dict()).missing_keys == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -209,6 +221,8 @@ def test_draws_and_encodes_images_of_any_size(
         ({"image_shape": (0, 28, 28)}, r"a \(C, H, W\) `image_shape`"),
         ({"channels": ()}, r"one positive number of `channels` a resolution"),
         ({"channels": (8, 0, 4)}, r"but got \(1, 28, 28\) and \(8, 0, 4\)"),
+        ({"encoder_channels": ()}, r"one positive number of `encoder_channels` a resolution, but got \(\)"),
+        ({"encoder_channels": (4, 0)}, r"but got \(4, 0\)"),
         ({"latent_dim": 0}, r"a positive `latent_dim`.*but got 0, 7, 2"),
         ({"style_dim": 0}, r"but got 5, 0, 2"),
         ({"mapping_layers": 0}, r"but got 5, 7, 0"),

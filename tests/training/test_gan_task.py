@@ -116,6 +116,21 @@ def test_without_a_classifier_there_is_no_condition_and_every_image_comes_once(
     assert grid_of(task, tmp_path).shape == (8 * 8, 10 * 8)
 
 
+def test_discriminator_and_encoder_may_be_narrower_than_the_generator(
+    plain: GANSettings, stripes_classifier: Classifier, images: ImageSet
+) -> None:
+    changes = {"family": "stylegan2", "channels": (6, 5), "discriminator_channels": (4, 3)}
+    task = GANTask(plain.model_copy(update=changes), images=images, classifier=stripes_classifier)
+
+    step(task, images)
+
+    sizes = {name: parameter.shape for name, parameter in task.networks.named_parameters()}
+    assert sizes["generator.first"][1] == 6
+    for trunk in ("generator.encoder.trunk", "discriminator.trunk"):
+        assert sizes[f"{trunk}.from_image.weight"][0] == 3
+    assert task.judged.config["encoder_channels"] == [4, 3]
+
+
 def test_what_is_saved_is_the_average(
     gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet, unseen: ImageSet, tmp_path: Path
 ) -> None:

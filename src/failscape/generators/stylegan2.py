@@ -65,8 +65,12 @@ class StyleGAN2(StyleGenerator):
         condition: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        encoding = channels if encoder_channels is None else encoder_channels
         base = _base_size(image_shape, channels)
+        encoding = channels if encoder_channels is None else encoder_channels
+        if min(encoding, default=0) < 1:
+            raise GeneratorError(
+                f"Expected one positive number of `encoder_channels` a resolution, but got {tuple(encoding)}."
+            )
         if min(latent_dim, style_dim, mapping_layers) < 1:
             raise GeneratorError(
                 "Expected a positive `latent_dim`, `style_dim` and number of `mapping_layers`, but got "

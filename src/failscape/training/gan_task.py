@@ -330,8 +330,6 @@ class GANTask(GeneratorTask):
 
 
 def _guidance_weight(settings: GANSettings, progress: float) -> float:
-    if progress >= settings.guidance_until:
-        return 0.0
     early = settings.guidance * ramp(progress, settings.guidance_from, settings.guidance_full)
     return early + settings.late_guidance * ramp(progress, settings.late_guidance_from, 1.0)
 

@@ -320,7 +320,6 @@ class GANSettings(TrainingSettings):
     # Late, so that digits take shape before they are bound; see `r1`.
     guidance_from: float = Field(default=0.4, ge=0, le=1, description="part of the training at which guidance begins")
     guidance_full: float = Field(default=0.6, ge=0, le=1, description="part of the training at which it is full")
-    guidance_until: float = Field(default=1.0, ge=0, le=1, description="part of the training at which it ends")
     # Weak guidance for as long as much is learned, stronger when little else changes any more.
     late_guidance: float = Field(default=0.0, ge=0, description="by how much the weight rises further toward the end")
     late_guidance_from: float = Field(default=0.7, ge=0, le=1, description="part of the training at which that begins")
