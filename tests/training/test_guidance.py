@@ -4,7 +4,7 @@ from torch import Tensor
 
 from failscape.classifiers import SCORES
 from failscape.generators import Condition
-from failscape.training.guidance import condition_loss, guarded
+from failscape.training.guidance import condition_loss, disturbed, guarded
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -92,6 +92,29 @@ def test_a_whole_distribution_is_missed_by_its_divergence() -> None:
     torch.testing.assert_close(loss, (probs * (probs.log() - logits.log_softmax(dim=1))).sum(dim=1))
     # The gradient of the divergence in the logits is known.
     torch.testing.assert_close(gradient_of(logits, condition, "vector"), logits.softmax(dim=1) - probs)
+
+
+@pytest.mark.parametrize("score", [*SCORES, "vector"])
+def test_what_was_disturbed_is_to_miss_its_condition_as_real_images_do(score: str) -> None:
+    real = 2 * torch.randn(64, 5, generator=seeded())
+    asked = real + torch.randn(64, 5, generator=seeded(1))
+    condition = asked_for(asked, asked.argmax(dim=1), "confidence" if score == "vector" else score)
+
+    alone, beside = (condition_loss(real, condition, score=score, real=other) for other in (None, real))
+
+    assert alone.mean() > 0.2
+    torch.testing.assert_close(beside, torch.zeros(64), atol=1e-5, rtol=0)
+
+
+def test_of_four_neighbours_each_has_the_real_one_of_its_rank_before_it() -> None:
+    logits = torch.tensor([[0.4, 0.0], [0.1, 0.0], [0.2, 0.0], [0.3, 0.0]]).requires_grad_()
+    real = torch.tensor([[0.1, 0.0], [0.2, 0.0], [0.3, 0.0], [0.9, 0.0]])
+
+    loss = condition_loss(logits, Condition.of(0, 0.5, n=4), score="true-class", real=real)
+
+    torch.testing.assert_close(loss, torch.tensor([0.5**2 / 2, 0.0, 0.0, 0.0]), atol=1e-6, rtol=0)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    torch.testing.assert_close(gradient[:, 0], torch.tensor([-0.5, 0.0, 0.0, 0.0]), atol=1e-6, rtol=0)
 
 
 def test_every_second_image_is_guarded_and_the_others_stay() -> None:

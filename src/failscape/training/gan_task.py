@@ -28,7 +28,7 @@ from failscape.training.conditions import ConditionPool, StratifiedSampler
 from failscape.training.distributed import find_device, workers
 from failscape.training.gan_evaluation import GeneratorEvaluation
 from failscape.training.generator_task import GeneratorTask, adam, check_oracle, update
-from failscape.training.guidance import condition_loss, guarded
+from failscape.training.guidance import condition_loss, disturbed, guarded
 from failscape.training.perception import Perception
 from failscape.training.precision import autocast
 from failscape.training.sampler import Order
@@ -144,7 +144,7 @@ class GANTask(GeneratorTask):
         losses["generator"], gradient = self._mislead(fake.detach(), real, condition, rng)
         weight = _guidance_weight(settings, progress)
         if condition is not None and weight > 0:
-            losses["guidance"], guidance = self._guide(fake.detach(), condition, rng)
+            losses["guidance"], guidance = self._guide(fake.detach(), x, condition, rng)
             gradient = gradient + weight * guidance
         update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
         if self._encoding and progress >= settings.encoder_from:
@@ -210,17 +210,28 @@ class GANTask(GeneratorTask):
         update(self.optimizers["discriminator"], total.backward, self._discriminator.parameters())
         return penalties
 
-    def _guide(self, fake: Tensor, condition: Condition, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return by how much the conditions are missed in the mean, and the gradient of that in the fakes."""
+    def _guide(self, fake: Tensor, x: Tensor, condition: Condition, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return by how much the conditions are missed in the mean, and the gradient of that in the fakes.
+
+        Every second image is disturbed, and to miss its condition as real ones do then. To meet it all the same, images
+        would have to withstand the disturbance better than real ones, which those that are hard to tell do not.
+        """
         assert self._classifier is not None
         if not fake.isfinite().all():
             # The loop ends at a loss of NaN and says where; the classifier would complain of itself.
             return fake.sum() * torch.nan, torch.zeros_like(fake)
         fake.requires_grad_()
         logits = self._classifier(guarded(fake, rng=rng)).to(self._device)
-        missed = condition_loss(logits, condition, score=self._settings.score).mean()
-        (gradient,) = torch.autograd.grad(missed, fake)
-        return missed, gradient
+        with torch.no_grad():
+            real = self._classifier(disturbed(x[::2], rng=rng)).to(self._device)
+        moved, exact = slice(None, None, 2), slice(1, None, 2)
+        missed = [
+            condition_loss(logits[moved], condition[moved], score=self._settings.score, real=real),
+            condition_loss(logits[exact], condition[exact], score=self._settings.score),
+        ]
+        loss = torch.cat(missed).mean()
+        (gradient,) = torch.autograd.grad(loss, fake)
+        return loss, gradient
 
     def _step_encoder(self, x: Tensor, fake: Tensor, z: Tensor, condition: Condition | None) -> dict[str, Tensor]:
         """Regress the latents of generated images; draw real ones again, as the discriminator's features see them.

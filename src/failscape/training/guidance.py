@@ -1,5 +1,7 @@
 """The frozen classifier's say: how far its verdict on a generated image is from what was asked for."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,19 +18,28 @@ _CERTAIN = 5.0
 _HUBER = 0.5
 # By how much, in logits, the class asked for should lead the next.
 _LEAD = 0.2
+# So many neighbours are compared with as many real ones.
+_GROUP = 4
 
 
-def condition_loss(logits: Float[Tensor, "N K"], condition: Condition, *, score: str) -> Float[Tensor, " N"]:
+def condition_loss(
+    logits: Float[Tensor, "N K"], condition: Condition, *, score: str, real: Float[Tensor, "N K"] | None = None
+) -> Float[Tensor, " N"]:
     r"""Return by how much each image misses its condition.
 
     For a score, the Huber loss of the difference between requested and obtained logit of the score, those beyond
     ±5 counting as reached, plus a hinge where the class asked for does not lead. For a whole distribution,
     $KL(p_{requested} \| p_{obtained})$.
 
+    Images that were moved or noised cannot all meet it: real ones do not either. They are to miss it as these do: of
+    each four neighbours, which are of one class, the one that misses it most as much as the real one that does.
+
     Args:
         logits: of the images generated.
         condition: what was asked for.
         score: a key of `SCORES`, or "vector".
+        real: logits of real images that meet the conditions, moved and noised as those generated were; by default
+            neither was.
 
     Example:
         >>> torn = torch.tensor([[1.0, 1.0]])
@@ -37,17 +48,35 @@ def condition_loss(logits: Float[Tensor, "N K"], condition: Condition, *, score:
     """
     if score == VECTOR:
         assert condition.probs is not None, "checked at the border"
-        return target_divergence(logits, condition.probs)
+        return target_divergence(logits, condition.probs if real is None else real.softmax(dim=1))
+    error, lead = _error(logits, condition, score), _lead(logits, condition.y)
+    usual, led = torch.zeros_like(error), torch.full_like(lead, _LEAD)
+    if real is not None:
+        usual = _in_the_order_of(error, _error(real, condition, score))
+        led = _in_the_order_of(lead, _lead(real, condition.y)).clamp_max(_LEAD)
+    loss = F.huber_loss(error, usual, delta=_HUBER, reduction="none")
+    return loss + F.relu(led - lead) if SCORES[score].refers_to == "predicted" else loss
+
+
+def _error(logits: Tensor, condition: Condition, score: str) -> Float[Tensor, " N"]:
+    """Return by how much the logit of the score is above what was asked for."""
     asked = torch.logit(condition.score.double()).clamp(-_CERTAIN, _CERTAIN).float()
     error = SCORES[score].logit(logits, condition.y) - asked
     error = torch.where(asked >= _CERTAIN, error.clamp_max(0), error)
-    error = torch.where(asked <= -_CERTAIN, error.clamp_min(0), error)
-    loss = F.huber_loss(error, torch.zeros_like(error), delta=_HUBER, reduction="none")
-    if SCORES[score].refers_to == "predicted":
-        own = logits.gather(1, condition.y[:, None])
-        others = logits.scatter(1, condition.y[:, None], -torch.inf)
-        loss = loss + F.relu(_LEAD - (own[:, 0] - others.amax(dim=1)))
-    return loss
+    return torch.where(asked <= -_CERTAIN, error.clamp_min(0), error)
+
+
+def _lead(logits: Tensor, y: Tensor) -> Float[Tensor, " N"]:
+    """Return by how much the logit of a class is above the largest other."""
+    own = logits.gather(1, y[:, None])[:, 0]
+    return own - logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+
+
+def _in_the_order_of(values: Float[Tensor, " N"], others: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Return the other values, of each group in the order that the values have."""
+    groups = (-1, math.gcd(_GROUP, len(values)))
+    ranks = values.detach().view(groups).argsort(dim=1).argsort(dim=1)
+    return others.view(groups).sort(dim=1).values.gather(1, ranks).flatten()
 
 
 def target_divergence(
@@ -68,14 +97,18 @@ def target_divergence(
 
 
 def guarded(x: Float[Tensor, "N C H W"], *, rng: torch.Generator) -> Float[Tensor, "N C H W"]:
-    """Move every second image by up to a pixel and add noise of deviation 0.05.
+    """Disturb every second image.
 
     What holds only for the exact pixels is an adversarial shortcut; it does not survive this. The other images stay
     as they are, so that the condition is bound for them.
     """
-    moved = jitter(x[::2], rng=rng, max_shift=1.0, max_angle=0.0, max_scale=0.0)
-    noise = workers().mine(lambda m: torch.randn(m, *moved.shape[1:], generator=rng), len(moved))
-    noisy = moved + 0.05 * noise.to(x.device)
     mixed = x.clone()
-    mixed[::2] = noisy
+    mixed[::2] = disturbed(x[::2], rng=rng)
     return mixed
+
+
+def disturbed(x: Float[Tensor, "N C H W"], *, rng: torch.Generator) -> Float[Tensor, "N C H W"]:
+    """Move images by up to a pixel and add noise of deviation 0.05; differentiable."""
+    moved = jitter(x, rng=rng, max_shift=1.0, max_angle=0.0, max_scale=0.0)
+    noise = workers().mine(lambda m: torch.randn(m, *moved.shape[1:], generator=rng), len(moved))
+    return moved + 0.05 * noise.to(x.device)
