@@ -4,7 +4,7 @@ from torch import Tensor
 
 from failscape.classifiers import SCORES
 from failscape.generators import Condition
-from failscape.training.guidance import condition_loss, disturbed, guarded
+from failscape.training.guidance import condition_loss, guarded
 
 
 def seeded(seed: int = 0) -> torch.Generator:
