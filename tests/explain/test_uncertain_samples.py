@@ -1,5 +1,6 @@
 """Uncertain samples of generators whose every image is known by analysis."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -169,6 +170,24 @@ def test_real_images_stand_for_requests_of_their_class_and_score(off: UncertainR
     assert (confidence - off.requested[rows]).abs().max() <= 0.01
 
 
+def test_samples_are_held_against_the_real_images_that_stand_for_their_requests(off: UncertainResult) -> None:
+    assert off.verification is not None
+    assert off.verification.oracle_probs is not None
+    real, requests = off.of(REAL).nonzero()[:, 0], off.row[off.of(REAL)]
+    alone = off.of(ALONE).nonzero()[:, 0]
+    assert torch.equal(off.requested[alone[requests]], off.requested[real])
+    assert torch.equal(off.asked[alone[requests]], off.asked[real])
+    # To the oracle they are like the real ones, and all others are of no class that was asked for.
+    probs = off.verification.oracle_probs.clone()
+    probs[alone] = torch.nn.functional.one_hot(1 - off.asked[alone], len(NAMES)).to(probs)
+    probs[alone[requests]] = probs[real]
+    like = replace(off, verification=replace(off.verification, oracle_probs=probs))
+
+    assert like.summary["alone_oracle_class"] < like.summary["real_oracle_class"]
+    assert like.summary["alone_oracle_class_ratio"] == 1
+    assert like.summary["alone_oracle_spearman_ratio"] == 1
+
+
 def test_the_grid_has_a_row_a_level_and_a_column_a_class(off: UncertainResult) -> None:
     rows = off.of(GRID)
     assert off.row[rows].tolist() == [i for i in range(len(LEVELS)) for _ in NAMES]
@@ -217,6 +236,20 @@ def test_a_score_that_rises_in_between_fails_the_sweep() -> None:
     assert [[case.good for case in part] for part in cases] == [[False] * 2, [True] * 2]
     assert cases[0][0].verdict.endswith("but not evenly: it rises in between.")
     assert cases[1][0].verdict == "The confidence goes from 1.00 to 0.60, falling all the way."
+
+
+@pytest.mark.parametrize("step", [0.0, 0.004])
+def test_what_does_not_fall_does_not_fall_all_the_way(off: UncertainResult, step: float) -> None:
+    assert off.verification is not None
+    probs = off.verification.probs.clone()
+    rows = off.of(SWEEP) & (off.row == 0)
+    probs[rows, 0] = 0.9 + step * torch.arange(len(LEVELS))
+    probs[rows, 1] = 1 - probs[rows, 0]
+    flat = replace(off, verification=replace(off.verification, probs=probs))
+
+    assert flat.monotone().tolist() == [False, True, True, True]
+    sweeps = next(figure for figure in flat.figures if isinstance(figure, Gallery))
+    assert sweeps.cases[0].verdict.endswith("and does not fall.")
 
 
 def test_the_finding_shows_a_series_that_falls_and_counts_them(off: UncertainResult) -> None:

@@ -218,3 +218,13 @@ class TestSampling:
     def test_wrong_lengths_are_refused(self) -> None:
         with pytest.raises(GeneratorError, match="each of the 3 classes, but got 2 shares and 3 rows"):
             ConditionSpace(num_classes=3, shares=[0.5, 0.5])
+
+
+def test_of_a_class_that_is_never_sure_no_more_is_asked_than_it_supports() -> None:
+    space = ConditionSpace(num_classes=2, supported=[[0.1, 0.4], [0.1, 0.9]])
+    rng = torch.Generator().manual_seed(0)
+
+    never, sometimes = (space.even_scores(torch.full((99,), label), rng=rng) for label in (0, 1))
+
+    torch.testing.assert_close(never, torch.full((99,), 0.4))
+    assert 0.5 <= sometimes.min() < sometimes.max() <= 0.9

@@ -42,7 +42,7 @@ def some_samples() -> UncertainResult:
     sweep = torch.tensor([0.9, 0.7, 0.6, 0.9, 0.95, 0.6])  # falls, and does not
     parts = {ALONE: alone, REFINED: REQUESTED, REAL: REQUESTED[:3], GRID: REQUESTED[:2], SWEEP: sweep}
     requested = [REQUESTED, REQUESTED, REQUESTED[:3], REQUESTED[:2], torch.tensor([0.9, 0.8, 0.6] * 2)]
-    rows = [torch.full((4,), -1), torch.full((4,), -1), torch.full((3,), -1), torch.tensor([0, 1])]
+    rows = [torch.full((4,), -1), torch.full((4,), -1), torch.arange(3), torch.tensor([0, 1])]
     probs = torch.cat(list(parts.values()))
     n = len(probs)
     # The oracle is of the classifier's mind, but for the second refined image.
@@ -111,7 +111,7 @@ class TestMetrics:
             ("mnist.corrupted.refined.class", 1.0),
             ("mnist.corrupted.refined.oracle_class", 0.75),
             ("mnist.corrupted.real.oracle_class", 1.0),
-            ("mnist.corrupted.refined.oracle_class_ratio", 0.75),
+            ("mnist.corrupted.refined.oracle_class_ratio", 2 / 3),
             ("mnist.corrupted.monotone", 0.5),
             ("mnist.corrupted.frechet", 0.3),
             ("mnist.corrupted.frechet_ratio", 1.5),

@@ -56,13 +56,23 @@ _DEFINITIONS = {
             (f"{part}_oracle_class", "Share of images whose class the oracle agrees on, {}. Wilson, 95 %."),
         )
     },
-    "monotone": "Share of sweeps of a latent, refined, in which the score never rises by more than "
-    f"{_RISE} from one request to the next lower one. Wilson, 95 %.",
-    "real_monotone": "Share of sweeps of a real image in which it never does. Wilson, 95 %.",
+    **{
+        f"{part}_{key}_ratio": f"{what}, {_OF[part]}, as a part of that of real images. Only requests count for which "
+        "there is a real image of that class and score."
+        for part in ("alone", "refined")
+        for key, what in (
+            ("oracle_spearman", "Rank correlation of requested score and the oracle's own score"),
+            ("oracle_class", "Share of images whose class the oracle agrees on"),
+        )
+    },
+    "monotone": "Share of sweeps of a latent, refined, in which the score falls from the first request to the last, and "
+    f"is never more than {_RISE} above what it was at a higher one. Wilson, 95 %.",
+    "real_monotone": "Share of sweeps of a real image in which it does. Wilson, 95 %.",
     "id": "Name of the image in this result.",
     "part": "alone: as the generator draws it; refined: after the search; real: a real image of that class and "
     "score; grid, sweep, real sweep: refined images of the global and the local view.",
-    "row": "Number of the level (grid) or of the latent (sweeps); -1 elsewhere.",
+    "row": "Number of the level (grid), of the latent (sweeps) or of the request that a real image stands for; -1 "
+    "elsewhere.",
     "asked": "The class asked for.",
     "requested": "The score asked for; of a real image, that of the request it stands for.",
     "prediction": "What the classifier takes the image for.",
@@ -82,7 +92,7 @@ class UncertainResult(Result):
     Attributes:
         images: all images, 8-bit values in [0, 1]; `part` says what each is.
         part: `ALONE`, `REFINED`, `REAL`, `GRID`, `SWEEP` or `REAL_SWEEP`.
-        row: level of the grid or number of the sweep; -1 elsewhere.
+        row: level of the grid, number of the sweep, or of the request that a real image stands for; -1 elsewhere.
         asked: class asked for.
         requested: score asked for.
         sources: the real images that were swept.
@@ -148,7 +158,8 @@ class UncertainResult(Result):
         """Return of each sweep whether the obtained score falls all the way as the requested one does."""
         rows = self.of(part)
         obtained = self.obtained[rows].view(-1, self._levels(part))
-        return (obtained.diff(dim=1) <= _RISE).all(dim=1)
+        rises = obtained - obtained.cummin(dim=1).values
+        return (rises <= _RISE).all(dim=1) & (obtained[:, -1] < obtained[:, 0] - _RISE)
 
     @property
     def estimates(self) -> dict[str, Estimate | float]:
@@ -167,10 +178,26 @@ class UncertainResult(Result):
             if theirs is not None and agrees is not None:
                 numbers[f"{name}_oracle_spearman"] = rank_correlation(requested, theirs[rows])
                 numbers[f"{name}_oracle_class"] = rate(agrees[rows])
+        numbers |= self._ratios()
         numbers["monotone"] = rate(self.monotone())
         if len(self.sources):
             numbers["real_monotone"] = rate(self.monotone(REAL_SWEEP))
         return numbers
+
+    def _ratios(self) -> dict[str, Estimate | float]:
+        """What the oracle makes of samples, as a part of what it makes of real images of the same requests."""
+        theirs, agrees = self.oracle_obtained, self.oracle_agrees
+        real = self.of(REAL).nonzero()[:, 0]
+        if theirs is None or agrees is None or len(real) < 3:
+            return {}
+        ratios: dict[str, Estimate | float] = {}
+        correlation, share = rank_correlation(self.requested[real], theirs[real]), float(agrees[real].float().mean())
+        for part, name in ((ALONE, "alone"), (REFINED, "refined")):
+            rows = self.of(part).nonzero()[:, 0][self.row[real]]
+            found = rank_correlation(self.requested[rows], theirs[rows])
+            ratios[f"{name}_oracle_spearman_ratio"] = found / correlation if correlation else math.nan
+            ratios[f"{name}_oracle_class_ratio"] = float(agrees[rows].float().mean()) / share if share else math.nan
+        return ratios
 
     @property
     def summary(self) -> dict[str, float]:
@@ -317,7 +344,7 @@ class UncertainResult(Result):
             title=title,
             caption=f"{start} while the requested {self._name}, written below each picture, falls; each is refined. "
             f"Under it, what has changed since the first one drawn. A case fails if the {self._name} obtained ever "
-            f"rises by more than {_RISE} from one picture to the next.",
+            f"rises by more than {_RISE} above what it had fallen to, or has not fallen in the end.",
             class_names=self.class_names,
             cases=[self._case(part, number) for number in range(count)],
             definitions={key: _DEFINITIONS[key] for key in ("largest miss", "oracle agrees")},
@@ -343,7 +370,11 @@ class UncertainResult(Result):
             numbers["oracle agrees"] = f"{self._agreement(part, number)} of {len(rows)}"
         first, last = obtained[0].item(), obtained[-1].item()
         verdict = f"The {self._name} goes from {first:.2f} to {last:.2f}, " + (
-            "falling all the way." if falls else "but not evenly: it rises in between."
+            "falling all the way."
+            if falls
+            else "but not evenly: it rises in between."
+            if last < first - _RISE
+            else "and does not fall."
         )
         return Case(
             id=self.source_ids[number] if part == REAL_SWEEP else f"latent {number}",

@@ -126,7 +126,7 @@ class UncertainSamples(Method[UncertainResult]):
         parts.append((ALONE, drawer.images(draw), asked, none))
         parts.append((REFINED, drawer.refined(draw), asked, none))
         same, chosen = _same_scores(asked, probs, y, space.score)
-        parts.append((REAL, x[chosen], asked[same], none[same]))
+        parts.append((REAL, x[chosen], asked[same], same))
 
         # The global view: fresh samples at each level.
         levels = torch.tensor(self.levels).clamp_max(SUREST)

@@ -205,7 +205,7 @@ class ConditionSpace:
         """Draw scores evenly over what each class supports; a confidence from 0.5, and none that has no logit."""
         low, high = torch.tensor(self.supported)[y].unbind(dim=1)
         if self.score in ("confidence", VECTOR):
-            low = low.clamp_min(0.5)
+            low = torch.minimum(low.clamp_min(0.5), high)
         return (low + (high - low) * torch.rand(len(y), generator=rng)).clamp(1 - SUREST, SUREST)
 
     def of_classes(self, y: Int[Tensor, " N"]) -> Condition:
