@@ -1,3 +1,4 @@
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -75,6 +76,19 @@ class TestWrapping:
         assert torch.equal(classifier(images()), classifier(images()))
         assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
         assert not network.training
+
+    def test_moves_a_copy_to_another_device(self) -> None:
+        network = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SHAPE), 3))
+        classifier = Classifier(network, image_shape=SHAPE, temperature=2.0)
+
+        moved = classifier.to("meta")
+
+        assert moved(torch.zeros(5, *SHAPE)).device == moved.device == torch.device("meta")
+        assert moved.temperature == 2
+        assert classifier(torch.zeros(5, *SHAPE)).device == classifier.device == torch.device("cpu")
+        assert classifier.to("cpu") is classifier
+        by_hand = Classifier(lambda x: x.flatten(1)[:, :3], image_shape=SHAPE)
+        assert by_hand.to("meta") is by_hand
 
     def test_names(self) -> None:
         assert Classifier(linear, image_shape=SHAPE).class_names == ("0", "1", "2")

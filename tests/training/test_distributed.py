@@ -117,7 +117,7 @@ def test_two_processes_do_what_one_does_and_end_together(
     # So slow that a rounding which tips a leaky ReLU over its kink, as happens by chance, is not amplified beyond the
     # bound below. Gradients that are not shared still are, from the second step.
     changes = {"data": str(stripes_file), "validation": str(stripes_file), "bf16": False, "learning_rate": 5e-4}
-    settings = gan_settings.model_copy(update=changes)
+    settings = gan_settings.model_copy(update=changes | {"perceive": True})
     (tmp_path / "settings.toml").write_text(settings.to_toml())
     alone = start_run(settings, tmp_path / "alone")
 

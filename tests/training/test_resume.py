@@ -100,7 +100,7 @@ def test_kills_at_random_moments_change_no_bit(
 def test_a_kill_changes_no_bit_of_an_adversarial_game(
     stride: int, gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
 ) -> None:
-    changes = {"data": str(stripes_file), "validation": str(stripes_file)}
+    changes = {"data": str(stripes_file), "validation": str(stripes_file), "perceive": True}
     settings = gan_settings.model_copy(update=changes)
 
     kills = kill(settings, tmp_path, stride)

@@ -120,6 +120,15 @@ class Classifier:
         other.temperature = float(temperature)
         return other
 
+    def to(self, device: torch.device | str) -> "Classifier":
+        """Return the same classifier with a copy of its network on a device; itself if it is there, or no module."""
+        device = torch.device(device)
+        if not isinstance(self.network, nn.Module) or device == self.device:
+            return self
+        other = copy.copy(self)
+        other.network, other.device = copy.deepcopy(self.network).to(device), device
+        return other
+
     def require_gradients(self, method: str, alternative: str) -> None:
         """Refuse a classifier without gradients, naming what to use instead.
 

@@ -80,6 +80,9 @@ class GANTask(GeneratorTask):
         oracle: Classifier | None = None,
     ) -> None:
         self._settings, self.half = settings, settings.half
+        self._device = find_device(settings.device)
+        # It is asked at each step, several times.
+        classifier = None if classifier is None else classifier.to(self._device)
         self._classifier = classifier
         self._oracle = oracle
         if classifier is not None and max(settings.guidance, settings.late_guidance) > 0:
@@ -90,7 +93,6 @@ class GANTask(GeneratorTask):
             self._perception = Perception(classifier, images)
         if oracle is not None:
             check_oracle(oracle, images, (images if classifier is None else classifier).class_names)
-        self._device = find_device(settings.device)
         self.pool = ConditionPool(images, classifier, settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)

@@ -44,7 +44,8 @@ class Ablation:
                 title="What each part of the conditioning brings",
                 caption="On the two moons, each generator trained in the same way but for what is said here, requests "
                 f"drawn from the data. {told[0].upper()}{told[1:]}. Error: mean absolute difference of requested and "
-                "obtained confidence, below 0.9 and over all requests; lower is better.",
+                "obtained confidence, below 0.9 and over all requests; lower is better. Class kept: share that the "
+                "classifier takes for the class asked for. Recall: share of real points that samples cover.",
                 draw=partial(_draw, self.rows),
             )
         ]
@@ -70,6 +71,6 @@ def run_ablation(out: Path, *, progress: Callable[[str], None]) -> Ablation:
 
 
 def _draw(rows: Mapping[str, Mapping[str, float]]) -> Drawing:
-    shown = {"rank correlation": "spearman", "error": "mae", "error below 0.9": "mae_low"}
+    shown = {"rank correlation": "spearman", "error": "mae", "error below 0.9": "mae_low", "class kept": "class", "recall": "recall"}
     rates = {label: [max(0.0, row[key]) for row in rows.values()] for label, key in shown.items()}
     return rate_bars(rates, groups=list(rows), y_label="generator alone, moons")
