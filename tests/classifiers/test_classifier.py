@@ -83,7 +83,9 @@ class TestWrapping:
 
         moved = classifier.to("meta")
 
-        assert moved(torch.zeros(5, *SHAPE)).device == moved.device == torch.device("meta")
+        assert (
+            {parameter.device for parameter in moved.network.parameters()} == {moved.device} == {torch.device("meta")}
+        )
         assert moved.temperature == 2
         assert classifier(torch.zeros(5, *SHAPE)).device == classifier.device == torch.device("cpu")
         assert classifier.to("cpu") is classifier

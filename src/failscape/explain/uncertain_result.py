@@ -65,8 +65,8 @@ _DEFINITIONS = {
             ("oracle_class", "Share of images whose class the oracle agrees on"),
         )
     },
-    "monotone": "Share of sweeps of a latent, refined, in which the score falls from the first request to the last, and "
-    f"is never more than {_RISE} above what it was at a higher one. Wilson, 95 %.",
+    "monotone": "Share of sweeps of a latent, refined, in which the score falls from the first request to the last "
+    f"and is never more than {_RISE} above what it was at a higher one. Wilson, 95 %.",
     "real_monotone": "Share of sweeps of a real image in which it does. Wilson, 95 %.",
     "id": "Name of the image in this result.",
     "part": "alone: as the generator draws it; refined: after the search; real: a real image of that class and "

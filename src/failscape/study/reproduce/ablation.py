@@ -71,6 +71,12 @@ def run_ablation(out: Path, *, progress: Callable[[str], None]) -> Ablation:
 
 
 def _draw(rows: Mapping[str, Mapping[str, float]]) -> Drawing:
-    shown = {"rank correlation": "spearman", "error": "mae", "error below 0.9": "mae_low", "class kept": "class", "recall": "recall"}
+    shown = {
+        "rank correlation": "spearman",
+        "error": "mae",
+        "error below 0.9": "mae_low",
+        "class kept": "class",
+        "recall": "recall",
+    }
     rates = {label: [max(0.0, row[key]) for row in rows.values()] for label, key in shown.items()}
     return rate_bars(rates, groups=list(rows), y_label="generator alone, moons")
