@@ -1,4 +1,5 @@
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -74,6 +75,27 @@ class TestEmbedded:
 
 
 class TestTraining:
+    def test_what_a_recipe_begins_with_is_made_first(self, package: Path) -> None:
+        recipes = package / "package" / "assets" / "recipes"
+        game = f'kind = "gan"\ndata = "{package}/some.npz"\nvalidation = "none"\nclassifier = "none"\nfamily = "mlp"\n'
+        game += "images = 32\nbatch = 16\nhidden = 4\n"
+        (recipes / "first").mkdir()
+        (recipes / "first" / "tiny-gan.toml").write_text(f'{game}name = "tiny-gan-first"')
+        (recipes / "tiny-gan.toml").write_text(f'{game}name = "tiny-gan"\nstart = "first/tiny-gan.toml"')
+        assert set(recipe_names()) == {*KINDS, "tiny-gan"}
+
+        run = train_embedded("tiny-gan", package / "runs")
+
+        assert [path.name for path in sorted((package / "runs").iterdir())] == [
+            "00001-tiny-gan-first",
+            "00002-tiny-gan",
+        ]
+        assert run == package / "runs" / "00002-tiny-gan"
+        assert read_settings(run / "train.toml").start == str(package / "runs" / "00001-tiny-gan-first")
+        # What is complete needs nothing any more.
+        shutil.rmtree(package / "runs" / "00001-tiny-gan-first")
+        assert train_embedded("tiny-gan", package / "runs") == run
+
     @pytest.mark.parametrize("name", KINDS)
     def test_goes_on_after_being_cut_off(self, name: str, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         _, task, load, saved = KINDS[name]

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
-from failscape.errors import ClassifierError, DataError, GeneratorError, TrainingError, UnsupportedClassifier
+from failscape.errors import (
+    CheckpointError,
+    ClassifierError,
+    DataError,
+    GeneratorError,
+    TrainingError,
+    UnsupportedClassifier,
+)
 from failscape.generators import MLP, StyleGAN2, load_generator
 from failscape.training import GANSettings, GANTask, Task, train
 from failscape.training.checkpoint import load_checkpoint
@@ -129,6 +136,44 @@ def test_discriminator_and_encoder_may_be_narrower_than_the_generator(
     for trunk in ("generator.encoder.trunk", "discriminator.trunk"):
         assert sizes[f"{trunk}.from_image.weight"][0] == 3
     assert task.judged.config["encoder_channels"] == [4, 3]
+
+
+def test_begins_with_the_last_networks_of_another_training(
+    plain: GANSettings, stripes_classifier: Classifier, images: ImageSet
+) -> None:
+    first, second = (GANTask(plain, images=images, classifier=stripes_classifier) for _ in range(2))
+    step(first, images)
+    first.average(0.5)
+
+    second.begin_with(first.state())
+
+    for name, tensor in first.averaged.state_dict().items():
+        assert torch.equal(second.averaged.state_dict()[name], tensor)
+        assert torch.equal(second.networks.state_dict()[name], tensor)
+    ours, theirs = (task.networks["discriminator"].state_dict() for task in (second, first))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    wider = GANTask(plain.model_copy(update={"hidden": 17, "channels": (9, 8)}), images=images)
+    with pytest.raises(CheckpointError, match="of the same networks to begin with, but its content does not fit"):
+        wider.begin_with(first.state())
+
+
+def test_the_discriminator_may_learn_alone_at_first(
+    plain: GANSettings, stripes_classifier: Classifier, images: ImageSet
+) -> None:
+    settings = plain.model_copy(update={"generator_from": 0.5})
+    task = GANTask(settings, images=images, classifier=stripes_classifier)
+    before = {name: tensor.clone() for name, tensor in task.networks.named_parameters()}
+
+    def changed(progress: float) -> set[str]:
+        step(task, images, progress=progress)
+        return {name for name, tensor in task.networks.named_parameters() if not torch.equal(tensor, before[name])}
+
+    early, late = changed(0.4), changed(0.5)
+
+    assert early
+    assert all(name.startswith("discriminator.") for name in early)
+    assert any(name.startswith("generator.") for name in late)
 
 
 def test_what_is_saved_is_the_average(

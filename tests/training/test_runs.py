@@ -1,9 +1,11 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from failscape import __version__, load_classifier, load_generator
 from failscape.errors import CheckpointError, ConfigError, DataError, GeneratorError, LabelError, SpecError
@@ -97,6 +99,35 @@ def test_a_checkpoint_of_another_resolution_is_refused(
         resume_run(folder)
 
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_begins_with_another_run_and_goes_on_without_it(
+    gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    settings = gan_settings.model_copy(update={"data": str(stripes_file), "augment": "none"})
+    first = start_run(settings, tmp_path / "out")
+    # One step at a rate of almost nothing leaves what it began with.
+    changes = {"start": str(first), "learning_rate": 1e-12, "images": 16, "encoder_from": 1.0}
+
+    second = start_run(settings.model_copy(update=changes), tmp_path / "out")
+
+    theirs, ours = (load_generator(run).state_dict() for run in (first, second))
+    for name, tensor in theirs.items():
+        if name != "mean_w":
+            torch.testing.assert_close(ours[name], tensor, atol=1e-6, rtol=1e-4)
+    shutil.rmtree(first)
+    assert resume_run(second) == second
+
+
+def test_a_run_to_begin_with_that_is_none_leaves_no_run_behind(
+    gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    settings = gan_settings.model_copy(update={"data": str(stripes_file), "start": str(tmp_path / "nothing")})
+
+    with pytest.raises(CheckpointError, match="there is none"):
+        start_run(settings, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_gan_that_cannot_draw_the_images_leaves_no_run_behind(

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
+from failscape.errors import CheckpointError
 from failscape.generators import MLP, Condition, Generator, StyleGAN2
 from failscape.generators.discriminator import ProjectionDiscriminator
 from failscape.generators.mlp import MLPDiscriminator
@@ -143,12 +144,13 @@ class GANTask(GeneratorTask):
             fake = clip_images(self._draw(z, condition, rng))
 
         losses, real = self._step_discriminator(x, fake.detach(), condition, rng)
-        losses["generator"], gradient = self._mislead(fake.detach(), real, condition, rng)
-        weight = _guidance_weight(settings, progress)
-        if condition is not None and weight > 0:
-            losses["guidance"], guidance = self._guide(fake.detach(), x, condition, rng)
-            gradient = gradient + weight * guidance
-        update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
+        if progress >= settings.generator_from:
+            losses["generator"], gradient = self._mislead(fake.detach(), real, condition, rng)
+            weight = _guidance_weight(settings, progress)
+            if condition is not None and weight > 0:
+                losses["guidance"], guidance = self._guide(fake.detach(), x, condition, rng)
+                gradient = gradient + weight * guidance
+            update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
         if self._encoding and progress >= settings.encoder_from:
             losses |= self._step_encoder(x, fake.detach(), z, condition)
         self._steps += 1
@@ -333,6 +335,24 @@ class GANTask(GeneratorTask):
         """Return the networks' state and how the game stands."""
         game = {"steps": self._steps, "told": self._told, "augmentation": self._augmentation.probability}
         return super().state() | {"game": game}
+
+    def begin_with(self, state: Mapping[str, Any]) -> None:
+        """Begin with the averaged generator and the discriminator of another training's last state.
+
+        Raises:
+            CheckpointError: if it is the state of other networks.
+        """
+        try:
+            averaged, networks = state["averaged"], state["networks"]
+            self.averaged.load_state_dict(averaged)
+            named = {name: tensor for name, tensor in networks.items() if name.startswith("discriminator.")}
+            self.networks.load_state_dict(averaged | named)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"Expected a training of the same networks to begin with, but its content does not fit: "
+                f"{str(error).partition(chr(10))[0]}. Give the same `family`, `channels`, `score` and images of the "
+                "same size as there."
+            ) from error
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned."""

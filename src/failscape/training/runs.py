@@ -11,6 +11,7 @@ from failscape.classifiers import Classifier, load_classifier, target_distributi
 from failscape.data import ImageSet, load_images
 from failscape.errors import ClassifierError, ConfigError, TrainingError
 from failscape.storage import next_run_folder
+from failscape.training.checkpoint import load_checkpoint
 from failscape.training.classifier_task import ClassifierTask
 from failscape.training.distributed import Workers, process_group, workers
 from failscape.training.gan_task import GANTask
@@ -52,6 +53,7 @@ def start_run(settings: AnySettings, out: Path, *, allow_code: bool = False) -> 
 
     Raises:
         TrainingError: if there are several processes and what is trained is no GAN, or the device is missing.
+        CheckpointError: if it is to begin with a run that holds no checkpoint, or one of other networks.
         FailscapeError: what `load_images`, `load_classifier`, `GANTask` and `train` raise.
     """
     with process_group(_device_of(settings)) as group:
@@ -61,6 +63,8 @@ def start_run(settings: AnySettings, out: Path, *, allow_code: bool = False) -> 
         images = group.in_turn(partial(_images_of, settings))
         check_images(*images)
         task, hooks = _task(settings, images[0], allow_code)
+        if isinstance(task, GANTask) and isinstance(settings, GANSettings) and settings.start != "none":
+            task.begin_with(load_checkpoint(Path(settings.start) / "checkpoints")[1]["task"])
         folder = group.agree(partial(next_run_folder, out, settings.name))
         _train_in(folder, task, hooks, settings, images, resume=False)
         return folder

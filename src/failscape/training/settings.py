@@ -323,6 +323,13 @@ class GANSettings(TrainingSettings):
     # Weak guidance for as long as much is learned, stronger when little else changes any more.
     late_guidance: float = Field(default=0.0, ge=0, description="by how much the weight rises further toward the end")
     late_guidance_from: float = Field(default=0.7, ge=0, le=1, description="part of the training at which that begins")
+    start: str = Field(
+        default="none",
+        description="run folder of a training of the same networks, whose last ones it begins with; or none",
+    )
+    generator_from: float = Field(
+        default=0.0, ge=0, le=1, description="part of the training before which the discriminator learns alone"
+    )
     augment: Literal["none", "adaptive"] = Field(
         default="none", description="adaptive: change the images the discriminator sees as much as its overfitting asks"
     )

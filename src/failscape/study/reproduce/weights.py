@@ -34,9 +34,20 @@ def train_embedded(name: str, out: Path, *, progress: Callable[[str], None] = la
     """
     if name not in recipe_names():
         raise SpecError(f"Expected one of {', '.join(recipe_names())} to retrain, but got {name!r}.")
-    with as_file(files("failscape") / "assets" / "recipes" / f"{name}.toml") as recipe:
-        settings = read_settings(recipe)
-    return train_by(settings, out, progress=progress)
+    return train_by(_begun(_read_recipe(f"{name}.toml"), out, progress), out, progress=progress)
+
+
+def _read_recipe(path: str) -> AnySettings:
+    with as_file(files("failscape") / "assets" / "recipes" / path) as recipe:
+        return read_settings(recipe)
+
+
+def _begun(settings: AnySettings, out: Path, progress: Callable[[str], None]) -> AnySettings:
+    """Return settings that begin with a run of the recipe that they name for that, made now unless it was before."""
+    start = getattr(settings, "start", "none")
+    if start == "none" or latest_run_folder(out, settings.name) is not None:
+        return settings
+    return settings.model_copy(update={"start": str(train_by(_read_recipe(start), out, progress=progress))})
 
 
 def train_by(settings: AnySettings, out: Path, *, progress: Callable[[str], None] = lambda message: None) -> Path:
@@ -62,10 +73,12 @@ def train_by(settings: AnySettings, out: Path, *, progress: Callable[[str], None
 
 
 def recorded_seconds(name: str) -> float:
-    """Return how long the training of `embedded:NAME` took on the machine that it was made on."""
+    """Return how long the training of `embedded:NAME` took, with that of what it began with, where it was made."""
     documents = [files("failscape") / "assets" / kind / f"{name}.json" for kind in ("classifiers", "generators")]
     (document,) = (each for each in documents if each.is_file())
-    return float(json.loads(document.read_text())["provenance"]["reached"]["seconds"])
+    provenance = json.loads(document.read_text())["provenance"]
+    parts = [provenance, provenance["start"]] if "start" in provenance else [provenance]
+    return sum(float(part["reached"]["seconds"]) for part in parts)
 
 
 def say_how_long(seconds: Mapping[str, float], out: Path, *, progress: Callable[[str], None]) -> None:
