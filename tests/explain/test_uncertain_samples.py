@@ -408,7 +408,8 @@ class TestFigures:
             case = gallery.cases[1]
             labels = [f"{min(level, 0.999):.2f}" for level in LEVELS]
             expected = [label for label in labels for _ in (0, 1)][1:]
-            assert [panel.label for panel in case.panels] == ["real"] * real + expected
+            told = [panel.label.partition(": ") for panel in case.panels]
+            assert [asked for asked, _, _ in told] == ["real"] * real + expected
             drawn = [panel.pixels for panel in case.panels[real:] if not panel.signed]
             changes = [panel.pixels for panel in case.panels if panel.signed]
             for picture, change in zip(drawn[1:], changes, strict=True):
@@ -416,6 +417,21 @@ class TestFigures:
             if real:
                 assert torch.equal(case.panels[0].pixels, off.sources[1])
                 assert case.id == off.source_ids[1]
+
+    def test_what_classifier_and_oracle_take_each_picture_for_stands_beside_it(self, off: UncertainResult) -> None:
+        (sweeps,) = (figure for figure in off.figures if figure.name == "sweeps")
+        assert isinstance(sweeps, Gallery)
+        probs = off.verification.probs.clone()  # type: ignore[union-attr]
+        rows = (off.of(SWEEP) & (off.row == 0)).nonzero()[:, 0]
+        probs[rows[1]] = torch.tensor([0.2, 0.8])
+        other = replace(off, verification=replace(off.verification, probs=probs))
+        theirs = off.verification.oracle_probs[rows[1]]  # type: ignore[union-attr, index]
+        (moved,) = (figure for figure in other.figures if figure.name == "sweeps")
+        assert isinstance(moved, Gallery)
+
+        label = next(panel.label for panel in moved.cases[0].panels[1:] if not panel.signed)
+
+        assert label == f"{LEVELS[1]:.2f}: {NAMES[1]} 0.80, oracle {NAMES[int(theirs.argmax())]} {theirs.max():.2f}"
 
     def test_a_case_has_the_probability_of_its_class_by_classifier_and_oracle(self, off: UncertainResult) -> None:
         gallery = off.figures[2]

@@ -306,6 +306,13 @@ class UncertainResult(Result):
         agrees = self.oracle_agrees
         return 0 if agrees is None else int(agrees[self.of(part) & (self.row == number)].sum())
 
+    def _verdicts(self, row: int) -> str:
+        """Say what classifier and oracle take an image for, and how sure they are."""
+        assert self.verification is not None
+        judges = [("", self.verification.probs), ("oracle ", self.verification.oracle_probs)]
+        said = [(name, *probs[row].max(dim=0)) for name, probs in judges if probs is not None]
+        return ", ".join(f"{name}{self.class_names[int(k)]} {float(confidence):.2f}" for name, confidence, k in said)
+
     def _draw_grid(self) -> Drawing:
         assert self.verification is not None
         rows = self.of(GRID)
@@ -343,6 +350,7 @@ class UncertainResult(Result):
             name=name,
             title=title,
             caption=f"{start} while the requested {self._name}, written below each picture, falls; each is refined. "
+            "Beside it stands what the classifier takes the picture for, with its confidence, and the oracle, if any. "
             f"Under it, what has changed since the first one drawn. A case fails if the {self._name} obtained ever "
             f"rises by more than {_RISE} above what it had fallen to, or has not fallen in the end.",
             class_names=self.class_names,
@@ -358,7 +366,7 @@ class UncertainResult(Result):
         requested, obtained = self.requested[rows], self.obtained[rows]
         panels = [Panel(label="real", pixels=self.sources[number])] if part == REAL_SWEEP else []
         for row, score in zip(rows.tolist(), requested.tolist(), strict=True):
-            label = f"{score:.2f}"
+            label = f"{score:.2f}: {self._verdicts(row)}"
             panels.append(Panel(label=label, pixels=self.images[row]))
             if row != rows[0]:
                 panels.append(Panel(label=label, pixels=self.images[row] - self.images[rows[0]], signed=True))
