@@ -27,8 +27,8 @@ from failscape.figures import (
 from failscape.generators.condition import VECTOR
 from failscape.metrics import Estimate, mean, quantile_bands, rank_correlation, rate
 
-ALONE, REFINED, REAL, GRID, SWEEP, REAL_SWEEP = range(6)
-_PARTS = ("alone", "refined", "real", "grid", "sweep", "real sweep")
+ALONE, REFINED, REAL, GRID, SWEEP, REAL_SWEEP, REAL_GRID = range(7)
+_PARTS = ("alone", "refined", "real", "grid", "sweep", "real sweep", "real grid")
 # By so much a score may rise from one level to the next and still count as falling: half of what a request is met to.
 _RISE = 0.005
 _CASES = 20
@@ -70,9 +70,10 @@ _DEFINITIONS = {
     "real_monotone": "Share of sweeps of a real image in which it does. Wilson, 95 %.",
     "id": "Name of the image in this result.",
     "part": "alone: as the generator draws it; refined: after the search; real: a real image of that class and "
-    "score; grid, sweep, real sweep: refined images of the global and the local view.",
-    "row": "Number of the level (grid), of the latent (sweeps) or of the request that a real image stands for; -1 "
-    "elsewhere.",
+    "score; grid, sweep, real sweep: refined images of the global and the local view; real grid: real images of the "
+    "classes and scores of the grid.",
+    "row": "Number of the level (grid), of the latent (sweeps), or of the request or picture of the grid that a real "
+    "image stands for; -1 elsewhere.",
     "asked": "The class asked for.",
     "requested": "The score asked for; of a real image, that of the request it stands for.",
     "prediction": "What the classifier takes the image for.",
@@ -91,8 +92,9 @@ class UncertainResult(Result):
 
     Attributes:
         images: all images, 8-bit values in [0, 1]; `part` says what each is.
-        part: `ALONE`, `REFINED`, `REAL`, `GRID`, `SWEEP` or `REAL_SWEEP`.
-        row: level of the grid, number of the sweep, or of the request that a real image stands for; -1 elsewhere.
+        part: `ALONE`, `REFINED`, `REAL`, `GRID`, `SWEEP`, `REAL_SWEEP` or `REAL_GRID`.
+        row: level of the grid, number of the sweep, or of the request or the picture of the grid that a real image
+            stands for; -1 elsewhere.
         asked: class asked for.
         requested: score asked for.
         sources: the real images that were swept.
@@ -113,7 +115,7 @@ class UncertainResult(Result):
     @property
     def origins(self) -> tuple[Origin, ...]:
         """Drawn, but for real images and what they become."""
-        return tuple("test" if part in (REAL, REAL_SWEEP) else "generated" for part in self.part.tolist())
+        return tuple("test" if part in (REAL, REAL_SWEEP, REAL_GRID) else "generated" for part in self.part.tolist())
 
     @property
     def made_from(self) -> tuple[str, ...]:
@@ -237,7 +239,7 @@ class UncertainResult(Result):
 
     @property
     def figures(self) -> Sequence[Figure]:
-        """The grid, requested against obtained, and the sweeps."""
+        """The grid and real images beside it, requested against obtained, and the sweeps."""
         figures: list[Figure] = [
             Plot(
                 name="grid",
@@ -247,6 +249,7 @@ class UncertainResult(Result):
                 "brackets says that the classifier does not take it for the class asked for, but for that one.",
                 draw=self._draw_grid,
             ),
+            *self._real_grid,
             Plot(
                 name="requested-against-obtained",
                 title=f"{self._name.capitalize()} requested and obtained",
@@ -260,6 +263,21 @@ class UncertainResult(Result):
         if len(self.sources):
             figures.append(self._sweeps("real-sweeps", f"A real image, from {self._way}", REAL_SWEEP))
         return figures
+
+    @property
+    def _real_grid(self) -> Sequence[Figure]:
+        if not self.of(REAL_GRID).any():
+            return []
+        return [
+            Plot(
+                name="real-grid",
+                title=f"The same of real images: from {self._way}",
+                caption=f"Of each class and {self._name} above, a real image that comes near; no image twice. Empty "
+                "where none does. What samples and real images share is the classifier's weakness, and what only "
+                "samples show may be the generator's.",
+                draw=self._draw_real_grid,
+            )
+        ]
 
     @property
     def findings(self) -> Sequence[Finding]:
@@ -333,6 +351,22 @@ class UncertainResult(Result):
         row_labels = [f"{value:.2f}" for value in requested]
         row_labels[0] = f"asked\n{row_labels[0]}"
         return image_grid(self.images[rows].unflatten(0, (levels, -1)), row_labels=row_labels, cell_labels=labels)
+
+    def _draw_real_grid(self) -> Drawing:
+        levels = int(self.row[self.of(GRID)].max()) + 1
+        grid, real = self.of(GRID).nonzero()[:, 0], self.of(REAL_GRID).nonzero()[:, 0]
+        cells = torch.ones(len(grid), *self.images.shape[1:])
+        cells[self.row[real]] = self.images[real]
+        labels = ["–"] * len(grid)
+        for row, cell in zip(real.tolist(), self.row[real].tolist(), strict=True):
+            labels[cell] = f"{self.obtained[row]:.2f}"
+        columns = len(grid) // levels
+        for column, label in enumerate(labels[:columns]):
+            labels[column] = f"{self.class_names[int(self.asked[grid[column]])]}\n{label}"
+        requested = self.requested[grid].view(levels, -1).mean(dim=1).tolist()
+        return image_grid(
+            cells.unflatten(0, (levels, -1)), row_labels=[f"{value:.2f}" for value in requested], cell_labels=labels
+        )
 
     def _draw_requests(self) -> Drawing:
         panels = {}

@@ -11,7 +11,16 @@ from torch import Tensor
 from failscape.classifiers import SCORES, Classifier
 from failscape.errors import LabelError, UnsupportedGenerator
 from failscape.explain.method import Method, to_8_bits_with_gradient
-from failscape.explain.uncertain_result import ALONE, GRID, REAL, REAL_SWEEP, REFINED, SWEEP, UncertainResult
+from failscape.explain.uncertain_result import (
+    ALONE,
+    GRID,
+    REAL,
+    REAL_GRID,
+    REAL_SWEEP,
+    REFINED,
+    SWEEP,
+    UncertainResult,
+)
 from failscape.generators import Autoencoder, Condition, ConditionSpace, Generator, StyleGenerator
 from failscape.generators.condition import SUREST, VECTOR
 from failscape.search import reach_level
@@ -132,6 +141,10 @@ class UncertainSamples(Method[UncertainResult]):
         levels = torch.tensor(self.levels).clamp_max(SUREST)
         grid = drawer.requests(labels.repeat(len(levels)), levels.repeat_interleave(len(labels)), probs, rng)
         parts.append((GRID, drawer.refined(drawer.draw(grid, rng)), grid, torch.arange(len(grid)) // len(labels)))
+
+        # Beside it real images of the same, as far as there are any.
+        same, chosen = _same_scores(grid, probs, y, space.score)
+        parts.append((REAL_GRID, x[chosen], grid[same], same))
 
         # The local view: one latent and its noise at all levels; of samples, and of real images.
         numbers = torch.arange(self.rows).repeat_interleave(len(levels))
