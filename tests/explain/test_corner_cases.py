@@ -14,6 +14,7 @@ from failscape.errors import StorageError, UnsupportedGenerator
 from failscape.explain import CornerCases, CornerCasesResult
 from failscape.explain.corner_cases import place_of
 from failscape.explain.corner_result import BEYOND, TRIPLE, WITHIN
+from failscape.explain.method import to_8_bits
 from failscape.generators import load_generator
 
 
@@ -21,6 +22,18 @@ def find(classifier: Any, generator: Any, **settings: Any) -> CornerCasesResult:
     x, y = torch.full((3, *classifier.image_shape), 0.5), torch.tensor([0, 1, 2])
     method = CornerCases(**({"samples": 300, "joint": 0, "per_class": 1} | settings))
     return method(classifier, generator, x, y, rng=torch.Generator().manual_seed(0))
+
+
+def largest_difference(folder: Path, generator: Any) -> int:
+    """Return by how many grey values at most the PNGs of a data set differ from what its latents draw."""
+    latents = load_file(folder / "latents.safetensors")
+    with torch.no_grad():
+        drawn = to_8_bits(generator.synthesize(latents["styles"], latents["noise"]))
+    files = pq.read_table(folder / "corner-cases.parquet")["file"].to_pylist()
+    images = load_images(str(folder / "images"), image_shape=generator.image_shape, allow_one_class=True)
+    stored = {f"images/{name}": x for name, x in zip(images.ids, images.x, strict=True)}
+    seen = torch.stack([stored[file] for file in files])
+    return int(((seen - drawn) * 255).abs().max().round())
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +45,7 @@ def planted() -> CornerCasesResult:
 def digits() -> CornerCasesResult:
     images = load_images("embedded:mnist-test").select(torch.arange(3))
     classifier, generator = load_classifier("embedded:mnist-corrupted"), load_generator("embedded:mnist-stylegan2")
-    method = CornerCases(samples=200, per_class=2, joint=1, most=8, steps=4)
+    method = CornerCases(samples=200, per_class=2, joint=2, most=8, steps=4)
     return method(classifier, generator, images.x, images.y, rng=torch.Generator().manual_seed(0))
 
 
@@ -70,7 +83,7 @@ class TestPlanted:
         table = pq.read_table(folder / "corner-cases.parquet")
         assert table.num_rows == len(planted.ids)
         latents = load_file(folder / "latents.safetensors")
-        assert torch.equal(latents["styles"], planted.styles)
+        assert set(latents) == {"styles", "starts", "noise"}
         images = load_images(str(folder / "images"), image_shape=(1, 4, 4))
         assert len(images) == len(planted.ids)
         rows = {row["file"]: number for number, row in enumerate(table.to_pylist())}
@@ -79,6 +92,14 @@ class TestPlanted:
         assert not rows
         with pytest.raises(StorageError, match="a new or empty folder"):
             planted.export(folder)
+
+    def test_the_latents_of_the_data_set_draw_its_pictures(self, planted: CornerCasesResult, tmp_path: Path) -> None:
+        assert int((~planted.single & (planted.y == 0)).sum()) >= 3
+        folder = planted.export(tmp_path / "cases")
+        assert largest_difference(folder, PlantedStyles()) == 0
+        latents = load_file(folder / "latents.safetensors")
+        starts = to_8_bits(PlantedStyles().synthesize(latents["starts"], latents["noise"]))
+        assert torch.equal(starts, planted.originals)
 
 
 def test_class_names_that_no_file_can_have_are_exported_all_the_same(
@@ -136,6 +157,12 @@ class TestDigits:
         assert int(digits.single.sum()) >= 15
         assert float((digits.probability - 0.5).abs().median()) < 0.005
         assert float(digits.before[digits.single].min()) > 0.5
+
+    def test_the_latents_of_the_data_set_draw_its_pictures(self, digits: CornerCasesResult, tmp_path: Path) -> None:
+        assert int((~digits.single).sum()) >= 3
+        folder = digits.export(tmp_path / "cases")
+        # A value between two greys may fall to either side where other images are in the batch.
+        assert largest_difference(folder, load_generator("embedded:mnist-stylegan2")) <= 1
 
     def test_figures_show_every_class(self, digits: CornerCasesResult) -> None:
         grid, gallery = digits.figures

@@ -61,7 +61,7 @@ def downloaded(served: Served, folder: Path) -> Path:
     return folder
 
 
-def add_searched(run: Path, styles: int) -> CornerCasesResult:
+def add_searched(run: Path, styles: int, noise: int) -> CornerCasesResult:
     """Give a run a step that found two corner cases, one of them of a single dimension."""
     probs = torch.full((2, 10), 0.02)
     probs[0, 3], probs[0, 5] = 0.5, 0.34
@@ -80,6 +80,7 @@ def add_searched(run: Path, styles: int) -> CornerCasesResult:
         before=torch.tensor([0.9, 0.8]),
         styles=torch.randn(2, styles),
         starts=torch.randn(2, styles),
+        noise=torch.randn(2, noise),
         layers=("layer 1", "all"),
         descriptions=("adds ink", ""),
         classes=torch.tensor([3, 8]),
@@ -99,7 +100,7 @@ def add_searched(run: Path, styles: int) -> CornerCasesResult:
 def test_the_download_is_a_data_set_as_the_method_exports_its_own(served: Served, run: Path, tmp_path: Path) -> None:
     ids = keep_all(served)
     walk = walk_of(served)
-    result = add_searched(run, walk.generator.style_dim)
+    result = add_searched(run, walk.generator.style_dim, walk.generator.noise_dim)
     with served.client() as client:
         page = client.get(f"{served.run}/directions/kept").text
         assert "4 kept here and 2 found by the step" in page
@@ -129,13 +130,12 @@ def test_the_download_is_a_data_set_as_the_method_exports_its_own(served: Served
             assert row["says"] == str(int(probs.argmax()))
     # The latents draw the images, and the moves lead from the starts to them.
     latents = load_file(folder / "latents.safetensors")
-    assert torch.equal(latents["styles"][:2], result.styles)
+    assert all(torch.equal(latents[name][:2], getattr(result, name)) for name in ("styles", "starts", "noise"))
     for number, row in enumerate(rows):
         if row["origin"] != "kept":
             continue
         with torch.no_grad():
-            noise = latents["noise"][row["noise_row"]][None]
-            again = walk.generator.synthesize(latents["styles"][number][None], noise)
+            again = walk.generator.synthesize(latents["styles"][number][None], latents["noise"][number][None])
         assert (again[0] - picture(kept[row["id"]], run)).abs().max() <= 0.51 / 255
         moved = (latents["styles"] - latents["starts"])[number]
         if row["dimension"] >= 0:
@@ -156,7 +156,8 @@ def test_the_command_writes_what_the_browser_downloads(
     served: Served, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep_all(served)
-    add_searched(run, walk_of(served).generator.style_dim)
+    generator = walk_of(served).generator
+    add_searched(run, generator.style_dim, generator.noise_dim)
     folder, target = downloaded(served, tmp_path / "set"), tmp_path / "written"
     assert main(["case-set", str(run), "--to", str(target)]) == 0
     assert capsys.readouterr().out == f"{target}\n"
@@ -169,10 +170,12 @@ def test_the_command_writes_what_the_browser_downloads(
     assert main(["case-set", str(run), "--to", str(target)]) == 2
 
 
-def test_cases_of_a_generator_that_was_changed_do_not_fit(served: Served, run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("styles", "noise"), [(1, 0), (0, 1)])
+def test_cases_of_a_generator_that_was_changed_do_not_fit(served: Served, run: Path, styles: int, noise: int) -> None:
     """The same spec may name another network once it was trained again."""
     keep_all(served)
-    add_searched(run, walk_of(served).generator.style_dim + 1)
+    generator = walk_of(served).generator
+    add_searched(run, generator.style_dim + styles, generator.noise_dim + noise)
     with served.client() as client:
         answer = client.get(f"{served.run}/directions/export/corner-cases")
     assert answer.status_code == 422

@@ -26,7 +26,7 @@ def write_case_set(
 
     `images/` holds a folder a class, numbered as the classifier numbers them, which `failscape.load_images` reads;
     `corner-cases.parquet` has a row an image with its file and all columns of the table; `latents.safetensors` holds
-    the latents, in the same order.
+    the latents, in the same order, with all that is needed to draw the images again.
 
     Args:
         folder: a new or an empty one.

@@ -196,6 +196,7 @@ class _Cases:
         self._originals: list[Tensor] = []
         self._styles: list[Tensor] = []
         self._starts: list[Tensor] = []
+        self._noise: list[Tensor] = []
         self._rows: list[tuple[int, int, float, int]] = []
         self._descriptions: list[str] = []
         self._tried: list[tuple[int, int, int]] = []
@@ -220,7 +221,7 @@ class _Cases:
         centre = self._influence.centre[label]
         moved = centre.repeat(len(dimensions), 1)
         moved[torch.arange(len(dimensions)), dimensions] += shifts
-        self._add(centre.expand_as(moved), moved, None)
+        self._add(centre.expand_as(moved), moved, self._generator.shared_noise())
         samples = sample_styles(self._generator, _NAMED, rng=rng, y=torch.full((_NAMED,), label))
         names = name_directions(self._generator, samples, dimensions, shifts)
         self._descriptions += [name.text for name in names]
@@ -248,6 +249,7 @@ class _Cases:
         """Put all together."""
         generator = self._generator
         empty, styles = torch.empty(0, *generator.image_shape), torch.empty(0, generator.style_dim)
+        noise = torch.empty(0, generator.noise_dim)
         columns = list(zip(*self._rows, strict=True)) or [(), (), (), ()]
         dimension = torch.tensor(columns[1], dtype=torch.long)
         return CornerCasesResult(
@@ -267,6 +269,7 @@ class _Cases:
             before=self._before(),
             styles=torch.cat([styles, *self._styles]),
             starts=torch.cat([styles, *self._starts]),
+            noise=torch.cat([noise, *self._noise]),
             layers=tuple("all" if d < 0 else layer_name(generator, d) for d in dimension.tolist()),
             descriptions=tuple(self._descriptions),
             classes=torch.tensor(self._labels, dtype=torch.long),
@@ -276,11 +279,12 @@ class _Cases:
             class_names=self._classifier.class_names,
         )
 
-    def _add(self, start: Tensor, moved: Tensor, noise: Tensor | None) -> None:
+    def _add(self, start: Tensor, moved: Tensor, noise: Tensor) -> None:
         self._originals.append(images_of(self._generator, start, noise))
         self._images.append(images_of(self._generator, moved, noise))
         self._starts.append(start)
         self._styles.append(moved)
+        self._noise.append(noise.expand(len(moved), -1))
 
     def _before(self) -> Float[Tensor, " N"]:
         if not self._originals:

@@ -73,6 +73,7 @@ class CornerCasesResult(Result):
         before: probability of the true class at the start.
         styles: of the corner cases.
         starts: styles at the start.
+        noise: noise maps, the same at the start and after; for starts from class means the shared ones.
         layers: the layer of each dimension, in words.
         descriptions: what the dimension changes; empty for joint cases.
         classes: those that were looked at.
@@ -92,6 +93,7 @@ class CornerCasesResult(Result):
     before: Float[Tensor, " N"]
     styles: Float[Tensor, "N S"]
     starts: Float[Tensor, "N S"]
+    noise: Float[Tensor, "N P"]
     layers: tuple[str, ...]
     descriptions: tuple[str, ...]
     classes: Int[Tensor, " L"]
@@ -268,7 +270,8 @@ class CornerCasesResult(Result):
     def export(self, folder: Path) -> Path:
         """Write the corner cases as a data set that a test bench can use.
 
-        `failscape.explain.case_set.write_case_set` says what it holds; the latents are `styles` and `starts`.
+        `failscape.explain.case_set.write_case_set` says what it holds; the latents are `styles`,
+        `starts` and `noise`: `generator.synthesize(styles, noise)` draws the images again.
 
         Returns:
             The folder.
@@ -282,7 +285,7 @@ class CornerCasesResult(Result):
             self.y,
             class_names=self.class_names,
             table=self.table,
-            latents={"styles": self.styles, "starts": self.starts},
+            latents={"styles": self.styles, "starts": self.starts, "noise": self.noise},
         )
 
     def _direction(self, i: int) -> str:

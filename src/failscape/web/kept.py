@@ -28,6 +28,8 @@ from failscape.web.directions import Direction, StartKind, View, Walk, influence
 
 # Where a run keeps them.
 FOLDER = "kept-corner-cases"
+# What draws a case, and its start, again.
+_LATENTS = ("styles", "starts", "noise")
 _writing = threading.Lock()
 
 Probabilities = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
@@ -241,9 +243,8 @@ def export(cases: CaseSet, run: Path, folder: Path) -> Path:
     """Write a set as `CornerCases` exports its own, so that a test bench takes both alike.
 
     Beside the columns of `CornerCasesResult.table` there are `origin`, the step or "kept"; `says`, what the classifier
-    takes the image for; and for those kept `start`, where the walk began, and `noise_row`, the row of `noise` in
-    `latents.safetensors`. In rows of those kept, `kind` is "kept", `dimension` is -1 but for moves along one direction,
-    and `place` is missing, since nobody measured it.
+    takes the image for; and for those kept `start`, where the walk began. In rows of those kept, `kind` is "kept",
+    `dimension` is -1 but for moves along one direction, and `place` is missing, since nobody measured it.
 
     Args:
         cases: what is written.
@@ -264,8 +265,8 @@ def export(cases: CaseSet, run: Path, folder: Path) -> Path:
     if not names:
         raise DataError("Expected a corner case in the set, but there is none yet. Keep one on the page of directions.")
     tensors = [read_tensors(_tensors(kept, run)) for kept in cases.kept]
-    shapes = {(each["image"].shape[1:], each["styles"].shape[1:]) for each in tensors}
-    shapes |= {(result.images.shape[1:], result.styles.shape[1:]) for result in results}
+    shapes = {(each["image"].shape[1:], *(each[name].shape[1:] for name in _LATENTS)) for each in tensors}
+    shapes |= {(result.images.shape[1:], *(getattr(result, name).shape[1:] for name in _LATENTS)) for result in results}
     if len(names) > 1 or len(shapes) > 1:
         raise DataError(
             "Expected corner cases of one set of classes, and of images and styles of one shape, but they have "
@@ -281,10 +282,8 @@ def export(cases: CaseSet, run: Path, folder: Path) -> Path:
         tables.append(_table(cases.kept))
     latents = {
         name: torch.cat([*(getattr(result, name) for result in results), *(each[name] for each in tensors)])
-        for name in ("styles", "starts")
+        for name in _LATENTS
     }
-    if tensors:
-        latents["noise"] = torch.cat([each["noise"] for each in tensors])
     return write_case_set(
         folder,
         torch.cat([*(result.images for result in results), *(each["image"].float() / 255 for each in tensors)]),
@@ -298,7 +297,7 @@ def export(cases: CaseSet, run: Path, folder: Path) -> Path:
 def _table(cases: Sequence[Kept]) -> pa.Table:
     """Return what is said of cases, in the columns of `CornerCasesResult.table` and a few more."""
     rows = []
-    for number, kept in enumerate(cases):
+    for kept in cases:
         one = kept.moves[0] if len(kept.moves) == 1 else None
         norm = sum(move.deviations**2 for move in kept.moves) ** 0.5
         # Signed as the style itself is, where a move is signed as its description is.
@@ -322,14 +321,12 @@ def _table(cases: Sequence[Kept]) -> pa.Table:
                 "origin": "kept",
                 "says": kept.class_names[kept.says],
                 "start": f"{kept.start} {kept.value}",
-                "noise_row": number,
             }
         )
     text: tuple[str, ...] = ("id", "true_class", "kind", "layer", "direction", "place", "prediction", "description")
     text += ("oracle_prediction", "origin", "says", "start")
-    numbers = {"dimension": pa.int64(), "noise_row": pa.int64()}
-    numbers |= dict.fromkeys(("shift", "deviations", "before", "probability"), pa.float32())
-    types = dict.fromkeys(text, pa.string()) | numbers
+    numbers = dict.fromkeys(("shift", "deviations", "before", "probability"), pa.float32())
+    types = dict.fromkeys(text, pa.string()) | {"dimension": pa.int64()} | numbers
     return pa.table({name: pa.array([row[name] for row in rows], types[name]) for name in rows[0]})
 
 
