@@ -29,6 +29,7 @@ from failscape.figures.planes import latent_plane
 from failscape.figures.rankings import ranking
 from failscape.figures.reliability import reliability_diagram
 from failscape.figures.requests import requested_against_obtained
+from failscape.figures.strips import strips
 from failscape.figures.style import house_style
 
 __all__ = [
@@ -66,4 +67,5 @@ __all__ = [
     "save_plot",
     "signed_effects",
     "small_multiples",
+    "strips",
 ]
