@@ -5,16 +5,29 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from planted_styles import HARM, SCALE, PlantedStyles, always, blind_to, misled_beyond
+from planted_styles import (
+    DEAD,
+    HARM,
+    HARMLESS,
+    SCALE,
+    SCORE,
+    SHAPE,
+    STYLES,
+    PlantedStyles,
+    always,
+    blind_to,
+    misled_beyond,
+)
 from safetensors.torch import load_file
 
-from failscape.classifiers import load_classifier
+from failscape.classifiers import Classifier, load_classifier
 from failscape.data import load_images
 from failscape.errors import StorageError, UnsupportedGenerator
-from failscape.explain import CornerCases, CornerCasesResult
+from failscape.explain import CornerCases, CornerCasesResult, Verification
 from failscape.explain.corner_cases import place_of
 from failscape.explain.corner_result import BEYOND, TRIPLE, WITHIN
 from failscape.explain.method import to_8_bits
+from failscape.figures import Gallery
 from failscape.generators import load_generator
 
 
@@ -60,9 +73,14 @@ class TestPlanted:
 
     def test_styles_without_effect_are_counted(self, planted: CornerCasesResult) -> None:
         # Harmless, dead and score; of the styles of the classes some have an effect too small.
-        assert planted.tried[:, 0].tolist() == [7] * 3
-        assert int(planted.tried[:, 1].min()) >= 3
-        assert planted.summary["without_effect"] == float(planted.tried[:, 1].sum())
+        for k in range(3):
+            passed = planted.passed.without_effect & (planted.passed_y == k)
+            assert {HARMLESS, DEAD, SCORE} <= set(planted.passed_dimension[passed].tolist())
+            tried = planted.dimension[planted.single & (planted.y == k)].tolist()
+            tried += planted.passed_dimension[planted.passed_y == k].tolist()
+            assert sorted(tried) == list(range(STYLES))
+        assert planted.summary["without_effect"] == float(planted.passed.without_effect.sum())
+        assert planted.summary["not_reached"] == float((~planted.passed.without_effect).sum())
 
     def test_joint_cases_move_no_farther_than_the_single_ones(self, planted: CornerCasesResult) -> None:
         joint = ~planted.single
@@ -109,6 +127,43 @@ def test_class_names_that_no_file_can_have_are_exported_all_the_same(
     assert sorted(path.name for path in (folder / "images").iterdir()) == ["000-T-shirt-top", "001--", "002-2"]
 
 
+class TestWords:
+    def test_the_shortest_is_said_to_be_that_of_the_nearest_place(self, planted: CornerCasesResult) -> None:
+        """A case within the observed values at 6 deviations comes before one outside of them at 3."""
+        rows = planted.single.nonzero()[:2, 0]
+        place, deviations = planted.place.clone().fill_(BEYOND), planted.deviations.clone()
+        place[rows], deviations[rows] = torch.tensor([WITHIN, TRIPLE]), torch.tensor([6.0, 3.0])
+        sentence = replace(planted, place=place, deviations=deviations).findings[0].sentence
+        assert "1 of them within what the images vary by; the shortest of these is a move by 6.0 deviations" in sentence
+        place[rows[0]] = BEYOND
+        sentence = replace(planted, place=place, deviations=deviations).findings[0].sentence
+        assert "0 of them within what the images vary by; the shortest of those within three times that " in sentence
+        assert "range is a move by 3.0 deviations" in sentence
+
+    def test_where_the_probability_jumps_it_is_not_said_to_be_one_half(self, planted: CornerCasesResult) -> None:
+        probs = torch.tensor([0.3, 0.33, 0.37]).expand(len(planted.ids), 3)
+        jumped = replace(planted, verification=Verification(probs=probs))
+        (finding,) = jumped.findings
+        assert "a probability of 0.3" in finding.sentence
+        assert "one half" not in finding.sentence
+        assert all("0.50" not in panel.label for panel in finding.panels)
+        gallery = next(figure for figure in jumped.figures if isinstance(figure, Gallery))
+        assert not [case.heading for case in gallery.cases if "half" in case.heading or "0.50" in case.heading]
+        assert gallery.cases[0].heading.startswith("A 0 at 0.30, next a 2 (0.37)")
+
+    def test_classes_of_too_few_cases_are_named(self, planted: CornerCasesResult) -> None:
+        counts = [int((planted.single & (planted.y == k)).sum()) for k in range(3)]
+        sentence = replace(planted, asked=max(counts) + 1, asked_joint=4).findings[0].sentence
+        assert sentence.endswith(
+            f" Of {max(counts) + 1} asked for of each class by moving one direction each, these were found: "
+            + ", ".join(f"{count} for {k}" for k, count in enumerate(counts))
+            + "."
+        )
+        full = replace(planted, asked=min(counts), asked_joint=4)
+        assert "asked for" not in full.findings[0].sentence
+        assert replace(planted, asked_joint=5).summary["joint_missing"] == 3
+
+
 class TestBadInput:
     def test_a_class_that_is_never_said_is_named_and_the_others_go_on(self) -> None:
         result = find(blind_to(1, harm=1.5), PlantedStyles())
@@ -116,17 +171,40 @@ class TestBadInput:
         assert result.classes.tolist() == [0, 2]
         assert set(result.y.tolist()) == {0, 2}
 
-    def test_a_constant_classifier_has_no_corner_case(self) -> None:
+    def test_a_constant_classifier_has_no_corner_case(self, tmp_path: Path) -> None:
         result = find(always(1), PlantedStyles(), per_class=2, joint=2)
         assert len(result.images) == 0
         assert result.without == ("0", "2")
-        assert result.tried.tolist() == [[7, 7, 0]]
+        assert sorted(result.passed_dimension.tolist()) == list(range(STYLES))
+        assert bool(result.passed.without_effect.all())
         assert result.summary["found"] == 0
+        assert result.summary["missing"] == 3 * 2
         assert result.findings[0].sentence == (
             "None of the 7 moves tried, one direction each, brings any class to one half. Left out: 0, 2, whose mean "
-            "picture it does not take for one."
+            "picture it gives at most one half. Of 2 asked for of each class by moving all directions at once, these "
+            "were found: 0 for 1."
         )
-        assert result.figures == []
+        (figure,) = result.figures
+        assert all(f"s{d}" in figure.caption for d in range(STYLES))
+        table = pq.read_table(result.export(tmp_path / "cases") / "passed-over.parquet")
+        assert sorted(table["dimension"].to_pylist()) == list(range(STYLES))
+        assert set(table["outcome"].to_pylist()) == {"without effect"}
+        assert set(table["true_class"].to_pylist()) == {"1"}
+
+    def test_without_a_class_to_start_from_nothing_is_said_to_have_been_tried(self) -> None:
+        """A classifier that gives every class a third."""
+        undecided = Classifier(
+            lambda x: 0 * x.mean(dim=(1, 2, 3))[:, None] + torch.zeros(3), image_shape=SHAPE, name="undecided"
+        )
+        (finding,) = find(undecided, PlantedStyles(), joint=1).findings
+        assert finding.sentence == "No move could start: it gives the mean picture of no class more than one half."
+
+    def test_joint_cases_alone_are_told_of(self) -> None:
+        result = find(misled_beyond(1.5), PlantedStyles(), per_class=0, joint=2)
+        assert result.findings[0].sentence.startswith("6 corner cases were found by moving all directions at once, ")
+        assert result.findings[0].panels
+        assert result.summary["missing"] == 0
+        assert result.summary["joint_missing"] == 0
 
     def test_without_gradients_only_single_cases_are_found(self) -> None:
         known = misled_beyond(1.5)
@@ -165,7 +243,7 @@ class TestDigits:
         assert largest_difference(folder, load_generator("embedded:mnist-stylegan2")) <= 1
 
     def test_figures_show_every_class(self, digits: CornerCasesResult) -> None:
-        grid, gallery = digits.figures
+        grid, gallery = digits.figures[:2]
         titles = [ax.get_title() for ax in grid.draw().axes]  # type: ignore[attr-defined]
         assert sum(title.startswith(tuple(f"{k}: " for k in range(10))) for title in titles) >= 8
         assert len(gallery.cases) == len(digits.ids)  # type: ignore[attr-defined]

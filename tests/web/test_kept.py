@@ -84,8 +84,14 @@ def add_searched(run: Path, styles: int, noise: int) -> CornerCasesResult:
         layers=("layer 1", "all"),
         descriptions=("adds ink", ""),
         classes=torch.tensor([3, 8]),
-        tried=torch.zeros(2, 3, dtype=torch.long),
+        passed_y=torch.tensor([8]),
+        passed_dimension=torch.tensor([2]),
+        passed_layers=("layer 1",),
+        passed_before=torch.tensor([0.8]),
+        passed_lowest=torch.tensor([0.795]),
         without=(),
+        asked=1,
+        asked_joint=1,
         gradients_missing=0,
         class_names=tuple("0123456789"),
     )
@@ -111,6 +117,9 @@ def test_the_download_is_a_data_set_as_the_method_exports_its_own(served: Served
     table = pq.read_table(folder / "corner-cases.parquet")
     assert set(pq.read_table(own / "corner-cases.parquet").schema.names) <= set(table.schema.names)
     rows = table.to_pylist()
+    (passed,) = pq.read_table(folder / "passed-over.parquet").to_pylist()
+    assert (passed["true_class"], passed["dimension"], passed["outcome"]) == ("8", 2, "without effect")
+    assert passed["origin"] == "02-corner-cases"
     assert [row["id"] for row in rows] == [*result.ids, *ids]
     assert [row["origin"] for row in rows] == ["02-corner-cases"] * 2 + ["kept"] * 4
     assert rows[0]["place"] == "within"

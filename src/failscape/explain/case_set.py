@@ -20,13 +20,15 @@ def write_case_set(
     *,
     class_names: Sequence[str],
     table: pa.Table,
+    passed: pa.Table,
     latents: Mapping[str, Tensor],
 ) -> Path:
     """Write images with their true classes, what is said of each, and the latents that draw them.
 
     `images/` holds a folder a class, numbered as the classifier numbers them, which `failscape.load_images` reads;
     `corner-cases.parquet` has a row an image with its file and all columns of the table; `latents.safetensors` holds
-    the latents, in the same order, with all that is needed to draw the images again.
+    the latents, in the same order, with all that is needed to draw the images again; `passed-over.parquet` has a row
+    for each class and style dimension that gave no case.
 
     Args:
         folder: a new or an empty one.
@@ -34,6 +36,7 @@ def write_case_set(
         y: their true classes.
         class_names: K names.
         table: a row an image.
+        passed: a row for each dimension that was tried in vain, as `PassedOver.table`.
         latents: by their names.
 
     Returns:
@@ -49,6 +52,8 @@ def write_case_set(
     for file, pixels in zip(files, images, strict=True):
         write_bytes(folder / file, png_bytes(pixels))
     write_tensors(folder / "latents.safetensors", latents)
-    with atomic_path(folder / "corner-cases.parquet") as temporary:
-        pq.write_table(table.append_column("file", pa.array(files, pa.string())), temporary)
+    with_files = table.append_column("file", pa.array(files, pa.string()))
+    for name, rows in (("corner-cases", with_files), ("passed-over", passed)):
+        with atomic_path(folder / f"{name}.parquet") as temporary:
+            pq.write_table(rows, temporary)
     return folder

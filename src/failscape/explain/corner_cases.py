@@ -1,6 +1,6 @@
 """Corner cases: the smallest move in style space that makes the classifier lose the true class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import torch
@@ -8,34 +8,29 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from failscape.classifiers import Classifier
-from failscape.classifiers.uncertainty import class_logit
 from failscape.explain.corner_result import BEYOND, TRIPLE, WITHIN, CornerCasesResult
 from failscape.explain.direction_names import name_directions
-from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
-from failscape.explain.style_crossing import HALF, centre_probability, cross_half, true_probability
+from failscape.explain.joint_cases import JointCases, joint_cases
+from failscape.explain.method import Method, to_8_bits
+from failscape.explain.style_crossing import HALF, centre_probability, cross_half
 from failscape.explain.style_gradients import Influence, influence_for
 from failscape.explain.style_population import images_of, layer_name, require_class_styles, sample_styles
 from failscape.generators import Generator, StyleGenerator
-from failscape.search import first_crossing, minimal_norm
 
-# A dimension that lowers the probability by less, wherever it is moved, has no effect.
-_NO_EFFECT = 0.01
 # Dimensions tried at once, down the ranking: twice as many as are wanted, and so many at most.
 _CHUNK = 16
 _NAMED = 48
-_BISECTIONS = 20
 
 
 @final
 @dataclass
 class _Found:
-    """Corner cases of one class by single dimensions, and what was met on the way."""
+    """Corner cases of one class by single dimensions, and those that gave none with the lowest probability met."""
 
-    dimensions: list[int]
-    shifts: list[float]
-    tried: int = 0
-    without_effect: int = 0
-    not_reached: int = 0
+    dimensions: list[int] = field(default_factory=list)
+    shifts: list[float] = field(default_factory=list)
+    passed: list[int] = field(default_factory=list)
+    lowest: list[float] = field(default_factory=list)
 
 
 @final
@@ -46,11 +41,13 @@ class CornerCases(Method[CornerCasesResult]):
     that class, each dimension is moved by itself, both ways, to the smallest shift at which the 8-bit image has the
     probability 0.50 of the true class (coarse scan, then bisection), until as many as asked for are found. A case lies
     *within* the values that were observed for its dimension in the population, within *three times* their range, or
-    *beyond*. Dimensions that nowhere lower the probability by 0.01 are counted as without effect.
+    *beyond*. Dimensions that give no case are kept with the lowest probability that was met along them; those that
+    nowhere lower it by 0.01 are without effect.
 
     *Joint*: over all dimensions at once, from the class means or from samples, the smallest perturbation in units of
     each style's deviation, $\min \|\epsilon\|$ so that $p_y(g(s_0 + \sigma \epsilon)) \leq 0.5$, by
-    `failscape.search.minimal_norm`. With starts drawn from the population there are as many as are wanted.
+    `failscape.search.minimal_norm`. With starts drawn from the population there are as many as are wanted, unless the
+    classifier gets too few samples right; then the result says how many are missing.
 
     The images given are not used; the population is the generator's.
 
@@ -115,14 +112,14 @@ class CornerCases(Method[CornerCasesResult]):
             if self.per_class:
                 cases.add_single(label, self._single(classifier, styled, influence, label), rng)
             if joint:
-                cases.add_joint(label, self._joint(classifier, styled, influence, label, rng))
-        return cases.result(sought=self.joint > 0 and joint == 0)
+                found = joint_cases(classifier, styled, influence, label, joint, steps=self.steps, rng=rng)
+                cases.add_joint(label, found)
+        return cases.result(asked=self.per_class, asked_joint=self.joint)
 
     def _single(self, classifier: Classifier, generator: StyleGenerator, influence: Influence, label: int) -> _Found:
         """Go down the ranking until there are enough."""
-        found = _Found(dimensions=[], shifts=[])
+        found = _Found()
         centre = influence.centre[label]
-        start = centre_probability(classifier, generator, influence, label)
         for chunk in influence.ranking(label)[: self.most].split(min(_CHUNK, 2 * self.per_class)):
             crossings = cross_half(classifier, generator, centre, None, label, chunk, influence)
             for d, shift, reached, lowest in zip(
@@ -134,55 +131,13 @@ class CornerCases(Method[CornerCasesResult]):
             ):
                 if len(found.dimensions) == self.per_class:
                     return found
-                found.tried += 1
                 if reached:
                     found.dimensions.append(d)
                     found.shifts.append(shift)
-                elif start - lowest < _NO_EFFECT:
-                    found.without_effect += 1
                 else:
-                    found.not_reached += 1
+                    found.passed.append(d)
+                    found.lowest.append(lowest)
         return found
-
-    def _joint(
-        self, classifier: Classifier, generator: StyleGenerator, influence: Influence, label: int, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return starts, noise maps and the smallest perturbations found from them, in the styles' own units."""
-        s, noise = _starts(classifier, generator, influence, label, self.joint, rng)
-        spread = influence.spread
-        others = [k for k in (influence.count > 0).nonzero()[:, 0].tolist() if k != label]
-        # Toward the other classes the true one is lost for certain, if anywhere.
-        ways = [(influence.centre[k] - s) / spread.clamp_min(1e-6) for k in others]
-        candidates = torch.stack(ways, dim=1) if ways else s.new_zeros(len(s), 1, s.shape[1])
-
-        def score(epsilon: Tensor, rows: Tensor) -> Tensor:
-            x = generator.synthesize(s[rows] + epsilon * spread, noise[rows])
-            logits = classifier(to_8_bits_with_gradient(x)).cpu()
-            return -class_logit(logits, torch.full((len(rows),), label))
-
-        best = minimal_norm(score, candidates, rng=rng, starts=2, steps=self.steps)
-        # From the start to the best, to where the probability is one half and not merely below.
-        line = first_crossing(score, best.epsilon, torch.arange(len(s)), scan=8, bisections=_BISECTIONS)
-        epsilon = torch.where(line.found[:, None], line.inside, torch.nan)
-        return s, noise, epsilon * spread
-
-
-def _starts(
-    classifier: Classifier, generator: StyleGenerator, influence: Influence, label: int, n: int, rng: torch.Generator
-) -> tuple[Float[Tensor, "N S"], Float[Tensor, "N P"]]:
-    """Return the mean styles of a class with the shared noise, and then samples that are classified rightly."""
-    centre = influence.centre[label][None]
-    styles, noises, wanted = [centre], [generator.shared_noise()], n - 1
-    for _ in range(20):
-        if wanted <= 0:
-            break
-        samples = sample_styles(generator, 2 * wanted + 8, rng=rng, y=torch.full((2 * wanted + 8,), label))
-        right = true_probability(classifier, images_of(generator, samples.s, samples.noise), label) > HALF
-        rows = right.nonzero()[:wanted, 0]
-        styles.append(samples.s[rows])
-        noises.append(samples.noise[rows])
-        wanted -= len(rows)
-    return torch.cat(styles)[:n], torch.cat(noises)[:n]
 
 
 class _Cases:
@@ -199,22 +154,25 @@ class _Cases:
         self._noise: list[Tensor] = []
         self._rows: list[tuple[int, int, float, int]] = []
         self._descriptions: list[str] = []
-        self._tried: list[tuple[int, int, int]] = []
+        self._passed: list[tuple[int, int, float, float]] = []
         self._labels: list[int] = []
+        self._probabilities: list[float] = []
         self._without: list[str] = []
 
     def add_start(self, label: int) -> bool:
-        """Take note of a class; false if the mean digit of it is none to the classifier, so nothing can be lost."""
-        if centre_probability(self._classifier, self._generator, self._influence, label) <= HALF:
+        """Take note of a class; false if its mean picture is at one half or below already, so nothing can be lost."""
+        probability = centre_probability(self._classifier, self._generator, self._influence, label)
+        if probability <= HALF:
             self._without.append(self._classifier.class_names[label])
             return False
         self._labels.append(label)
-        self._tried.append((0, 0, 0))
+        self._probabilities.append(probability)
         return True
 
     def add_single(self, label: int, found: _Found, rng: torch.Generator) -> None:
         """Add cases of single dimensions, with their names as measured on samples of the class."""
-        self._tried[-1] = (found.tried, found.without_effect, found.not_reached)
+        before = self._probabilities[-1]
+        self._passed += [(label, d, before, low) for d, low in zip(found.passed, found.lowest, strict=True)]
         if not found.dimensions:
             return
         dimensions, shifts = torch.tensor(found.dimensions), torch.tensor(found.shifts)
@@ -228,14 +186,12 @@ class _Cases:
         for d, shift in zip(found.dimensions, found.shifts, strict=True):
             self._rows.append((label, d, shift, self._place(d, float(centre[d]) + shift)))
 
-    def add_joint(self, label: int, found: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Add joint cases; those that were not found are left out."""
-        start, noise, move = found
-        rows = move.isfinite().all(dim=1)
-        start, noise, move = start[rows], noise[rows], move[rows]
-        if not len(move):
+    def add_joint(self, label: int, found: JointCases) -> None:
+        """Add joint cases."""
+        if not len(found):
             return
-        self._add(start, start + move, noise)
+        start, move = found.starts, found.moves
+        self._add(start, start + move, found.noise)
         self._descriptions += [""] * len(move)
         places = (start + move - self._influence.middle).abs() / self._influence.half_range
         for norm, farthest in zip(
@@ -245,12 +201,13 @@ class _Cases:
         ):
             self._rows.append((label, -1, norm, place_of(farthest)))
 
-    def result(self, *, sought: bool) -> CornerCasesResult:
-        """Put all together."""
+    def result(self, *, asked: int, asked_joint: int) -> CornerCasesResult:
+        """Put all together; so many were asked for of each class, by single dimensions and by all at once."""
         generator = self._generator
         empty, styles = torch.empty(0, *generator.image_shape), torch.empty(0, generator.style_dim)
         noise = torch.empty(0, generator.noise_dim)
         columns = list(zip(*self._rows, strict=True)) or [(), (), (), ()]
+        passed = list(zip(*self._passed, strict=True)) or [(), (), (), ()]
         dimension = torch.tensor(columns[1], dtype=torch.long)
         return CornerCasesResult(
             images=torch.cat([empty, *self._images]),
@@ -273,9 +230,15 @@ class _Cases:
             layers=tuple("all" if d < 0 else layer_name(generator, d) for d in dimension.tolist()),
             descriptions=tuple(self._descriptions),
             classes=torch.tensor(self._labels, dtype=torch.long),
-            tried=torch.tensor(self._tried, dtype=torch.long).view(-1, 3),
+            passed_y=torch.tensor(passed[0], dtype=torch.long),
+            passed_dimension=torch.tensor(passed[1], dtype=torch.long),
+            passed_layers=tuple(layer_name(generator, d) for _, d, *_ in self._passed),
+            passed_before=torch.tensor(passed[2], dtype=torch.float32),
+            passed_lowest=torch.tensor(passed[3], dtype=torch.float32),
             without=tuple(self._without),
-            gradients_missing=int(sought),
+            asked=asked,
+            asked_joint=asked_joint,
+            gradients_missing=int(asked_joint > 0 and not self._classifier.differentiable),
             class_names=self._classifier.class_names,
         )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from failscape.explain.case_set import write_case_set
 from failscape.explain.method import EIGHT_BITS, SHARED, Result
+from failscape.explain.passed_over import NO_EFFECT, PassedOver
 from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid
 from failscape.metrics import Estimate, rate
 
@@ -20,6 +21,8 @@ WITHIN, TRIPLE, BEYOND = range(3)
 _PLACES = ("within", "up to 3 times", "beyond")
 _EXACT = 0.005
 _SHOWN = 120
+# Classes of too few cases that a sentence names.
+_NAMED = 10
 
 _DEFINITIONS = {
     "found": "Corner cases by single dimensions, over all classes.",
@@ -29,9 +32,12 @@ _DEFINITIONS = {
     "exact": "Share of all corner cases whose probability lies within 0.005 of 0.50, on the 8-bit picture; elsewhere "
     "it jumps. Wilson, 95 %.",
     "max_error": "Largest distance of the probability from 0.50 among the cases by single dimensions.",
-    "without_effect": "Dimensions tried that nowhere lower the true class's probability by 0.01.",
+    "missing": "How many fewer than asked for, over all classes; also of those left out.",
+    "without_effect": f"Dimensions tried that nowhere lower the true class's probability by {NO_EFFECT}, over all "
+    "classes.",
     "not_reached": "Dimensions tried that lower it, but never to 0.50.",
     "joint": "Corner cases over all dimensions at once.",
+    "joint_missing": "How many fewer of these than asked for, over all classes; also of those left out.",
     "joint_norm": "Their mean norm, in deviations of each style.",
     "joint_max_error": "Largest distance of the probability from 0.50 among them.",
     "oracle_agrees": "Share of all corner cases that the oracle takes for the true class. Wilson, 95 %.",
@@ -51,7 +57,7 @@ _DEFINITIONS = {
     "oracle_prediction": "What the oracle takes the corner case for.",
     "description": "What moving the style that way changes in the picture, measured on samples of the class.",
     "start": "The picture before.",
-    "corner case": "The picture after: the classifier gives the true class one half.",
+    "corner case": "The picture after: the true class's probability has come down to one half, or jumped below it.",
     "difference": "After minus before.",
 }
 
@@ -77,8 +83,14 @@ class CornerCasesResult(Result):
         layers: the layer of each dimension, in words.
         descriptions: what the dimension changes; empty for joint cases.
         classes: those that were looked at.
-        tried: for each of them: dimensions tried, without effect, and with too little, shape `(L, 3)`.
-        without: names of classes whose mean digit the classifier does not take for one.
+        passed_y: true class of each dimension that was tried and gave no case.
+        passed_dimension: the style.
+        passed_layers: its layer, in words.
+        passed_before: probability of the true class at the start.
+        passed_lowest: the lowest that was met while it was moved, both ways.
+        without: names of classes whose mean picture the classifier gives at most one half.
+        asked: how many cases by single dimensions were asked for of each class.
+        asked_joint: how many over all dimensions.
         gradients_missing: 1 if joint cases were asked for and the classifier has no gradients.
         class_names: K names.
     """
@@ -97,8 +109,14 @@ class CornerCasesResult(Result):
     layers: tuple[str, ...]
     descriptions: tuple[str, ...]
     classes: Int[Tensor, " L"]
-    tried: Int[Tensor, "L 3"]
+    passed_y: Int[Tensor, " M"]
+    passed_dimension: Int[Tensor, " M"]
+    passed_layers: tuple[str, ...]
+    passed_before: Float[Tensor, " M"]
+    passed_lowest: Float[Tensor, " M"]
     without: tuple[str, ...]
+    asked: int
+    asked_joint: int
     gradients_missing: int
     class_names: tuple[str, ...] = field(metadata=SHARED)
 
@@ -118,6 +136,18 @@ class CornerCasesResult(Result):
     def single(self) -> Bool[Tensor, " N"]:
         """Which cases move one dimension alone."""
         return self.dimension >= 0
+
+    @property
+    def passed(self) -> PassedOver:
+        """The dimensions that were tried and gave no case."""
+        return PassedOver(
+            y=self.passed_y,
+            dimension=self.passed_dimension,
+            layers=self.passed_layers,
+            before=self.passed_before,
+            lowest=self.passed_lowest,
+            class_names=self.class_names,
+        )
 
     @property
     def rival(self) -> Int[Tensor, " N"]:
@@ -142,7 +172,11 @@ class CornerCasesResult(Result):
         """How many were found, where they lie, and how exact they are."""
         single = self.single
         error = (self.probability - 0.5).abs()
-        summary: dict[str, float] = {"found": float(single.sum())}
+        classes = len(self.classes) + len(self.without)
+        summary: dict[str, float] = {
+            "found": float(single.sum()),
+            "missing": float(self.asked * classes - single.sum()),
+        }
         if single.any():
             places = self.place[single]
             summary |= rate(places == WITHIN).named("within")
@@ -151,8 +185,13 @@ class CornerCasesResult(Result):
                 "beyond": (places == BEYOND).float().mean().item(),
                 "max_error": error[single].max().item(),
             }
-        summary |= {"without_effect": float(self.tried[:, 1].sum()), "not_reached": float(self.tried[:, 2].sum())}
-        summary["joint"] = float((~single).sum())
+        without_effect = self.passed.without_effect
+        summary |= {
+            "without_effect": float(without_effect.sum()),
+            "not_reached": float((~without_effect).sum()),
+            "joint": float((~single).sum()),
+            "joint_missing": float(self.asked_joint * classes - (~single).sum()),
+        }
         if not single.all():
             summary["joint_norm"] = self.move[~single].mean().item()
             summary["joint_max_error"] = error[~single].max().item()
@@ -194,57 +233,89 @@ class CornerCasesResult(Result):
 
     @property
     def findings(self) -> Sequence[Finding]:
-        """The nearest corner case of a single dimension, and what the cases turn into."""
-        single = self.single.nonzero()[:, 0]
-        if not len(single):
-            tried = int(self.tried[:, 0].sum())
-            return (
-                Finding(
-                    sentence=f"None of the {tried} moves tried, one direction each, brings any class to one half."
-                    f"{self._left_out}"
-                ),
-            )
-        order = single[self.deviations[single].abs().argsort(stable=True)]
+        """The nearest corner cases, what they turn into, and what was not found or not looked for."""
+        if not len(self.classes):
+            said = "No move could start: it gives the mean picture of no class more than one half."
+        elif not len(self.ids) and not len(self.passed):
+            said = "No corner case was found."
+        elif not self.single.any() and len(self.passed):
+            said = f"None of the {len(self.passed)} moves tried, one direction each, brings any class to one half."
+        else:
+            said = ""
+        shown = self._nearest()
+        if shown:
+            said = f"{said} {self._told(shown[0])}".strip()
+        return (Finding(sentence=f"{said}{self._not_found}", panels=[self._panel(i) for i in shown]),)
+
+    def _nearest(self) -> list[int]:
+        """Return up to six cases of different classes and dimensions: those within the values observed first.
+
+        They are of single dimensions if there are any of these, else joint ones.
+        """
+        rows = (self.single if self.single.any() else ~self.single).nonzero()[:, 0]
+        order = rows[self.deviations[rows].abs().argsort(stable=True)]
         order = order[self.place[order].argsort(stable=True)]
-        row = int(order[0])
-        # Of other classes and by other dimensions, as far as there are such.
-        shown = [row]
-        for i in order[1:].tolist():
-            if self.y[i] not in self.y[shown] and self.dimension[i] not in self.dimension[shown]:
+        shown: list[int] = []
+        for i in order.tolist():
+            known = self.single[i] and self.dimension[i] in self.dimension[shown]
+            if not known and self.y[i] not in self.y[shown]:
                 shown.append(i)
+        return shown[:6]
+
+    def _told(self, row: int) -> str:
+        """Say how many cases there are of the kind of one, and what it is."""
         name, rival = self.class_names[int(self.y[row])], self.class_names[int(self.rival[row])]
+        kind = self.single == self.single[row]
+        count = int(kind.sum())
+        inside = int((self.place[kind] == WITHIN).sum())
         what = self.descriptions[row]
         cause = f" that {what.split(' (')[0]}" if what and not what.startswith("changes nothing") else ""
-        inside = int((self.place[single] == WITHIN).sum())
-        sentence = (
-            f"{len(single)} corner cases were found by moving one direction each, {inside} of them within what the "
-            f"images vary by; the shortest is a move{cause}, after which it gives {name} one half and holds {rival} "
-            f"most probable beside it.{self._left_out}"
+        nearest = ("of these", "of those within three times that range", "of all")[int(self.place[row])]
+        return (
+            f"{count} corner case{' was' if count == 1 else 's were'} found by moving "
+            f"{'one direction each' if self.single[row] else 'all directions at once'}, {inside} of them within what "
+            f"the images vary by; the shortest {nearest} is a move by "
+            f"{abs(float(self.deviations[row])):.1f} deviations{cause}, after which it gives {name} a "
+            f"probability of {float(self.probability[row]):.2f} and holds {rival} most probable beside it."
         )
-        return (Finding(sentence=sentence, panels=[self._panel(i) for i in shown[:6]]),)
 
     @property
-    def _left_out(self) -> str:
-        """Say in sentences what was not looked at, and why; empty if nothing is missing."""
+    def _not_found(self) -> str:
+        """Say in sentences what is missing, and why; empty if nothing is."""
         missing = ""
-        if self.without:
-            names = ", ".join(self.without)
-            missing = f" Left out: {names}, whose mean picture it does not take for one."
+        if self.without and len(self.classes):
+            missing = f" Left out: {', '.join(self.without)}, whose mean picture it gives at most one half."
+        if self.single.any():
+            missing += self._fewer(self.asked, self.single, "one direction each")
         if self.gradients_missing:
             missing += " Moves over all directions at once were not looked for: that needs gradients, which it has not."
+        else:
+            missing += self._fewer(self.asked_joint, ~self.single, "all directions at once")
         return missing
+
+    def _fewer(self, asked: int, kind: Bool[Tensor, " N"], how: str) -> str:
+        """Name the classes of which fewer cases of a kind were found than asked for."""
+        found = {k: int((kind & (self.y == k)).sum()) for k in self.classes.tolist()}
+        short = [f"{n} for {self.class_names[k]}" for k, n in found.items() if n < asked]
+        if not short:
+            return ""
+        more = f", and too few for {len(short) - _NAMED} more" if len(short) > _NAMED else ""
+        return (
+            f" Of {asked} asked for of each class by moving {how}, these were found: {', '.join(short[:_NAMED])}{more}."
+        )
 
     @property
     def figures(self) -> Sequence[Figure]:
-        """The grid of the paper's figure 7, and every case."""
+        """The grid of the paper's figure 7, every case, and the dimensions that gave none."""
         figures: list[Figure] = []
         if self.single.any():
             figures.append(
                 Plot(
                     name="grid",
                     title="Corner cases of each class",
-                    caption="On the left the mean digit of the class; then one picture a dimension, in the order of "
-                    "its effect, moved by itself to where the classifier gives the true class 0.50. Above each: the "
+                    caption="On the left the picture of the class's mean styles, with the probability of the class; "
+                    "then one picture a dimension, in the order of its effect, moved by itself to where the "
+                    "probability has come down to 0.50, or jumped below it. Above each: the "
                     "dimension, the way it moves, and the most probable other class. A star marks a style within the "
                     "values observed, a circle one beyond three times their range.",
                     draw=self._draw_grid,
@@ -265,6 +336,8 @@ class CornerCasesResult(Result):
                     definitions=_DEFINITIONS,
                 )
             )
+        if len(self.passed):
+            figures.append(self.passed.figure)
         return figures
 
     def export(self, folder: Path) -> Path:
@@ -285,6 +358,7 @@ class CornerCasesResult(Result):
             self.y,
             class_names=self.class_names,
             table=self.table,
+            passed=self.passed.table,
             latents={"styles": self.styles, "starts": self.starts, "noise": self.noise},
         )
 
@@ -293,7 +367,7 @@ class CornerCasesResult(Result):
 
     def _panel(self, i: int) -> Panel:
         name, rival = self.class_names[int(self.y[i])], self.class_names[int(self.rival[i])]
-        return Panel(label=f"{name}: 0.50, next {rival}", pixels=self.images[i])
+        return Panel(label=f"{name}: {self.probability[i]:.2f}, next {rival}", pixels=self.images[i])
 
     def _draw_grid(self) -> Drawing:
         classes = [k for k in self.classes.tolist() if (self.single & (self.y == k)).any()]
@@ -325,10 +399,11 @@ class CornerCasesResult(Result):
             int(self.place[i])
         ]
         far = f"{self.deviations[i]:+.1f}" if self.dimension[i] >= 0 else f"{self.deviations[i]:.1f}"
-        verdict = f"Moved by {far} deviations, {place} the values observed.{what}"
+        farthest = "" if self.dimension[i] >= 0 else "the farthest style "
+        verdict = f"Moved by {far} deviations, {farthest}{place} the values observed.{what}"
         return Case(
             id=self.ids[i],
-            heading=f"A {name} at one half, next a {rival} ({second:.2f}), by {how}",
+            heading=f"A {name} at {probability:.2f}, next a {rival} ({second:.2f}), by {how}",
             verdict=verdict if exact else f"The probability jumps over 0.50, to {probability:.3f}. {verdict}",
             good=exact,
             panels=(

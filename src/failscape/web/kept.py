@@ -21,6 +21,7 @@ from torch import Tensor
 from failscape.errors import DataError, StorageError
 from failscape.explain import CornerCasesResult
 from failscape.explain.case_set import write_case_set
+from failscape.explain.passed_over import PASSED_OVER
 from failscape.figures import png_bytes
 from failscape.report.run import Run, Step
 from failscape.storage import read_tensors, write_bytes, write_tensors
@@ -280,6 +281,10 @@ def export(cases: CaseSet, run: Path, folder: Path) -> Path:
     ]
     if cases.kept:
         tables.append(_table(cases.kept))
+    passed = [
+        result.passed.table.append_column("origin", pa.array([step.folder.name] * len(result.passed), pa.string()))
+        for step, result in cases.steps
+    ]
     latents = {
         name: torch.cat([*(getattr(result, name) for result in results), *(each[name] for each in tensors)])
         for name in _LATENTS
@@ -290,6 +295,7 @@ def export(cases: CaseSet, run: Path, folder: Path) -> Path:
         torch.cat([*(result.y for result in results), torch.tensor([kept.y for kept in cases.kept], dtype=torch.long)]),
         class_names=next(iter(names)),
         table=pa.concat_tables(tables, promote_options="permissive"),
+        passed=pa.concat_tables([PASSED_OVER.append(pa.field("origin", pa.string())).empty_table(), *passed]),
         latents=latents,
     )
 
