@@ -34,6 +34,16 @@ def quadrants() -> Classifier:
     )
 
 
+def all_found(targets: tuple[str, ...], *, oracle: tuple[float, ...] | None = None) -> FrontierResult:
+    """Two images of each target, said to have it; of each the oracle says the same."""
+    result = Frontier(targets=targets, per_target=2, samples=100, restarts=0)(
+        brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 2]), rng=seeded()
+    )
+    probs = result.targets[result.asked]
+    theirs = None if oracle is None else torch.tensor(oracle).expand(len(probs), 3)
+    return replace(result, verification=Verification(probs=probs, oracle_probs=theirs))
+
+
 class TestTargets:
     def test_every_pair_and_every_triple(self) -> None:
         names, targets = frontier_targets(("pairs",), NAMES)
@@ -184,6 +194,70 @@ class TestPlanted:
         (atlas, *_) = result.figures
         assert "critic" not in atlas.caption
 
+    @pytest.mark.parametrize(
+        ("targets", "ways", "sentence"),
+        [
+            (
+                ("0,1", "0,2", "uniform"),
+                (3.0, 2.0, 1.0),
+                "Between 0 and 2 the way is shortest for this classifier, of the ways between 2 classes. Images on the "
+                "frontier were found for 3 of 3 targets.",
+            ),
+            (
+                ("0,1", "0=0.4,1=0.6"),
+                (3.0, 4.0),
+                "Between 0 and 1 the way is shortest for this classifier. Images on the frontier were found for 2 of 2 "
+                "targets.",
+            ),
+            (("0,1", "uniform"), (3.0, 5.0), "Images on the frontier were found for 2 of 2 targets."),
+            (("0,1", "0,2"), (3.0, math.nan), "Images on the frontier were found for 2 of 2 targets."),
+            (("0,1",), (3.0,), "Images on the frontier were found for 0 | 1."),
+        ],
+    )
+    def test_shortest_is_said_of_ways_between_equally_many_classes_alone(
+        self, targets: tuple[str, ...], ways: tuple[float, ...], sentence: str
+    ) -> None:
+        result = all_found(targets)
+        result = replace(result, way=torch.tensor(ways).repeat_interleave(2))
+        assert result.findings[0].sentence == sentence
+        assert ("ways" in {figure.name for figure in result.figures}) == ("shortest" in sentence)
+
+    def test_which_targets_are_shown_is_said_truly(self) -> None:
+        targets = tuple({"0": k / 20, "1": 1 - k / 20} for k in range(3, 17))
+        result = Frontier(targets=targets, per_target=1, samples=300)(
+            brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
+        )
+        captions = {figure.name: figure.caption for figure in result.figures}
+        assert captions["examples"].endswith("Of 14 targets 12 with the shortest ways.")
+        unknown = replace(result, way=torch.full((14,), torch.nan))
+        captions = {figure.name: figure.caption for figure in unknown.figures}
+        assert captions["examples"].endswith("Of 14 targets 12.")
+
+    def test_a_target_of_one_class_has_no_way(self) -> None:
+        result = Frontier(targets=("0", "0,1"), per_target=2, samples=300)(
+            brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
+        )
+        assert [way is None for way in result.ways] == [True, False]
+        assert "shortest" not in result.findings[0].sentence
+
+    def test_of_all_classes_an_oracle_has_nothing_to_say(self) -> None:
+        # It is certain of one class, and still has all three among its first three.
+        result = all_found(("0,2", "uniform"), oracle=(0.0, 1.0, 0.0))
+        assert result.deniable.tolist() == [True, False]
+        assert result.oracle_rates is not None
+        pair, uniform = result.oracle_rates
+        assert pair is not None
+        assert (pair.value, uniform) == (0.0, None)
+        assert result.estimates["oracle_agrees"].value == result.estimates["oracle_top"].value == 0.0
+        assert result.table["oracle_agrees"].to_pylist() == [False] * 2 + [None] * 2
+        atlas = result.figures[0]
+        assert isinstance(atlas, PictureMatrix)
+        assert "it says nothing here" in atlas.groups[1].note
+        assert "same classes first" not in atlas.groups[1].note
+        alone = all_found(("uniform",), oracle=(0.0, 1.0, 0.0))
+        assert not {"oracle_agrees", "oracle_top"} & set(alone.summary)
+        assert len(alone.findings) == 1
+
     def test_a_way_is_the_sum_to_both_sides(self) -> None:
         world, classifier = Linear(PLANE), brighter_than(GREY, slope=200.0)
         result = Frontier(targets=("0,1",), per_target=16, samples=2000)(
@@ -251,6 +325,10 @@ class TestGarments:
         method = Frontier(targets=("Pullover,Coat",), by="training", training_steps=2, per_target=4, samples=200)
         result = method(classifier, generator, x, classifier.predict(x), rng=seeded())
         assert len(result.images) == 4
+        # How typical they are is told by the encoder; a way is not known, so none is called the shortest.
+        assert torch.allclose(result.log_prior, generator.log_prior(generator.encode(result.images)), atol=1e-4)
+        assert result.ways == [None]
+        assert all("shortest" not in f"{figure.caption}" for figure in result.figures)
         assert all(torch.equal(a, b) for a, b in zip(before, generator.parameters(), strict=True))
 
 

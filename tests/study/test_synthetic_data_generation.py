@@ -1,4 +1,6 @@
+import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,25 @@ class TestMetrics:
         assert set(keys) <= set(numbers)
         write_metrics(tmp_path, numbers, CLAIMS)
         assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "claims.json"}
+
+    def test_what_nothing_is_known_of_is_null_and_not_left_out(self, results: dict[str, Any], tmp_path: Path) -> None:
+        # No image is on a frontier, and no way begins and ends at its classes: class 0 is said of everything.
+        found, ways = results["frontier"], results["centroid-path"]
+
+        def certain(n: int) -> Verification:
+            of_one = torch.eye(10)[:1].expand(n, 10)
+            return Verification(probs=of_one, oracle_probs=of_one)
+
+        nothing = replace(found, verification=certain(len(found.images)))
+        lost = replace(ways, verification=certain(len(ways.images)))
+        empty = {"frontier": nothing, "hair-frontier": nothing, "centroid-path": lost, "hair-path": lost}
+        write_metrics(tmp_path, metrics(results | empty), CLAIMS)
+        numbers = json.loads((tmp_path / "metrics.json").read_text())
+        for place in (numbers, numbers["hair"]):
+            assert place["centroid_path"]["third"]["value"] is None
+            assert place["frontier"]["oracle_top2"]["value"] is place["frontier"]["oracle_agrees"]["value"] is None
+        claims = {claim["key"]: claim for claim in json.loads((tmp_path / "claims.json").read_text())}
+        assert claims["frontier.oracle_top2"]["reached"] is None
 
     def test_the_lowest_target_counts(self, results: dict[str, Any]) -> None:
         numbers, rates = metrics(results), results["frontier"].rates

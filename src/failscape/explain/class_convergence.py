@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from failscape.classifiers import Classifier
 from failscape.errors import GeneratorError, LabelError, UnsupportedGenerator
 from failscape.explain.class_convergence_result import REAL, SEARCH, TRAINING, ClassConvergenceResult
-from failscape.explain.latent_space import realism_of
+from failscape.explain.latent_space import encoded_log_prior, realism_of
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
-from failscape.generators import Autoencoder, Condition, Generator, StyleGenerator
+from failscape.generators import Condition, Generator, StyleGenerator
 from failscape.search import reach_target
 from failscape.training import steer
 
@@ -147,14 +147,13 @@ class ClassConvergence(Method[ClassConvergenceResult]):
             parts.append((REAL, k, x[rows]))
             names += [ids[row] for row in rows.tolist()]
         images = to_8_bits(torch.cat([found for _, _, found in parts]))
-        realism, log_prior = _typicality(generator, images)
         return ClassConvergenceResult(
             images=images,
             ids=tuple(names),
             way=torch.cat([torch.full((len(found),), way) for way, _, found in parts]),
             asked=torch.cat([torch.full((len(found),), k) for _, k, found in parts]),
-            realism=realism,
-            log_prior=log_prior,
+            realism=realism_of(generator, images),
+            log_prior=encoded_log_prior(generator, images),
             chosen=torch.tensor(labels),
             shown=self.shown,
             class_names=classifier.class_names,
@@ -298,15 +297,3 @@ def _check_conditions(classifier: Classifier, generator: Generator, labels: list
     for k in labels:
         low, high = space.supported[k]
         space.require_supported(k, min(max(low, 0.5), high), classifier.class_names[k])
-
-
-@torch.no_grad()
-def _typicality(
-    generator: Generator, images: Float[Tensor, "N C H W"]
-) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Return the critic's score of each image, and the prior's log-density at its encoded latent; NaN without."""
-    nothing = torch.full((len(images),), torch.nan)
-    realism = realism_of(generator, images)
-    if not isinstance(generator, Autoencoder):
-        return realism, nothing
-    return realism, torch.cat([generator.log_prior(generator.encode(part)) for part in images.split(_BATCH)])

@@ -19,7 +19,7 @@ from failscape.explain.frontier_request import (
     takes_targets,
 )
 from failscape.explain.frontier_result import FrontierResult
-from failscape.explain.latent_space import LatentSpace, realism_of
+from failscape.explain.latent_space import LatentSpace, encoded_log_prior, realism_of
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
 from failscape.generators import Condition, Generator
 from failscape.search import LogProbs, StandIn, TargetSearch, reach_target, total_variation
@@ -251,7 +251,6 @@ class Frontier(Method[FrontierResult]):
             )
         require_shown(classifier, generator, targets)
         asked = torch.arange(len(targets)).repeat_interleave(self.per_target)
-        nothing = torch.full((len(asked),), torch.nan)
         if self.by == "search":
             # What is asked for whole distributions is asked for each target, and searched by itself.
             groups = targets.split(1) if takes_targets(generator) else [targets]
@@ -261,7 +260,8 @@ class Frontier(Method[FrontierResult]):
             space = LatentSpace(generator, rng=rng)
             prediction = classifier.predict(space.drawn(space.sample(self.samples, rng=rng)))
             parts = [self._trained(classifier, generator, target, x, rng) for target in targets]
-            images, log_prior, way, steps = to_8_bits(torch.cat(parts)), nothing, nothing, torch.zeros_like(asked)
+            images, steps = to_8_bits(torch.cat(parts)), torch.zeros_like(asked)
+            log_prior, way = encoded_log_prior(generator, images), torch.full((len(asked),), torch.nan)
         return FrontierResult(
             images=images,
             ids=tuple(f"{names[row]} {i % self.per_target}" for i, row in enumerate(asked.tolist())),
@@ -417,11 +417,12 @@ class Frontier(Method[FrontierResult]):
 def _ways(found: Float[Tensor, "N D"], target: Float[Tensor, "N K"], pool: _Pool) -> Float[Tensor, " N"]:
     """Return from each point the sum of the ways to the nearest samples of its target's classes.
 
-    A class of which there is no sample makes it NaN.
+    A class of which there is no sample makes it NaN, and so does a target of one class, which lies between none.
     """
     nearest = torch.full(target.shape, torch.nan)
     for k in range(target.shape[1]):
         rows, samples = target[:, k] > 0, pool.samples[pool.prediction == k]
         if rows.any() and len(samples):
             nearest[rows, k] = torch.cdist(found[rows], samples).amin(dim=1)
-    return torch.where(target > 0, nearest, 0.0).sum(dim=1)
+    way = torch.where(target > 0, nearest, 0.0).sum(dim=1)
+    return way.masked_fill((target > 0).sum(dim=1) < 2, torch.nan)

@@ -1,6 +1,5 @@
 """What was found on frontiers between classes, and how it is shown."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,7 +30,7 @@ from failscape.search import total_variation
 _DOUBTED = "only the classifier"
 _COLLAGE_ROWS = 12
 _COLLAGE_COLUMNS = 8
-_RANKED = 45
+_SHORTEST = 45
 
 _DEFINITIONS = {
     "targets": "Target distributions asked for.",
@@ -43,13 +42,14 @@ _DEFINITIONS = {
     "images. Interval: by order statistics, 95 %.",
     "oracle_top": "Share of a target's images within the tolerance of which the oracle, a classifier trained apart "
     "that guides nothing, has the target's classes as its first ones, for a pair its first two; of the target in the "
-    "middle by that share, of those of which an image was found. What only the classifier believes is an artefact. "
-    "Interval: Wilson, 95 %.",
+    "middle by that share, of those of which an image was found and that leave a class out. What only the "
+    "classifier believes is an artefact. Interval: Wilson, 95 %.",
     "oracle_agrees": "Share of all images within the tolerance of which the oracle has the target's classes as its "
-    "first ones. Interval: Wilson, 95 %. Of one image, in the table: whether it has.",
+    "first ones; targets of all classes are left out, since whatever the oracle says, its first ones are theirs. "
+    "Interval: Wilson, 95 %. Of one image, in the table: whether it has.",
     "way": "Sum of the distances in the latent space, in units of the prior's deviation, from a frontier image to the "
-    "nearest samples of the target's classes: how close the classifier holds them. Of a target, the median. Interval: "
-    "by order statistics, 95 %.",
+    "nearest samples of the target's classes: how close the classifier holds them. It grows with their number. Of "
+    "a target, the median. Interval: by order statistics, 95 %.",
     "id": "Name of the target, and number of the image.",
     "target": "Name of the target.",
     "total_variation": "Distance of the classifier's probabilities on the 8-bit image from the target, in [0, 1].",
@@ -75,9 +75,10 @@ class FrontierResult(Result):
         asked: the target of each image.
         targets: distributions over the K classes.
         target_names: name of each.
-        log_prior: log-density of the prior at each latent; NaN where the image comes from a training.
+        log_prior: log-density of the prior at each latent, of a training at the encoded one; NaN without an encoder.
         realism: the critic's score; NaN where the generator keeps none.
-        way: from each image to the nearest samples of the target's classes, in latent units; NaN where unknown.
+        way: from each image to the nearest samples of the target's classes, in latent units; NaN where unknown, and of
+            a target of one class.
         steps: gradient evaluations of each.
         drawn: how many of the generator's samples the classifier takes for each class.
         samples: of the generator, among which those are.
@@ -121,10 +122,14 @@ class FrontierResult(Result):
         agrees = torch.zeros(len(probs), dtype=torch.bool)
         for row, target in enumerate(self.targets):
             mine, wanted = self.asked == row, target > 0
-            # What lies between all classes has no first ones: there the oracle cannot disagree.
             first = probs[mine].topk(int(wanted.sum()), dim=1).indices
             agrees[mine] = wanted[first].all(dim=1)
         return agrees
+
+    @property
+    def deniable(self) -> Bool[Tensor, " T"]:
+        """Which targets the oracle can disagree with: not those of all classes, its first ones whatever it says."""
+        return (self.targets == 0).any(dim=1)
 
     @cached_property
     def rates(self) -> list[Estimate]:
@@ -133,11 +138,14 @@ class FrontierResult(Result):
 
     @cached_property
     def oracle_rates(self) -> list[Estimate | None] | None:
-        """The share of each target's found images that the oracle agrees on; None where none was found."""
+        """The share of each target's found images that the oracle agrees on.
+
+        None where none was found, and for a target of all classes.
+        """
         agrees = self.oracle_agrees
         if agrees is None:
             return None
-        found = [self.success & (self.asked == row) for row in range(len(self.targets))]
+        found = [self._judged & (self.asked == row) for row in range(len(self.targets))]
         return [rate(agrees[rows]) if rows.any() else None for rows in found]
 
     @cached_property
@@ -163,7 +171,7 @@ class FrontierResult(Result):
         if rates is not None and (known := [each for each in rates if each is not None]):
             numbers["oracle_top"] = sorted(known, key=lambda estimate: estimate.value)[len(known) // 2]
             assert self.oracle_agrees is not None
-            numbers["oracle_agrees"] = rate(self.oracle_agrees[self.success])
+            numbers["oracle_agrees"] = rate(self.oracle_agrees[self._judged])
         return numbers
 
     @property
@@ -195,7 +203,8 @@ class FrontierResult(Result):
                 first, second = probs.topk(2, dim=1).indices.T.tolist()
                 columns |= {f"{prefix}first": [names[k] for k in first], f"{prefix}second": [names[k] for k in second]}
         if self.oracle_agrees is not None:
-            columns["oracle_agrees"] = self.oracle_agrees.tolist()
+            rows = zip(self.oracle_agrees.tolist(), self.deniable[self.asked].tolist(), strict=True)
+            columns["oracle_agrees"] = pa.array([agrees if may else None for agrees, may in rows], pa.bool_())
         for key, values in (("log_prior", self.log_prior), ("realism", self.realism), ("way", self.way)):
             if values.isfinite().any():
                 columns[key] = values.numpy()
@@ -237,22 +246,22 @@ class FrontierResult(Result):
                     title="On the frontier",
                     caption=f"Images within {self.tolerance:g} of their target, the most typical first; framed are "
                     "those of which the oracle does not have the same classes first, with the first other one that it "
-                    "has."
-                    + f" Of {len(order)} targets the {len(shown)} with the shortest ways."
-                    * (len(order) > len(shown)),
+                    "has." + self._chosen(order, shown),
                     draw=lambda: self._draw_examples(shown),
                 )
             )
-        if len(order) > 1 and self.way.isfinite().any():
+        ranked = self._ranked
+        if ranked:
             figures.append(
                 Plot(
                     name="ways",
                     title="Which classes lie close",
-                    caption="How short the way between the classes of each target is: from the image on the frontier "
-                    "to the nearest samples of the classes, in units of the prior's deviation; median and interval."
-                    + f" The {_RANKED} shortest of {len(order)}."
-                    * (len(order) > _RANKED),
-                    draw=lambda: self._draw_ways(order[:_RANKED]),
+                    caption=f"How short the way between the {self._classes(ranked[0])} classes of each target is: from "
+                    "the image on the frontier to the nearest samples of the classes, in units of the prior's "
+                    "deviation; median and interval."
+                    + f" The {_SHORTEST} shortest of {len(ranked)}."
+                    * (len(ranked) > _SHORTEST),
+                    draw=lambda: self._draw_ways(ranked[:_SHORTEST]),
                 )
             )
         return figures
@@ -265,22 +274,22 @@ class FrontierResult(Result):
             tried = "the one target" if len(self.targets) == 1 else f"any of {len(self.targets):,} targets"
             nothing = f"No image was found on the frontier of {tried}." + self._blamed(self.never_drawn)
             return (Finding(sentence=nothing),)
-        nearest = order[0]
-        reached = sum(each.value > 0 for each in self.rates)
-        sentence = (
-            f"Between {self._spoken(nearest)} the way is shortest for this classifier; images on the frontier were "
-            f"found for {reached:,} of {len(self.targets):,} targets." + self._blamed(self.never_drawn)
-        )
-        rows = self.typical(nearest)[:6].tolist()
+        asked, ranked = len(self.targets), self._ranked
+        named = self.target_names[0] if asked == 1 else f"{len(order):,} of {asked:,} targets"
+        sentence = f"Images on the frontier were found for {named}." + self._blamed(self.never_drawn)
+        if ranked:
+            among = "" if len(ranked) == len(order) else f", of the ways between {self._classes(ranked[0])} classes"
+            sentence = f"Between {self._spoken(ranked[0])} the way is shortest for this classifier{among}. {sentence}"
+        rows = self.typical(order[0])[:6].tolist()
         found = [Finding(sentence=sentence, panels=[self._panel(row) for row in rows])]
         agrees = self.oracle_agrees
-        if agrees is not None:
-            doubted = self.success & ~agrees
-            share = float(doubted.sum() / self.success.sum())
+        if agrees is not None and self._judged.any():
+            doubted = self._judged & ~agrees
+            share = float(doubted.sum() / self._judged.sum())
             examples = [row for each in order for row in self.typical(each)[:1].tolist() if doubted[row]]
             found.append(
                 Finding(
-                    sentence=f"Of {int(self.success.sum()):,} images that the classifier holds for the frontier, a "
+                    sentence=f"Of {int(self._judged.sum()):,} images that the classifier holds for the frontier, a "
                     f"second one, which judges and never guides, does not have the same classes first in "
                     f"{percent(share)}.",
                     panels=[self._panel(row) for row in examples[:6]],
@@ -300,11 +309,38 @@ class FrontierResult(Result):
         listed = f"{', '.join(others)} or {last}" if others else last
         return f" Of {self.samples:,} samples of the generator the classifier takes none for {listed}."
 
+    @property
+    def _judged(self) -> Bool[Tensor, " N"]:
+        """Images on a frontier, of targets that the oracle can disagree with."""
+        return self.success & self.deniable[self.asked]
+
+    @cached_property
+    def _ranked(self) -> list[int]:
+        """Targets whose ways can be held against each other, the shortest first; none where there are fewer than two.
+
+        They are those between equally many classes, since the way is a sum over these; of such groups the largest.
+        """
+        groups: dict[int, list[tuple[float, int]]] = {}
+        for row, way in enumerate(self.ways):
+            if way is not None:
+                groups.setdefault(self._classes(row), []).append((way.value, row))
+        largest = max(groups.values(), key=len, default=[])
+        return [row for _, row in sorted(largest)] if len(largest) > 1 else []
+
+    def _classes(self, row: int) -> int:
+        return int((self.targets[row] > 0).sum())
+
     def _order(self) -> list[int]:
-        """Return the targets of which images were found, those with the shortest way first."""
+        """Return the targets of which images were found, those with the shortest way first, where that can be told."""
         found = [row for row, each in enumerate(self.rates) if each.value > 0]
-        ways = self.ways
-        return sorted(found, key=lambda row: math.inf if (way := ways[row]) is None else way.value)
+        return [*self._ranked, *(row for row in found if row not in self._ranked)]
+
+    def _chosen(self, order: Sequence[int], shown: Sequence[int]) -> str:
+        """Return which of all targets are shown, with a space before it; nothing if all are."""
+        if len(order) == len(shown):
+            return ""
+        shortest = " with the shortest ways" if len(self._ranked) >= len(shown) else ""
+        return f" Of {len(order)} targets {len(shown)}{shortest}."
 
     def _spoken(self, row: int) -> str:
         wanted = (self.targets[row] > 0).nonzero()[:, 0].tolist()
@@ -365,6 +401,8 @@ class FrontierResult(Result):
             note += f" The way between the classes is {way.value:.1f} long."
         if oracle is not None and (theirs := oracle[row]) is not None:
             note += f" The oracle has the same classes first in {percent(theirs.value)} of them."
+        if oracle is not None and not self.deniable[row]:
+            note += " Of all classes the oracle cannot have others first, so it says nothing here."
         if len(rows) > self.shown:
             note += f" Shown: {self.shown} of {len(rows)}{', the most typical' if self._typical_by else ''}."
         nothing = "No image was found within the tolerance, which says something too."
@@ -395,11 +433,10 @@ class FrontierResult(Result):
         )
 
     def _draw_ways(self, targets: Sequence[int]) -> Drawing:
-        ways = [self.ways[row] for row in targets]
-        known = [(row, way) for row, way in zip(targets, ways, strict=True) if way is not None]
+        ways = [way for row in targets if (way := self.ways[row]) is not None]
         return ranking(
-            torch.tensor([way.value for _, way in known]),
-            torch.tensor([(way.low, way.high) for _, way in known]),
-            names=[self.target_names[row] for row, _ in known],
+            torch.tensor([way.value for way in ways]),
+            torch.tensor([(way.low, way.high) for way in ways]),
+            names=[self.target_names[row] for row in targets],
             x_label="length of the way, units of the prior's deviation",
         )

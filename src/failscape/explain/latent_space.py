@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from failscape.explain.method import to_8_bits
-from failscape.generators import Condition, Generator, StyleGenerator
+from failscape.generators import Autoencoder, Condition, Generator, StyleGenerator
 
 _BATCH = 500
 # Of the middle and the deviation of W, which are known by draws alone.
@@ -81,3 +81,11 @@ def realism_of(generator: Generator, images: Float[Tensor, "N C H W"]) -> Float[
     scores = [generator.realism(part) for part in images.split(_BATCH)]
     known = [score for score in scores if score is not None]
     return torch.cat(known) if len(known) == len(scores) else torch.full((len(images),), torch.nan)
+
+
+@torch.no_grad()
+def encoded_log_prior(generator: Generator, images: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
+    """Return the log-density of the generator's prior at the encoded latent of each image; NaN without an encoder."""
+    if not isinstance(generator, Autoencoder):
+        return torch.full((len(images),), torch.nan)
+    return torch.cat([generator.log_prior(generator.encode(part)) for part in images.split(_BATCH)])
