@@ -1,12 +1,15 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from failscape import load_classifier, load_generator
 from failscape.data import load_images
-from failscape.errors import DataError, ImageError, LabelError, SpecError
+from failscape.errors import ConfigError, DataError, ImageError, LabelError, SpecError
+from failscape.training import ClassifierSettings, WGANSettings, read_settings, resume_run, start_run
 
 NAMES = [f"{i:06d}.jpg" for i in range(1, 9)]
 SMILING = [1, -1, 1, -1, 1, 1, -1, -1]
@@ -101,3 +104,31 @@ def test_images_are_decoded_only_when_they_are_read(celeba: Path) -> None:
     assert images.read(torch.arange(3)).shape == (3, 3, 12, 10)
     with pytest.raises(ImageError, match=NAMES[3]):
         images.read(torch.tensor([3]))
+
+
+@pytest.mark.parametrize("network", ["wgan", "classifier"])
+def test_networks_are_trained_on_images_brought_to_a_shape(network: str, celeba: Path, tmp_path: Path) -> None:
+    out, data = tmp_path / "runs", f"celeba:{celeba}#Smiling:train"
+    # Of 4 to train on; two steps.
+    told: dict[str, Any] = {"data": data, "validation": data, "images": 8, "batch": 4, "warmup": 0}
+    convolutions: dict[str, Any] = {"channels": (4, 4), "latent_dim": 2, "critic_steps": 1, "bf16": False}
+    shaped = told | {"image_shape": (3, 32, 32)}
+    settings = WGANSettings(**shaped, **convolutions) if network == "wgan" else ClassifierSettings(**shaped, width=4)
+    run = start_run(settings, out)
+    assert (load_generator if network == "wgan" else load_classifier)(run).image_shape == (3, 32, 32)
+    assert read_settings(run / "train.toml") == settings
+    # It goes on with images of that shape.
+    assert resume_run(run) == run
+
+
+def test_a_training_on_another_shape_is_refused_by_name(celeba: Path, tmp_path: Path) -> None:
+    told = {"data": f"celeba:{celeba}#Smiling:train", "validation": "none", "images": 8, "batch": 4}
+    for shape in ((3, 32), (3, 0, 32), (3, 32, 32, 1), "32"):
+        with pytest.raises(ConfigError, match="Expected valid training settings, but got image_shape"):
+            WGANSettings.parse(told | {"image_shape": shape})
+    with pytest.raises(ImageError, match="with C of 1 or 3, but got"):
+        start_run(WGANSettings.parse(told | {"image_shape": (2, 32, 32)}), tmp_path / "runs")
+    digits = told | {"data": "embedded:mnist-test", "image_shape": (1, 32, 32)}
+    with pytest.raises(ImageError, match="Only encoded images are resized"):
+        start_run(WGANSettings.parse(digits), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

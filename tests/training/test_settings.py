@@ -1,13 +1,23 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from failscape.classifiers import NETWORKS
 from failscape.errors import ConfigError
-from failscape.training import AnySettings, ClassifierSettings, GANSettings, VAESettings, read_settings
+from failscape.training import (
+    AnySettings,
+    ClassifierSettings,
+    GANSettings,
+    IntroVAESettings,
+    VAEGANSettings,
+    VAESettings,
+    WGANSettings,
+    read_settings,
+)
+from failscape.training.settings import GuidedSettings
 
 
 @pytest.mark.parametrize(
@@ -43,6 +53,36 @@ def test_validation_is_the_test_split_unless_another_is_named(data: str, given: 
     assert f'validation = "{resolved}"' in settings.to_toml()
 
 
+@pytest.mark.parametrize(
+    ("settings", "weight"),
+    [
+        (VAESettings, 100.0),
+        (IntroVAESettings, 100.0),
+        (VAEGANSettings, 10.0),
+        (WGANSettings, 10.0),
+    ],
+)
+def test_guidance_weighs_as_much_as_the_loss_of_the_family_asks(settings: type[GuidedSettings], weight: float) -> None:
+    assert settings().guidance == weight
+    assert f"guidance = {weight}" in settings().to_toml()
+
+
+@pytest.mark.parametrize(
+    ("given", "drift"),
+    [
+        ({}, 0.0),
+        ({"family": "progressive"}, 1e-3),
+        ({"family": "progressive", "drift": 0.0}, 0.0),
+        ({"drift": 1e-2}, 1e-2),
+    ],
+)
+def test_scores_may_drift_as_each_paper_has_it(given: dict[str, Any], drift: float, tmp_path: Path) -> None:
+    settings = WGANSettings.parse(given)
+    assert settings.drift == drift
+    (tmp_path / "train.toml").write_text(settings.to_toml())
+    assert read_settings(tmp_path / "train.toml") == settings
+
+
 def test_architectures_are_those_that_can_be_built() -> None:
     assert set(get_args(ClassifierSettings.model_fields["architecture"].annotation)) == set(NETWORKS)
 
@@ -61,6 +101,8 @@ def test_architectures_are_those_that_can_be_built() -> None:
         ('kind = "vae"\nimages = 0', "images = 0"),
         ('kind = "vae"\nimagse = 5', "imagse = 5"),
         ('kind = "vae"\nhidden = []', "hidden"),
+        ('kind = "vae"\nimage_shape = [3, 32]', "image_shape"),
+        ('kind = "wgan"\ndrift = -1', "drift = -1"),
         ('kind = "classifier"\narchitecture = "residual-cnn"\nwidth = 12', "multiple of 8"),
         ('kind = "classifier"\nlearning_rate = nan', "learning_rate"),
         (

@@ -5,7 +5,7 @@ from failscape.classifiers import load_classifier
 from failscape.data import load_images
 from failscape.errors import GeneratorError, UnsupportedGenerator
 from failscape.generators import MLP, VAEGAN, WGAN, IntroVAE, Progressive, load_generator
-from failscape.training import steer
+from failscape.training import IntroVAESettings, VAEGANSettings, WGANSettings, steer
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,25 @@ def test_the_same_seed_leads_to_the_same_weights(digits):
     ]
     for name, tensor in ends[0].state_dict().items():
         assert torch.equal(tensor, ends[1].state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [(WGAN, WGANSettings), (Progressive, WGANSettings), (VAEGAN, VAEGANSettings), (IntroVAE, IntroVAESettings)],
+)
+def test_the_weight_is_that_of_the_trainings_of_the_family(family, settings, images, stripes_classifier):
+    torch.manual_seed(0)
+    generator = family(image_shape=(1, 8, 8), channels=(4, 4), latent_dim=2)
+    told = {"steps": 3, "batch": 8}
+    default, same, other = (
+        steer(
+            generator, stripes_classifier, torch.eye(2)[0], images.x, rng=torch.Generator().manual_seed(0), **told, **k
+        )
+        for k in ({}, {"weight": settings().guidance}, {"weight": 1.0})
+    )
+    drawn = [each.sample(8, rng=torch.Generator().manual_seed(1)) for each in (default, same, other)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
 
 
 @pytest.mark.parametrize("family", [WGAN, VAEGAN, IntroVAE])

@@ -64,6 +64,20 @@ def test_generator_moves_after_every_so_many_steps_of_the_critic(images: ImageSe
     assert seen == [(False, False), (True, True)] * 2
 
 
+def test_the_loss_of_the_critic_is_that_of_the_paper_unless_drift_is_held(
+    images: ImageSet, settings: WGANSettings
+) -> None:
+    frozen = settings.model_dump() | {"critic_steps": 1000}
+    for drift in (0.0, 0.5):
+        task = WGANTask(WGANSettings.parse(frozen | {"drift": drift}), images=images)
+        x = images.x[:32]
+        score = task.networks["generator"].realism(x).square().mean()
+        losses = task.step(x, images.y[:32], progress=0.0, rng=torch.Generator().manual_seed(0))
+        bare = settings.penalty * losses["penalty"] - losses["distance"]
+        torch.testing.assert_close(losses["critic"], bare + drift * score, atol=1e-4, rtol=1e-3)
+        assert score > 1e-2
+
+
 def test_critic_tells_real_from_generated_after_some_steps(images: ImageSet, settings: WGANSettings) -> None:
     frozen = WGANSettings.parse(settings.model_dump() | {"critic_steps": 1000})
     task = WGANTask(frozen, images=images)
@@ -87,6 +101,7 @@ def test_draws_bars_and_draws_unseen_ones_again(
         # Half as many are enough on one machine and not on another, whose last bits differ.
         "images": 256_000,
         "family": family,
+        "drift": None,
         "ema_half_life": 4000,
         "encoder_from": encoder_from,
         "evaluate_every": 256_000,

@@ -109,7 +109,11 @@ def _require_shareable(settings: AnySettings, group: Workers) -> None:
 
 def _images_of(settings: AnySettings) -> tuple[ImageSet, ImageSet | None]:
     # Labels matter to a classifier alone.
-    load = partial(load_images, allow_one_class=not isinstance(settings, ClassifierSettings))
+    load = partial(
+        load_images,
+        image_shape=settings.image_shape,
+        allow_one_class=not isinstance(settings, ClassifierSettings),
+    )
     return load(settings.data), None if settings.validation == "none" else load(settings.validation)
 
 

@@ -24,8 +24,6 @@ from failscape.training.target_guidance import TargetGuidance
 
 # Gulrajani et al. 2017, algorithm 1.
 _BETA2 = 0.9
-# Of the critic's mean square score, which holds it near zero (Karras et al. 2018, appendix A.1).
-_DRIFT = 1e-3
 _ENCODER_RATE = 0.4
 
 
@@ -34,9 +32,9 @@ class WGANTask(GeneratorTask):
     r"""Fits a `WGAN` or a `Progressive` generator, its critic, and toward the end its encoder.
 
     The critic minimises $E[D(\hat x)] - E[D(x)] + \lambda E[(\|\nabla D(\bar x)\| - 1)^2] + \epsilon E[D(x)^2]$ with
-    $\bar x$ on the lines between real and generated images, and $\epsilon = 0.001$, which keeps scores from drifting;
-    after every `critic_steps` of its steps the generator makes one to minimise $-E[D(\hat x)]$, and the guidance if
-    there is any.
+    $\bar x$ on the lines between real and generated images; $\epsilon$ is `drift`, which keeps scores from drifting,
+    and 0 in the paper of the WGAN-GP. After every `critic_steps` of its steps the generator makes one to minimise
+    $-E[D(\hat x)]$, and the guidance if there is any.
 
     Args:
         settings: of the training.
@@ -105,7 +103,9 @@ class WGANTask(GeneratorTask):
             on_real, on_fake = self._generator.score(torch.cat([real, fake])).chunk(2)
             penalty = wasserstein_penalty(self._generator.score, real, fake, rng=rng)
         distance = on_real.mean() - on_fake.mean()
-        loss = self._settings.penalty * penalty - distance + _DRIFT * on_real.square().mean()
+        loss = self._settings.penalty * penalty - distance
+        if self._settings.drift:
+            loss = loss + self._settings.drift * on_real.square().mean()
         self._update("critic", loss.backward)
         return {"critic": loss, "distance": distance, "penalty": penalty}
 

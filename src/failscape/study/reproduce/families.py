@@ -53,9 +53,14 @@ _CONVOLUTIONS: Mapping[str, Any] = {
 
 # `images` are what each sees in about `SECONDS`, by a short training before.
 RECIPES: Mapping[str, AnySettings] = {
-    "wgan": WGANSettings(name="families-wgan", images=400_000, critic_steps=2, **_CONVOLUTIONS),
+    "wgan": WGANSettings(name="families-wgan", images=400_000, critic_steps=2, drift=1e-3, **_CONVOLUTIONS),
     "progressive": WGANSettings(
-        name="families-progressive", family="progressive", images=376_000, critic_steps=2, **_CONVOLUTIONS
+        name="families-progressive",
+        family="progressive",
+        images=376_000,
+        critic_steps=2,
+        drift=1e-3,
+        **_CONVOLUTIONS,
     ),
     "vae-gan": VAEGANSettings(name="families-vae-gan", images=300_800, **_CONVOLUTIONS),
     "intro-vae": IntroVAESettings(name="families-intro-vae", images=400_000, **_CONVOLUTIONS),
