@@ -196,8 +196,22 @@ class TestBadInput:
             CentroidPath(way="great-circle")(world.classifier, styled, few.x, few.y, rng=seeded())
 
     @pytest.mark.parametrize(
-        "setting", [{"shown": -1}, {"points": 1}, {"centroids": 0}, {"tolerance": 0.0}, {"pairs": (("1", "1"),)}]
+        "setting",
+        [
+            {"shown": -1},
+            {"points": 1},
+            {"centroids": 0},
+            {"tolerance": 0.0},
+            {"pairs": (("1", "1"),)},
+            {"pairs": ("4", "7")},
+            {"pairs": (("4", "7", "9"),)},
+            {"pairs": ("47",)},
+            {"pairs": "47"},
+            {"pairs": ()},
+            {"pairs": ((4, 7),)},
+            {"pairs": (("4", None),)},
+        ],
     )
-    def test_settings_out_of_range(self, setting: dict[str, Any]) -> None:
+    def test_settings_out_of_range(self, as_installed: None, setting: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="Expected"):
             CentroidPath(**setting)

@@ -67,6 +67,15 @@ class TestTargets:
     def test_one_target_needs_no_tuple(self, target: Any) -> None:
         assert Frontier(targets=target).targets == Frontier(targets=(target,)).targets == (target,)
 
+    def test_several_may_stand_in_a_list(self) -> None:
+        for targets in (["pairs"], ["0", "1"], ["0,1", {"3": 0.7, "8": 0.3}]):
+            assert Frontier(targets=targets).targets == Frontier(targets=tuple(targets)).targets == tuple(targets)
+
+    @pytest.mark.parametrize("share", ["0.7", None, True, [0.7]])
+    def test_a_share_that_is_no_number_is_refused(self, as_installed: None, share: Any) -> None:
+        with pytest.raises(SpecError, match="Expected the share of a class as a number, such as"):
+            frontier_targets(({"a": share, "b": 0.3},), NAMES)
+
     @pytest.mark.parametrize(
         "target",
         [
@@ -393,7 +402,8 @@ class TestBadInput:
         "setting",
         [
             {"targets": ()}, {"per_target": 0}, {"tolerance": 0.0}, {"weight": 0.0}, {"weight": math.inf},
-            {"targets": {}}, {"restarts": -1}, {"guard": 5}, {"by": "foo"}, {"by": "both"},
+            {"targets": {}}, {"targets": []}, {"targets": (3,)}, {"targets": [None]}, {"targets": 3},
+            {"restarts": -1}, {"guard": 5}, {"by": "foo"}, {"by": "both"},
         ],
     )  # fmt: skip
     def test_settings_out_of_range(self, as_installed: None, setting: dict[str, Any]) -> None:

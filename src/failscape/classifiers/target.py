@@ -1,6 +1,7 @@
 """The distribution over classes that an image is wanted to have."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,12 @@ def target_distribution(target: str | Mapping[str, float], class_names: Sequence
     unknown = [name for name in target if name not in names]
     if unknown:
         raise SpecError(f"Expected classes among {', '.join(names)}, but got {unknown[0]!r}. Name one of these.")
+    for name, share in target.items():
+        if isinstance(share, bool) or not isinstance(share, Real):
+            raise SpecError(
+                f"Expected the share of a class as a number, such as {{{name!r}: 0.7}}, but got {share!r} for {name!r}."
+                " Give a number from 0 to 1."
+            )
     shares = list(target.values())
     if not shares or min(shares) < 0 or not abs(sum(shares) - 1) <= _TOLERANCE:
         given = ", ".join(f"{name} = {share:g}" for name, share in target.items())

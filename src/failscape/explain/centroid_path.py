@@ -72,7 +72,7 @@ class CentroidPath(Method[CentroidPathResult]):
     def __init__(
         self,
         *,
-        pairs: tuple[tuple[str, str], ...] | None = None,
+        pairs: Sequence[tuple[str, str]] | None = None,
         way: Way = "straight",
         centroids: int = 1,
         samples: int = 0,
@@ -89,9 +89,12 @@ class CentroidPath(Method[CentroidPathResult]):
             )
         if not 0 < tolerance < 1:
             raise ValueError(f"Expected `tolerance` between 0 and 1, but got {tolerance}.")
-        if pairs is not None and (not pairs or any(first == second for first, second in pairs)):
-            raise ValueError(f"Expected `pairs` of two different classes each, at least one, but got {pairs}.")
-        self.pairs = pairs
+        if pairs is not None and (not pairs or not all(_is_pair(pair) for pair in pairs)):
+            raise ValueError(
+                "Expected `pairs` of two different classes each, at least one, but got "
+                f'{pairs!r}. Put each pair in brackets of its own, such as (("4", "7"),).'
+            )
+        self.pairs = None if pairs is None else tuple((first, second) for first, second in pairs)
         self.way = way
         self.centroids = centroids
         self.samples = samples
@@ -177,6 +180,16 @@ class CentroidPath(Method[CentroidPathResult]):
                     "or leave the class out."
                 )
         return [(names.index(first), names.index(second)) for first, second in dict.fromkeys(self.pairs)]
+
+
+def _is_pair(value: object) -> bool:
+    """Return whether a value is two different names; a text is none, though it may have two letters."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(name, str) for name in value)
+        and value[0] != value[1]
+    )
 
 
 class _Space:

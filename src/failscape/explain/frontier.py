@@ -1,6 +1,7 @@
 """Frontiers: what lies at 50/50, or at any target distribution, between classes?"""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, final
 
@@ -157,7 +158,7 @@ class Frontier(Method[FrontierResult]):
     Args:
         targets: "pairs" for every two classes of the classifier, equally; "triples" for every three; "uniform"; classes
             with commas between them, for equal shares; or shares such as `3=0.7,8=0.3`, or as `{"3": 0.7, "8": 0.3}`.
-            One of these, or several in a tuple.
+            One of these, or several in a tuple or list.
         by: "search" or "training".
         per_target: images of each.
         tolerance: the largest total variation distance from the target.
@@ -191,7 +192,7 @@ class Frontier(Method[FrontierResult]):
     def __init__(
         self,
         *,
-        targets: Target | tuple[Target, ...] = (PAIRS,),
+        targets: Target | Sequence[Target] = (PAIRS,),
         by: Literal["search", "training"] = "search",
         per_target: int = 64,
         tolerance: float = 0.05,
@@ -207,6 +208,15 @@ class Frontier(Method[FrontierResult]):
             raise ValueError(f"Expected `by` to be 'search' or 'training', but got {by!r}.")
         if not targets:
             raise ValueError('Expected `targets` to name at least one target, such as "pairs", but got none.')
+        # What is neither is refused below, as a target.
+        several = (targets,) if isinstance(targets, str | Mapping) else targets
+        several = tuple(several) if isinstance(several, Sequence) else (several,)
+        for target in several:
+            if not isinstance(target, str | Mapping):
+                raise ValueError(
+                    'Expected each of `targets` as a text, such as "3,8", or as the shares of classes, such as '
+                    f'{{"3": 0.7, "8": 0.3}}, but got {target!r}. Name classes as the classifier does.'
+                )
         if min(per_target, samples, steps, training_steps, shown) < 1 or restarts < 0:
             raise ValueError(
                 "Expected `per_target`, `samples`, `steps`, `training_steps` and `shown` of at least 1, and `restarts` "
@@ -218,7 +228,7 @@ class Frontier(Method[FrontierResult]):
             raise ValueError(f"Expected a positive, finite `weight`, but got {weight}.")
         if not 0 <= guard <= len(_SHIFTS):
             raise ValueError(f"Expected `guard` from 0 to {len(_SHIFTS)} shifted copies, but got {guard}.")
-        self.targets = targets if isinstance(targets, tuple) else (targets,)
+        self.targets = several
         self.by = by
         self.per_target = per_target
         self.tolerance = tolerance
