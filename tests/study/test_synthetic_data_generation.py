@@ -9,6 +9,7 @@ import torch
 
 from failscape import load_classifier, load_generator, load_images
 from failscape.explain import METHODS, CentroidPath, ClassConvergence, Frontier, RetrainingResult, Verification
+from failscape.explain.frontier_request import frontier_targets
 from failscape.metrics import Estimate
 from failscape.study import StudyConfig
 from failscape.study.methods import prepare_method
@@ -70,6 +71,7 @@ def results() -> dict[str, Any]:
         "class-convergence": converged,
         "frontier": found,
         "frontier-triples": found,
+        "frontier-training": found,
         "frontier-vae": found,
         "centroid-path": ways,
         # Garments and digits in place of faces, for which all is alike but slower.
@@ -154,6 +156,14 @@ class TestStudy:
     def test_every_step_can_be_built(self) -> None:
         for step in study(EMBEDDED).steps:
             assert isinstance(prepare_method(step).method, METHODS[step.method])
+
+    def test_the_way_of_the_paper_to_frontiers_is_gone_for_three_pairs(self) -> None:
+        (step,) = (step for step in study(EMBEDDED).steps if step.name == "frontier-training")
+        method = prepare_method(step).method
+        assert (method.by, method.weight) == ("training", None)
+        _, targets = frontier_targets(method.targets, load_classifier("embedded:fashion").class_names)
+        assert targets.shape == (3, 10)
+        assert torch.equal(targets.amax(dim=1), torch.full((3,), 0.5))
 
     def test_its_steps_are_those_that_the_numbers_are_made_of(self, results: dict[str, Any]) -> None:
         assert [*(step.name for step in study(EMBEDDED).steps), "retraining", "families"] == list(results)
