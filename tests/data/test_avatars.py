@@ -78,6 +78,33 @@ def test_masks_lie_where_the_parts_are() -> None:
     assert heights["bushy_brows"] < heights["wide_eyes"] < heights["smile"] < heights["suit"]
 
 
+PARTS = ("body", "clothing", "mouth", "nose", "eyes", "brows")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_mask_of_a_part_is_what_is_seen_of_it_in_each_face(part: str) -> None:
+    faces = draw_faces(60, seed=5)
+    mask = avatar_mask(faces, part).numpy()
+    whole, without = paint_faces(faces), paint_faces(faces, without=part)
+    assert not (whole != without).any(axis=1)[~mask].any()
+    assert mask.sum(axis=(1, 2)).min() >= 5
+    assert len({each.tobytes() for each in mask}) > 1
+    # A trait of the part lies within it: whatever it changes is the part before, or after.
+    inside = {"clothing": "suit", "mouth": "smile", "eyes": "wide_eyes", "brows": "bushy_brows"}.get(part)
+    if inside:
+        switched = avatar_mask(faces.switched(inside), part).numpy()
+        assert not avatar_mask(faces, inside).numpy()[~(mask | switched)].any()
+
+
+def test_parts_lie_in_the_order_of_a_face() -> None:
+    faces = draw_faces(60, seed=5)
+    middle = {part: avatar_mask(faces, part).any(dim=0).nonzero().double().mean(dim=0) for part in PARTS}
+    heights = [float(middle[part][0]) for part in ("brows", "eyes", "nose", "mouth", "clothing")]
+    assert heights == sorted(heights)
+    # All of them are about as far from the left as from the right.
+    assert all(abs(float(place[1]) - 31.5) < 4 for place in middle.values())
+
+
 def test_hair_colours_and_traits_are_independent_and_equally_frequent() -> None:
     faces = draw_faces(20_000, seed=1)
     counts = torch.bincount(faces.hair_colour, minlength=10).numpy()
@@ -182,9 +209,10 @@ def test_arguments_that_are_refused(drawn: Avatars) -> None:
         draw_avatars(1, seed=0, without={"hair": "green"})
     with pytest.raises(SpecError, match="True or False for the trait beard, but got 'long'"):
         draw_avatars(1, seed=0, without={"beard": "long"})
-    for refused in (drawn.mask, drawn.by_trait):
-        with pytest.raises(SpecError, match=r"a trait of avatars .* but got 'hat'"):
-            refused("hat")
+    with pytest.raises(SpecError, match=r"a trait of avatars .* but got 'hat'"):
+        drawn.by_trait("hat")
+    with pytest.raises(SpecError, match=r"a part of avatars \(hair, body, .*glasses.* but got 'hat'"):
+        drawn.mask("hat")
 
 
 @pytest.mark.parametrize("package", ["python_avatars", "resvg_py"])

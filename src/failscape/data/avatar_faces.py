@@ -6,7 +6,6 @@ from colorsys import hsv_to_rgb
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -80,6 +79,8 @@ _HAIR = (
 _BEARDS = ("BEARD_LIGHT", "BEARD_MEDIUM", "BEARD_MAGESTIC")
 _MOUSTACHE = "MOUSTACHE_FANCY"  # The only one that leaves the mouth free.
 _GLASSES = "ROUND"  # The only ones that leave both brows and eyes free, and are dark on any skin.
+# What every face has, beside hair.
+_ALWAYS = tuple(slot for slot in SLOTS if slot not in (*TRAITS, "hair"))
 _VARIANTS = ("skin", "clothing", "cloth", "mouth", "nose", "eyes", "brows", "hair", "beard", "hue", "depth")
 
 
@@ -179,12 +180,15 @@ def has_combination(faces: Faces, combination: Combination) -> Bool[Tensor, " N"
     return fits
 
 
-def paint_faces(faces: Faces, *, hair: str | None = None, workers: int | None = None) -> UInt8[np.ndarray, "N 3 64 64"]:
+def paint_faces(
+    faces: Faces, *, hair: str | None = None, without: str | None = None, workers: int | None = None
+) -> UInt8[np.ndarray, "N 3 64 64"]:
     """Draw faces, 64 x 64 pixels of 8 bits.
 
     Args:
         faces: what they are like.
         hair: a colour as `#RRGGBB` for the hair of all, by default each face's own.
+        without: one of `SLOTS` that is left out of all.
         workers: threads, by default one a processor. The pixels do not depend on it.
 
     Raises:
@@ -198,21 +202,22 @@ def paint_faces(faces: Faces, *, hair: str | None = None, workers: int | None = 
     blocks = torch.arange(len(faces)).split(_BLOCK)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         # list: so that the exception of a thread is raised here.
-        list(pool.map(partial(_paint_block, faces, hair, pixels), blocks))
+        list(pool.map(partial(_paint_block, faces, hair, without, pixels), blocks))
     return pixels
 
 
-def avatar_mask(faces: Faces, part: Literal["hair"] | str, *, workers: int | None = None) -> Bool[Tensor, "N 64 64"]:
+def avatar_mask(faces: Faces, part: str, *, workers: int | None = None) -> Bool[Tensor, "N 64 64"]:
     """Return exactly where a part of each face is seen: where the drawing changes if nothing but that part changes.
 
     Args:
         faces: what they are like.
-        part: "hair" for the pixels that depend on the hair's colour; or a trait, for those that change when the face
-            gets or loses it.
+        part: "hair" for the pixels that depend on the hair's colour; a trait, for those that change when the face gets
+            or loses it; or "body", "clothing", "mouth", "nose", "eyes" or "brows", for those that change when it is
+            left out.
         workers: threads that draw.
 
     Raises:
-        SpecError: if `part` is neither, or the extra `avatars` is not installed.
+        SpecError: if `part` is none of these, or the extra `avatars` is not installed.
 
     Example:
         >>> faces = draw_faces(2, seed=0)
@@ -221,6 +226,11 @@ def avatar_mask(faces: Faces, part: Literal["hair"] | str, *, workers: int | Non
     """
     if part == "hair":
         one, other = (paint_faces(faces, hair=colour, workers=workers) for colour in ("#000000", "#FFFFFF"))
+    elif part in _ALWAYS:
+        one, other = (paint_faces(faces, without=each, workers=workers) for each in (None, part))
+    elif part not in TRAITS:
+        known = ", ".join(("hair", *_ALWAYS, *TRAITS))
+        raise SpecError(f"Expected a part of avatars ({known}), but got {part!r}. Choose one of these.")
     else:
         one, other = (paint_faces(these, workers=workers) for these in (faces, faces.switched(part)))
     return torch.from_numpy((one != other).any(axis=1))
@@ -260,12 +270,13 @@ def _joined(several: Sequence[Faces]) -> Faces:
     )
 
 
-def _paint_block(faces: Faces, hair: str | None, into: NDArray[np.uint8], rows: Tensor) -> None:
+def _paint_block(faces: Faces, hair: str | None, without: str | None, into: NDArray[np.uint8], rows: Tensor) -> None:
     colours = list(HAIR_COLOURS.values())
     labels, traits, variants = (part[rows].tolist() for part in (faces.hair_colour, faces.traits, faces.variants))
     for row, label, values, numbers in zip(rows.tolist(), labels, traits, variants, strict=True):
         has, u = dict(zip(TRAITS, values, strict=True)), dict(zip(_VARIANTS, numbers, strict=True))
-        into[row] = paint(_background(has, u), _layers(has, u, hair or colours[label]))
+        layers = [layer for layer in _layers(has, u, hair or colours[label]) if layer[0] != without]
+        into[row] = paint(_background(has, u), layers)
 
 
 def _background(has: Mapping[str, bool], u: Mapping[str, float]) -> NDArray[np.float32]:

@@ -67,7 +67,7 @@ class Avatars:
         return self._images(self.faces.has(trait).long(), TRAITS[trait], name or f"avatars-{trait}")
 
     def mask(self, part: str) -> Bool[Tensor, "N 64 64"]:
-        """Return where "hair" or a trait is seen in each face, as `avatar_mask` does."""
+        """Return where hair, a trait or another part is seen in each face, as `avatar_mask` does."""
         return avatar_mask(self.faces, part)
 
     def _images(self, y: Tensor, class_names: Sequence[str], name: str) -> ImageSet:
