@@ -209,8 +209,8 @@ class TestPlanted:
             (
                 ("0,1", "0,2", "uniform"),
                 (3.0, 2.0, 1.0),
-                "Between 0 and 2 the way is shortest for this classifier, of the ways between 2 classes. Images on the "
-                "frontier were found for 3 of 3 targets.",
+                "Between 0 and 2 the way is shortest for this classifier, of the known ways between 2 classes. Images "
+                "on the frontier were found for 3 of 3 targets.",
             ),
             (
                 ("0,1", "0=0.4,1=0.6"),

@@ -278,7 +278,9 @@ class FrontierResult(Result):
         named = self.target_names[0] if asked == 1 else f"{len(order):,} of {asked:,} targets"
         sentence = f"Images on the frontier were found for {named}." + self._blamed(self.never_drawn)
         if ranked:
-            among = "" if len(ranked) == len(order) else f", of the ways between {self._classes(ranked[0])} classes"
+            among = (
+                "" if len(ranked) == len(order) else f", of the known ways between {self._classes(ranked[0])} classes"
+            )
             sentence = f"Between {self._spoken(ranked[0])} the way is shortest for this classifier{among}. {sentence}"
         rows = self.typical(order[0])[:6].tolist()
         found = [Finding(sentence=sentence, panels=[self._panel(row) for row in rows])]
