@@ -86,7 +86,7 @@ class TestPlanted:
         assert float(influence.overall[HARM]) == pytest.approx(-1.0, abs=0.1)
 
     def test_too_few_samples_for_a_standard_error_are_refused(self) -> None:
-        with pytest.raises(DataError, match="at least 12 samples, 4 for each of the 3 classes, but got 10"):
+        with pytest.raises(DataError, match="`samples` of at least 12, 4 for each of the 3 classes, but got 10"):
             measure_influence(misled_beyond(1.0), PlantedStyles(), 10, rng=rng())
 
     def test_a_constant_classifier_is_moved_by_nothing(self) -> None:

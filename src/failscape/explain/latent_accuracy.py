@@ -51,8 +51,8 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
 
     Args:
         samples: drawn for the curves.
-        influence_samples: drawn before them, for the ranking of the styles; at most `DIFFERENCE_SAMPLES` for a
-            classifier without gradients, where finite differences rank.
+        influence_samples: drawn before them, for the ranking of the styles; for a classifier without gradients finite
+            differences of 200 of them rank, or of four of each class where that is more.
         top: styles that the distance is taken over, k.
         bins: of equal width, that samples are put together by.
         smallest_bin: a bin with fewer samples is left out.
@@ -134,7 +134,7 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
         styled = require_class_styles(generator, classifier, "latent accuracy")
         require_same_task(classifier, self.others)
         classifiers = (classifier, *self.others)
-        influence = influence_for(classifier, styled, self.influence_samples, rng=rng)
+        influence = influence_for(classifier, styled, self.influence_samples, rng=rng, setting="influence_samples")
         population = _Population(styled, self.samples, self.spread, rng)
         moments, right = _judge(population, classifiers)
         if not right.all(dim=0).any():

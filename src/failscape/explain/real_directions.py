@@ -45,7 +45,8 @@ class RealDirections(Method[RealDirectionsResult]):
     found from the class that the classifier gives it, so that it does not give away whether that is right.
 
     Args:
-        samples: generated images over which the influence of styles is measured; at most 200 without gradients.
+        samples: generated images over which the influence of styles is measured; without gradients, by finite
+            differences of 200 of them, or of four of each class where that is more.
         top: directions.
         bins: parts of the real images along each.
         space: in which images are inverted, "w" or "s"; see `invert`.

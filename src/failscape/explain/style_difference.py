@@ -14,7 +14,7 @@ from failscape.classifiers import Classifier
 from failscape.explain.comparison import require_same_task, told_apart
 from failscape.explain.direction_names import name_directions
 from failscape.explain.method import SHARED, Method, Result, to_8_bits
-from failscape.explain.style_gradients import DIFFERENCE_SAMPLES, STYLE_SCORES, Influence, ScoreName, measure_influence
+from failscape.explain.style_gradients import STYLE_SCORES, Influence, ScoreName, measure_influence
 from failscape.explain.style_population import images_of, layer_name, require_class_styles, sample_styles
 from failscape.figures import Case, Figure, Finding, Gallery, Line, Panel, Plot, effect_matrix, signed_effects
 from failscape.generators import Generator, StyleGenerator
@@ -34,7 +34,8 @@ _MIDDLE = _PICTURES // 2
 _NAMED = 96
 
 _DEFINITIONS = {
-    "samples": "Samples over which gradients were averaged, as many of each class, and the same for all classifiers.",
+    "samples": "Samples that all classifiers were shown, as many of each class. Gradients were averaged over them, or, "
+    "where a classifier has none, finite differences over the first of them.",
     "accuracy": "Share of samples that the explained classifier takes for the class asked for. Interval: Wilson, 95 %.",
     "differing": "Style dimensions on which another classifier differs from the explained one by more than chance, at "
     "5 % over all of them together (Bonferroni).",
@@ -321,8 +322,8 @@ class StyleDifference(Method[StyleDifferenceResult]):
 
     Args:
         others: classifiers to compare with, of the same images and classes; at least one.
-        samples: on which gradients are averaged. Of classifiers without gradients 200 are taken for finite differences,
-            which draw two images a style of each.
+        samples: on which gradients are averaged. Of classifiers without gradients finite differences are taken of 200
+            of them, or of four of each class where that is more, two images a style of each.
         score: of the true class: "logit-margin", "log-probability" or "probability". On digits the differences of 2,000
             samples agreed best with those of 2,000 others for the margin (rank correlation 0.94, probability 0.88).
         top: dimensions to show in pictures.
@@ -389,7 +390,7 @@ class StyleDifference(Method[StyleDifferenceResult]):
             measure_influence(
                 each,
                 styled,
-                self.samples if exact else min(self.samples, DIFFERENCE_SAMPLES),
+                self.samples,
                 rng=torch.Generator().manual_seed(seed),
                 score=self.score,
                 gradients=exact,

@@ -19,8 +19,10 @@ ScoreName = Literal["logit-margin", "probability", "log-probability"]
 
 # Styles of so many samples of each kind are kept for histograms, however many are drawn.
 _KEPT = 5000
-# Of finite differences two images a style are drawn for each sample.
+# Of finite differences two images a style are drawn for each sample. Of many classes it takes more: see `_LEAST`.
 DIFFERENCE_SAMPLES = 200
+# Samples of each class below which there is no standard error in either half.
+_LEAST = 4
 # In deviations of each style. On digits the rank correlation with gradients was 0.80 at 0.05, 0.87 at 0.1, 0.92 at 0.2
 # and 0.95 here: smaller steps drown in the rounding to 8 bits.
 _STEP = 0.4
@@ -217,7 +219,8 @@ def measure_influence(
     rng: torch.Generator,
     score: ScoreName = "logit-margin",
     gradients: bool = True,
-    differences: int = DIFFERENCE_SAMPLES,
+    differences: int | None = None,
+    setting: str = "samples",
 ) -> Influence:
     """Draw `n` samples and average the gradient of the true class's score in the styles.
 
@@ -230,24 +233,28 @@ def measure_influence(
         rng: draws them.
         score: of the true class, a key of `STYLE_SCORES`.
         gradients: take the classifier's; false takes finite differences, see `difference_of`.
-        differences: samples of which finite differences are taken, at most; the population has `n` all the same.
+        differences: samples of which finite differences are taken, at most; the population has `n` all the same. By
+            default `DIFFERENCE_SAMPLES`, or four of each class where that is more.
+        setting: what the caller's user calls `n`, for the message.
 
     Raises:
         DataError: if there are fewer than four gradients a class, which no standard error can be had of.
     """
     space = generator.condition_space
     assert space is not None, "checked at the border"
-    classes = len(space.classes)
-    if (n if gradients else min(n, differences)) < 4 * classes:
-        raise DataError(
-            f"Expected at least {4 * classes} samples, 4 for each of the {classes} classes, but got "
-            f"{n if gradients else min(n, differences)}. Take more."
-        )
+    least = _LEAST * len(space.classes)
+    taken = max(DIFFERENCE_SAMPLES, least) if differences is None else differences
+    for name, given in ((setting, n), ("difference_samples", n if gradients else taken)):
+        if given < least:
+            raise DataError(
+                f"Expected `{name}` of at least {least}, {_LEAST} for each of the {len(space.classes)} classes, but "
+                f"got {given}. Take more."
+            )
     sums = _Sums(space.num_classes, generator.style_dim)
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     room = {True: _KEPT, False: _KEPT}
-    step = _steps(generator, rng) if not gradients else torch.empty(0)
-    left = n if gradients else min(n, differences)
+    step = _steps(generator, least, rng) if not gradients else torch.empty(0)
+    left = n if gradients else min(n, taken)
     for samples in style_batches(generator, n, rng=rng):
         if gradients:
             gradient, logits = gradient_of(classifier, generator, samples, score)
@@ -288,14 +295,16 @@ def measure_influence(
     )
 
 
-def influence_for(classifier: Classifier, generator: StyleGenerator, n: int, *, rng: torch.Generator) -> Influence:
+def influence_for(
+    classifier: Classifier, generator: StyleGenerator, n: int, *, rng: torch.Generator, setting: str = "samples"
+) -> Influence:
     """Return the influence over `n` samples, by gradients, or by differences of some where there are no gradients."""
-    return measure_influence(classifier, generator, n, rng=rng, gradients=classifier.differentiable)
+    return measure_influence(classifier, generator, n, rng=rng, gradients=classifier.differentiable, setting=setting)
 
 
-def _steps(generator: StyleGenerator, rng: torch.Generator) -> Float[Tensor, " S"]:
-    """Return the step of each style: a part of its deviation within its class."""
-    samples = list(style_batches(generator, 1000, rng=rng))
+def _steps(generator: StyleGenerator, n: int, rng: torch.Generator) -> Float[Tensor, " S"]:
+    """Return the step of each style: a part of its deviation within its class, over `n` samples or more."""
+    samples = list(style_batches(generator, max(1000, n), rng=rng))
     s, y = torch.cat([each.s for each in samples]), torch.cat([each.y for each in samples])
     centred = torch.cat([s[y == label] - s[y == label].mean(dim=0) for label in y.unique().tolist()])
     return _STEP * centred.square().mean(dim=0).sqrt()

@@ -15,7 +15,6 @@ from failscape.explain.direction_names import name_directions
 from failscape.explain.method import SHARED, Method, Result
 from failscape.explain.style_crossing import HALF, centre_probability, cross_half
 from failscape.explain.style_gradients import (
-    DIFFERENCE_SAMPLES,
     STYLE_SCORES,
     Influence,
     ScoreName,
@@ -389,7 +388,8 @@ class StyleInfluence(Method[StyleInfluenceResult]):
             "log-probability".
         gradients: "exact", or "finite-differences" (central) for classifiers
             without gradients; "auto" takes what the classifier has.
-        difference_samples: samples of which finite differences are taken, two images a style of each.
+        difference_samples: samples of which finite differences are taken, two images a style of each; by default 200,
+            or four of each class where that is more.
         top: dimensions to show in pictures and to name.
 
     Raises:
@@ -411,14 +411,14 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         samples: int = 20_000,
         score: ScoreName = "logit-margin",
         gradients: Literal["auto", "exact", "finite-differences"] = "auto",
-        difference_samples: int = DIFFERENCE_SAMPLES,
+        difference_samples: int | None = None,
         top: int = 10,
     ) -> None:
         if score not in STYLE_SCORES:
             raise ValueError(f"Expected `score` to be one of {', '.join(STYLE_SCORES)}, but got {score!r}.")
         if gradients not in ("auto", "exact", "finite-differences"):
             raise ValueError(f"Expected `gradients` to be auto, exact or finite-differences, but got {gradients!r}.")
-        if samples < 20 or difference_samples < 20 or top < 1:
+        if samples < 20 or (difference_samples is not None and difference_samples < 20) or top < 1:
             raise ValueError(
                 "Expected `samples` and `difference_samples` of at least 20 and `top` of at least 1, but got "
                 f"{samples}, {difference_samples}, {top}."
