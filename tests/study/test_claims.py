@@ -26,6 +26,9 @@ NOTHING = Estimate(value=math.nan, low=math.nan, high=math.nan, n=0)
         ({"at_least": 1.0, "at_most": 2.0}, 1.5, True),
         ({"at_least": 1.0, "at_most": 2.0}, 2.5, False),
         ({"at_least": 1.0, "at_most": 2.0}, 0.5, False),
+        ({"above": 0.0}, 0.0, False),
+        ({"above": 0.0}, 1e-9, True),
+        ({"above": 0.0}, math.nan, None),
         ({}, 0.5, None),
         ({"at_least": 0.9}, math.nan, None),
     ],
@@ -36,7 +39,13 @@ def test_reached(bounds: dict[str, float], value: float, reached: bool | None) -
 
 @pytest.mark.parametrize(
     ("bounds", "text"),
-    [({"at_least": 0.0}, "≥ 0"), ({"at_most": 1e-3}, "≤ 0.001"), ({"at_least": 1.0}, "≥ 1"), ({}, "–")],
+    [
+        ({"at_least": 0.0}, "≥ 0"),
+        ({"at_most": 1e-3}, "≤ 0.001"),
+        ({"at_least": 1.0}, "≥ 1"),
+        ({"above": 0.0}, "> 0"),
+        ({}, "–"),
+    ],
 )
 def test_target_as_text(bounds: dict[str, float], text: str) -> None:
     assert Claim(key="k", what="w", **bounds).target == text

@@ -104,6 +104,24 @@ def test_the_numbers_are_those_of_the_results(results: dict[str, Any]) -> None:
     assert curve[0].value > curve[2].value  # type: ignore[union-attr]
 
 
+def test_rates_and_means_have_their_intervals(results: dict[str, Any]) -> None:
+    numbers, corners = metrics(results), results["corner-cases"]
+    for key in ("corner_cases.within", "corner_cases.beyond", "corner_cases.joint_norm", "real.largest_fall"):
+        estimate = numbers[key]
+        assert isinstance(estimate, Estimate), key
+        assert estimate.low <= estimate.value <= estimate.high
+    assert numbers["corner_cases.within"].n == numbers["corner_cases.beyond"].n == 3  # type: ignore[union-attr]
+    assert numbers["corner_cases.joint_norm"].value == pytest.approx(corners.summary["joint_norm"])  # type: ignore[union-attr]
+    assert numbers["real.largest_fall"].value == results["real-directions"].summary["largest_fall"]  # type: ignore[union-attr]
+
+
+def test_an_order_of_classifiers_that_excludes_nothing_is_no_order() -> None:
+    claims = {claim.key: claim for claim in CLAIMS}
+    for key in ("latent_accuracy.difference", "latent_accuracy.difference_low"):
+        assert claims[key].is_reached(0.0) is False
+        assert claims[key].is_reached(0.01) is True
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 class TestWhole:

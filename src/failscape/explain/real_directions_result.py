@@ -1,5 +1,6 @@
 """What `RealDirections` found: which directions of failure are seen on real images, and reconstructions to check it."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -158,6 +159,13 @@ class RealDirectionsResult(Result):
         return "seen only in generated images"
 
     @property
+    def largest_fall(self) -> Estimate:
+        """The lowest difference of accuracy along a direction that can be tested; of nothing where none can."""
+        testable = [t for t in range(len(self.dimensions)) if self.verdict(t) != "not testable"]
+        nothing = Estimate(value=math.nan, low=math.nan, high=math.nan, n=0)
+        return min((self.difference(t) for t in testable), key=lambda each: each.value, default=nothing)
+
+    @property
     def summary(self) -> dict[str, float]:
         """Agreement, real accuracy, and how many directions are confirmed."""
         agreement, accuracy = rate(self.agrees), rate(self.right)
@@ -174,11 +182,8 @@ class RealDirectionsResult(Result):
             "generated_only": float(verdicts.count("seen only in generated images")),
             "untestable": float(verdicts.count("not testable")),
         }
-        testable = [t for t, verdict in enumerate(verdicts) if verdict != "not testable"]
-        if testable:
-            lowest = min((self.difference(t) for t in testable), key=lambda each: each.value)
-            summary |= lowest.named("largest_fall")
-        return summary
+        fall = self.largest_fall
+        return summary | (fall.named("largest_fall") if fall.n else {})
 
     @property
     def table(self) -> pa.Table:

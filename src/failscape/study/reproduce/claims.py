@@ -22,6 +22,7 @@ class Claim:
         paper: the paper's result, as text.
         at_least: the value to reach, if a lower bound.
         at_most: the value to reach, if an upper bound.
+        above: the value to exceed, where to equal it is not enough.
         note: what a reader must know to judge the number.
     """
 
@@ -30,20 +31,27 @@ class Claim:
     paper: str = "–"
     at_least: float | None = None
     at_most: float | None = None
+    above: float | None = None
     note: str = ""
 
     @property
     def target(self) -> str:
         """The value to reach, as text."""
+        if self.above is not None:
+            return f"> {self.above:g}"
         if self.at_least is not None:
             return f"≥ {self.at_least:g}"
         return f"≤ {self.at_most:g}" if self.at_most is not None else "–"
 
     def is_reached(self, value: float) -> bool | None:
         """Tell whether `value` is what was asked for; None where nothing was."""
-        if math.isnan(value) or (self.at_least is None and self.at_most is None):
+        if math.isnan(value) or self.target == "–":
             return None
-        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.above is None or value > self.above)
+        )
 
 
 def write_metrics(run: Path, numbers: Mapping[str, Estimate | float | int], claims: Sequence[Claim]) -> None:

@@ -17,9 +17,10 @@ from failscape.explain import (
     StyleInfluenceResult,
     to_8_bits,
 )
+from failscape.explain.corner_result import BEYOND, WITHIN
 from failscape.figures import Plot
 from failscape.generators import load_generator
-from failscape.metrics import Estimate, frechet_distance, kernel_distance, rate
+from failscape.metrics import Estimate, frechet_distance, kernel_distance, mean, rate
 from failscape.study.config import StudyConfig
 from failscape.study.failure_conditions import failure_steps
 from failscape.study.reproduce.claims import Claim
@@ -88,12 +89,12 @@ CLAIMS = (
         paper="clean falls faster",
         note="Paired over the same samples; the order is certain where the interval excludes zero. The generator was "
         "conditioned on the first one's verdicts, which favours it; the corruption table, on real images, does not.",
-        at_least=0.0,
+        above=0.0,
     ),
     Claim(
         key="latent_accuracy.difference_low",
         what="Lower end of the interval of that",
-        at_least=0.0,
+        above=0.0,
     ),
     *(
         Claim(
@@ -171,8 +172,14 @@ def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
     # Of a style that changes nothing all values are the same, and so the statistic is 0.
     numbers["influence.ks_ratio"] = influence.summary["ks_top"] / max(influence.summary["ks_random"], 1e-3)
     corners: CornerCasesResult = results["corner-cases"]
-    for key in ("found", "within", "beyond", "max_error", "without_effect", "not_reached", "joint", "joint_norm"):
+    for key in ("found", "max_error", "without_effect", "not_reached", "joint"):
         numbers[f"corner_cases.{key}"] = corners.summary.get(key, float("nan"))
+    places = corners.place[corners.single]
+    numbers |= {
+        "corner_cases.within": rate(places == WITHIN),
+        "corner_cases.beyond": rate(places == BEYOND),
+        "corner_cases.joint_norm": mean(corners.move[~corners.single]),
+    }
     numbers |= _latent_accuracy(results["latent-accuracy"])
     numbers |= _real(results["real-directions"])
     return numbers | _corruption_table(results["corruption-table"])
@@ -197,9 +204,12 @@ def _latent_accuracy(result: LatentAccuracyResult) -> dict[str, Estimate | float
 def _real(result: RealDirectionsResult) -> dict[str, Estimate | float | int]:
     """Return agreement, how many directions hold, and accuracy along each, from the harmless end to the harmful one."""
     summary = result.summary
-    numbers: dict[str, Estimate | float | int] = {"real.agreement": rate(result.agrees)}
-    for key in ("confirmed", "rising", "generated_only", "untestable", "largest_fall"):
-        numbers[f"real.{key}"] = summary.get(key, float("nan"))
+    numbers: dict[str, Estimate | float | int] = {
+        "real.agreement": rate(result.agrees),
+        "real.largest_fall": result.largest_fall,
+    }
+    for key in ("confirmed", "rising", "generated_only", "untestable"):
+        numbers[f"real.{key}"] = summary[key]
     for direction, dimension in enumerate(result.dimensions.tolist()):
         for part, accuracy in enumerate(result.accuracy(direction), start=1):
             numbers[f"real.accuracy_curve.s{dimension}.part{part}"] = accuracy
