@@ -41,7 +41,7 @@ def test_what_is_set_by_the_score_is_told_in_s_and_not_in_z(planted: LatentMapRe
             key = f"{name}_{space}"
             assert planted.summary[f"{key}_low"] <= planted.summary[key] <= planted.summary[f"{key}_high"]
     (finding,) = planted.findings
-    assert finding.sentence.startswith("Misclassified images lie together in style space")
+    assert finding.sentence.startswith("Misclassified images of a class lie together in style space")
     assert len(finding.panels) == 6
 
 
@@ -87,7 +87,7 @@ def test_chance_where_the_place_says_nothing() -> None:
     result = explain(Classifier(logits, image_shape=SHAPE, name="parity"), PlantedStyles())
     for space in "zws":
         assert result.summary[f"well_{space}"] == pytest.approx(0.5, abs=0.08)
-    assert result.findings[0].sentence.startswith("Misclassified images lie all over style space")
+    assert result.findings[0].sentence.startswith("Misclassified images of a class lie wherever others")
 
 
 def test_groups_that_t_sne_is_given_stay_apart(planted: LatentMapResult) -> None:
@@ -112,11 +112,27 @@ def test_without_misclassified_or_without_right_samples_the_result_says_so() -> 
     assert everything.findings[0].sentence == "All of 750 generated images are misclassified."
 
 
-def test_a_classifier_that_is_constant_is_wrong_about_all_other_classes() -> None:
+def test_a_constant_classifier_is_wrong_about_other_classes_and_nowhere_within_them() -> None:
     result = explain(always(1))
     assert result.summary["misclassified"] == pytest.approx(2 / 3, abs=0.01)
-    assert result.summary["well_s"] == 1
+    # Which class a sample is of is told without fail, and is not taken for where mistakes lie.
+    assert result.summary["class_s"] == 1
+    for space in "zws":
+        assert result.summary[f"well_{space}"] == pytest.approx(0.5, abs=0.08)
+    assert result.findings[0].sentence.startswith("Misclassified images of a class lie wherever others")
     assert result.summary["same_class"] == 0
+
+
+def test_mistakes_that_lie_together_within_one_class_are_told() -> None:
+    """Of class 0 half is wrong, by its harm, of the others nothing."""
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        seeing, misled = misled_beyond(100.0)(x), misled_beyond(0.0)(x)
+        return torch.where((seeing.argmax(dim=1) == 0)[:, None], misled, seeing)
+
+    result = explain(Classifier(logits, image_shape=SHAPE, name="one class"), PlantedStyles(**TWO_KINDS))
+    assert result.summary["well_s"] > 0.75
+    assert result.summary["well_z"] < result.summary["well_s"] - 0.15
 
 
 def test_the_result_is_the_same_after_saving_and_loading(planted: LatentMapResult, tmp_path: Path) -> None:

@@ -29,6 +29,19 @@ def test_standardized_is_that_of_scikit_learn_and_still_features_are_zero() -> N
     assert standardized(still)[:, 3].count_nonzero() == 0
 
 
+def test_within_groups_a_group_is_no_place() -> None:
+    groups = torch.arange(600) % 3
+    # A third feature is nothing but the group, in numbers that single precision rounds.
+    x = torch.cat([torch.randn(600, 2, generator=rng()) + 9.1 * groups[:, None], 0.1 * groups[:, None]], dim=1)
+    within = standardized(x, within=groups)
+    for group in range(3):
+        assert within[groups == group].mean(dim=0).abs().max() < 1e-6
+    assert within[:, 2].count_nonzero() == 0
+    assert within[:, :2].square().mean(dim=0).tolist() == pytest.approx([1, 1])
+    assert neighbour_vote(standardized(x), groups).accuracy.value == 1
+    assert neighbour_vote(within, groups).accuracy.value == pytest.approx(1 / 3, abs=0.08)
+
+
 def test_clusters_are_told_and_noise_is_not_whatever_the_sizes_of_the_groups() -> None:
     groups = (torch.arange(1000) % 10 == 0).long()
     apart = torch.randn(1000, 3, generator=rng()) + 20 * groups[:, None]

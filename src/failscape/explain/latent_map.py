@@ -41,8 +41,8 @@ _DEFINITIONS = {
     for key, text in (
         (
             f"well_{space}",
-            f"Accuracy, balanced, with which the nearest neighbours of a sample in {space.upper()} tell whether it is "
-            f"misclassified; chance is 50 %. {_INTERVAL}",
+            f"Accuracy, balanced, with which the nearest neighbours of a sample in {space.upper()}, each less the mean "
+            f"of the class asked for, tell whether it is misclassified; chance is 50 %. {_INTERVAL}",
         ),
         (
             f"class_{space}",
@@ -149,8 +149,9 @@ class LatentMapResult(Result):
                 caption=f"The same {len(self.mapped_y):,} samples in each space, laid out by t-SNE, which keeps "
                 "neighbours together; distances between groups, and the axes, mean nothing. Crosses are misclassified. "
                 "Above, colours are the classes asked for; below, they say what is misclassified. The numbers are how "
-                f"often a sample's {self.neighbours} nearest neighbours in the space itself tell its class (above) or "
-                "whether it is misclassified (below), each group counting the same; chance is one over their number. "
+                f"often a sample's {self.neighbours} nearest neighbours in the space itself tell its class (above) or, "
+                "each less the mean of its class, whether it is misclassified (below), each group counting the same; "
+                "chance is one over their number. "
                 f"Of {self.drawn:,} samples drawn {self.drawn_misclassified:,} were misclassified; the numbers are "
                 f"taken over {kept}, more than come by nature where these are rare.",
                 draw=self._draw_map,
@@ -180,14 +181,14 @@ class LatentMapResult(Result):
             return (Finding(sentence=f"All of {self.drawn:,} generated images are misclassified."),)
         if s[1] > 0.5:
             sentence = (
-                "Misclassified images lie together in style space: from the images nearest to one there, it can be "
-                f"told in {percent(s[0])} of cases whether it is misclassified (half would be chance; {percent(z[0])} "
-                "in Z)."
+                "Misclassified images of a class lie together in style space: from the images nearest to one there, it "
+                f"can be told in {percent(s[0])} of cases whether it is misclassified (half would be chance; "
+                f"{percent(z[0])} in Z)."
             )
         else:
             sentence = (
-                "Misclassified images lie all over style space: the images nearest to one there do not tell whether it "
-                f"is misclassified ({percent(s[0])}; half is chance)."
+                "Misclassified images of a class lie wherever others of it do in style space: the images nearest to "
+                f"one there do not tell whether it is misclassified ({percent(s[0])}; half is chance)."
             )
         pairs = len(self.pair_distance)
         both = [(pair, pair + pairs) for pair in range(pairs) if bool(self.holds[[pair, pair + pairs]].all())]
@@ -245,8 +246,9 @@ class LatentMap(Method[LatentMapResult]):
 
     Samples are drawn, of all classes alike, until `misclassified` of them are classified as something else than what
     was asked for, or `draws` have been drawn. In each space, every coordinate standardized, the nearest neighbours of a
-    sample vote on whether it is misclassified and on its class, each group's votes divided by its size; the share of
-    each group that is told rightly is averaged. A random part of the samples is laid out in the plane by t-SNE.
+    sample vote on its class, and, each sample less the mean of its class, on whether it is misclassified: a class that
+    is often mistaken is no place where mistakes lie. Each group's votes are divided by its size; the share of each
+    group that is told rightly is averaged. A random part of the samples is laid out in the plane by t-SNE.
 
     The images given to the method are not used.
 
@@ -318,9 +320,11 @@ class LatentMap(Method[LatentMapResult]):
         spaces = [standardized(space) for space in (found.z, found.w, found.s)]
         well: list[list[float]] = []
         by_class: list[list[float]] = []
-        for space in spaces:
-            for groups, rows in ((found.right.long(), well), (found.y, by_class)):
-                each = neighbour_vote(space, groups, neighbours=self.neighbours).accuracy
+        for raw, space in zip((found.z, found.w, found.s), spaces, strict=True):
+            # Within classes: else mistakes that are of some classes more than of others would tell these classes apart.
+            away = standardized(raw, within=found.y)
+            for place, groups, rows in ((away, found.right.long(), well), (space, found.y, by_class)):
+                each = neighbour_vote(place, groups, neighbours=self.neighbours).accuracy
                 rows.append([each.value, each.low, each.high])
 
         wrong, right = (~found.right).nonzero()[:, 0], found.right.nonzero()[:, 0]

@@ -30,9 +30,19 @@ class NeighbourVote:
     vote: Int[Tensor, " N"]
 
 
-def standardized(features: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-    """Return features of mean zero and unit deviation, those that do not vary as zeros."""
-    centred = features.double() - features.double().mean(dim=0)
+def standardized(features: Float[Tensor, "N D"], within: Int[Tensor, " N"] | None = None) -> Float[Tensor, "N D"]:
+    """Return features of mean zero and unit deviation, those that do not vary as zeros.
+
+    Args:
+        features: of the samples.
+        within: the group of each sample; means and deviations are then those within the groups, so that a sample's
+            place no longer says which group it is of, as far as the groups differ in their means.
+    """
+    groups = torch.zeros(len(features), dtype=torch.long) if within is None else within
+    centred = features.double()
+    for group in groups.unique().tolist():
+        rows = groups == group
+        centred[rows] -= centred[rows].mean(dim=0)
     deviation = centred.square().mean(dim=0).sqrt()
     still = deviation <= 1e-6 * features.double().abs().amax(dim=0)
     return torch.where(still, 0, centred / deviation.where(~still, 1)).float()
