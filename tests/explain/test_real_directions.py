@@ -134,11 +134,33 @@ def test_the_far_end_is_told_by_how_its_images_look() -> None:
     dimmed[:, :, 2:, 2:] = x[:, :, 2:, 2:]
     dimmed = to_8_bits(dimmed)
     result = explain(dimmed, y)
-    contrast = MEASUREMENTS["contrast"](dimmed)[result.along(HARM)]
-    lower = float(contrast[:160].mean() - contrast[160:].mean())
+    contrast = MEASUREMENTS["contrast"](dimmed)
+    means = torch.stack([contrast[result.prediction == k].mean() for k in range(planted.CLASSES)])
+    within = (contrast - means[result.prediction])[result.along(HARM)]
+    lower = float(within[:160].mean() - within[160:].mean())
     assert lower > 0.1
     assert f"lowers the contrast (−{lower:.2f})" in result.descriptions[HARM]
     assert "contrast" not in result.descriptions[HARMLESS]
+
+
+def test_the_look_of_a_class_that_lies_far_out_is_not_told_as_the_directions() -> None:
+    # Class 2 has more harm than others, though never enough to mislead, and darker quadrants, whatever its harm.
+    rng = torch.Generator().manual_seed(5)
+    z = torch.randn(600, 3, generator=rng)
+    dark = torch.arange(600) % planted.CLASSES == 2
+    z[:, HARM] = torch.where(dark, 0.2, -1.5) + 0.5 * torch.rand(600, generator=rng)
+    x, y, _ = real_images(600, z)
+    dimmed = x * (1 - 0.3 * dark.float())[:, None, None, None]
+    dimmed[:, :, 2:, 2:] = x[:, :, 2:, 2:]
+    dimmed = to_8_bits(dimmed)
+    result = explain(dimmed, y)
+    assert result.right.all()
+    last = result.along(HARM).tensor_split(5)[-1]
+    assert dark[last].all()
+    for name in ("ink", "vertical position"):
+        values = MEASUREMENTS[name](dimmed)
+        assert float(values[dark].nanmean() - values[~dark].nanmean()) > MEASUREMENTS[name].smallest
+    assert result.descriptions[HARM] == ""
 
 
 def test_labels_do_not_enter_an_images_place() -> None:

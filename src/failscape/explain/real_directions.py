@@ -37,8 +37,9 @@ class RealDirections(Method[RealDirectionsResult]):
     of the class $k$ that the image is taken for, $\sigma_j$ the deviation within a class, and the sign such that the
     score of generated images falls. Along it the real images are parted in `bins` of as many each. A direction is
     confirmed where the accuracy on the last part is lower than on the rest, with an interval that excludes zero at 95 %
-    over all directions together. How the real images of the last part look other than the rest is measured, too: noise,
-    sharpness, contrast and whatever else `failscape.metrics.MEASUREMENTS` holds.
+    over all directions together. How the real images of the last part look other than the rest is measured, too, less
+    the mean of each class that images are taken for: noise, sharpness, contrast and whatever else
+    `failscape.metrics.MEASUREMENTS` holds.
 
     Accuracy is that of the classifier on the real images against `y`, which must be their labels; the images should be
     those that the classifier meets, right and wrong ones alike. Labels enter nothing else: an image's place is
@@ -138,7 +139,7 @@ class RealDirections(Method[RealDirectionsResult]):
             coordinates=places,
             dimensions=dimensions,
             layers=tuple(layer_name(styled, d) for d in dimensions.tolist()),
-            descriptions=_described(originals, places, self.bins),
+            descriptions=_described(originals, probs.argmax(dim=1), places, self.bins),
             effect=-effect[dimensions].abs(),
             bins=self.bins,
             shown=self.shown,
@@ -167,9 +168,13 @@ def _places(
     return -influence.effect()[dimensions].sign() * deviations
 
 
-def _described(x: Float[Tensor, "N C H W"], places: Float[Tensor, "N T"], bins: int) -> tuple[str, ...]:
+def _described(
+    x: Float[Tensor, "N C H W"], said: Int[Tensor, " N"], places: Float[Tensor, "N T"], bins: int
+) -> tuple[str, ...]:
     """Say of each direction how the images of its last part look other than the rest; empty where they do not."""
-    measured = {each: each(x).double() for each in MEASUREMENTS.values()} if places.shape[1] else {}
+    measurements = MEASUREMENTS.values() if places.shape[1] else ()
+    # Within classes, as the places are: else a class that lies far out would describe the direction by its shape.
+    measured = {each: _less_the_mean(each(x).double(), said) for each in measurements}
     level = 1 - 0.05 / max(1, len(measured) * places.shape[1])
     texts = []
     for place in places.T:
@@ -186,6 +191,15 @@ def _described(x: Float[Tensor, "N C H W"], places: Float[Tensor, "N T"], bins: 
         told = sorted((each for each in effects if each.told), key=lambda each: each.weight, reverse=True)
         texts.append(", ".join(map(str, told[:_TOLD])))
     return tuple(texts)
+
+
+def _less_the_mean(values: Float[Tensor, " N"], groups: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Return values less the mean of each one's group, leaving NaN where nothing was measured."""
+    away = values.clone()
+    for group in groups.unique().tolist():
+        rows = groups == group
+        away[rows] -= values[rows].nanmean()
+    return away
 
 
 def _distance(one: Float[Tensor, "N C H W"], other: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
