@@ -26,7 +26,8 @@ from failscape.explain.real_directions import RealDirections
 from failscape.explain.real_directions_result import RealDirectionsResult
 from failscape.explain.retraining_result import RetrainingResult
 from failscape.explain.style_difference import StyleDifference, StyleDifferenceResult
-from failscape.explain.style_influence import StyleInfluence, StyleInfluenceResult
+from failscape.explain.style_influence import StyleInfluence
+from failscape.explain.style_influence_result import StyleInfluenceResult
 from failscape.explain.sympathetic import SympatheticExamples
 from failscape.explain.sympathetic_result import SympatheticResult
 from failscape.explain.uncertain_result import UncertainResult
