@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import planted_styles as planted
@@ -8,10 +9,13 @@ from torch import Tensor
 from failscape import load_classifier, load_generator, load_images
 from failscape.classifiers import Classifier
 from failscape.errors import UnsupportedGenerator
-from failscape.explain import RealDirections, RealDirectionsResult, to_8_bits
+from failscape.explain import RealDirections, RealDirectionsResult, StyleInfluence, StyleInfluenceResult, to_8_bits
+from failscape.explain.shared_influence import sharing_influence
 from failscape.figures import Gallery
 from failscape.generators import Condition, ConditionSpace, Generator
 from failscape.metrics import MEASUREMENTS, difference_of_rates
+from failscape.report.run import read_run
+from failscape.storage import write_json
 
 LIMIT = 0.8
 HARM, HARMLESS = 0, 1
@@ -320,6 +324,39 @@ def test_real_digits_are_agreed_on() -> None:
     assert result.ids == tuple(images.ids)
 
 
+def test_the_directions_that_lead_are_those_tested_and_say_what_was_found(tmp_path: Path) -> None:
+    x, y, _ = real_images(600)
+    methods: dict[str, Any] = {
+        "style-influence": StyleInfluence(samples=300, top=3),
+        "real-directions": RealDirections(samples=300),
+        "of-another-classifier": StyleInfluence(samples=300, top=3),
+    }
+    classifier, generator = misled(), planted.PlantedStyles()
+    with sharing_influence():
+        for number, (name, method) in enumerate(methods.items(), start=1):
+            result = method(classifier, generator, x, y, rng=torch.Generator().manual_seed(0))
+            folder = tmp_path / "steps" / f"{number:02d}-{name}"
+            result.save(folder)
+            models = {"classifier": "other" if name.startswith("of") else "misled", "generator": "planted"}
+            write_json(folder / "step.json", models | {"name": name, "method": name, "status": "done"})
+    influence, real, other = (step.result for step in read_run(tmp_path).steps)
+    assert isinstance(influence, StyleInfluenceResult)
+    assert isinstance(real, RealDirectionsResult)
+    assert isinstance(other, StyleInfluenceResult)
+    assert influence.ranking[:2].tolist() == real.dimensions.tolist() == [planted.HARM, planted.HARMLESS]
+    said = dict(zip(influence.ids, influence.table["on_real_images"].to_pylist(), strict=True))
+    assert said.pop(f"s{planted.HARM}") == "confirmed on real images"
+    assert said.pop(f"s{planted.HARMLESS}") == "seen only in generated images"
+    assert set(said.values()) == {"not tested"}
+    # What the harm does to a picture is none of what is measured: the first that can be named is the harmless.
+    assert "this one costs it most of those whose effect can be named" in influence.findings[0].sentence
+    assert "It is seen only in generated images" in influence.findings[0].sentence
+    (gallery,) = (figure for figure in influence.figures if isinstance(figure, Gallery))
+    assert gallery.cases[0].numbers["on_real_images"] == "confirmed on real images"
+    assert "on_real_images" not in other.table.column_names
+    assert "eal images" not in other.findings[0].sentence
+
+
 def test_generators_that_cannot_be_asked_are_refused(world: Any) -> None:
     x, y, _ = real_images(3)
     with pytest.raises(UnsupportedGenerator, match="Expected a generator that can be asked for each of the 3 classes"):
@@ -334,7 +371,8 @@ def test_generators_that_cannot_be_asked_are_refused(world: Any) -> None:
     [
         ({"samples": 5}, "Expected `samples` of at least 20"),
         ({"top": 0}, "`top` and `shown` of at least 1"),
-        ({"steps": -1}, "`steps` of at least 0, but got 2000, 10, 6, -1"),
+        ({"steps": -1}, "`steps` of at least 0, but got 20000, 10, 6, -1"),
+        ({"score": "luck"}, "Expected `score` to be one of logit-margin"),
         ({"bins": 1}, "Expected at least 2 `bins`"),
         ({"space": "z"}, "Expected `space` to be 'w' or 's', but got 'z'"),
     ],

@@ -14,10 +14,15 @@ from failscape.explain import (
     LatentAccuracy,
     LatentMap,
     RealDirections,
+    RealDirectionsResult,
     StyleInfluence,
+    StyleInfluenceResult,
+    load_result,
+    shared_influence,
 )
+from failscape.explain.style_gradients import measure_influence
 from failscape.metrics import Estimate, rate
-from failscape.study import StudyConfig
+from failscape.study import StudyConfig, run_study
 from failscape.study.failure_conditions import failure_steps
 from failscape.study.methods import prepare_method
 from failscape.study.reproduce import reproduce
@@ -120,6 +125,42 @@ def test_an_order_of_classifiers_that_excludes_nothing_is_no_order() -> None:
     for key in ("latent_accuracy.difference", "latent_accuracy.difference_low"):
         assert claims[key].is_reached(0.0) is False
         assert claims[key].is_reached(0.01) is True
+
+
+def test_real_images_are_held_against_the_directions_that_lead_which_are_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def measure(*arguments: Any, **settings: Any) -> Any:
+        measured.append(arguments[2])
+        return measure_influence(*arguments, **settings)
+
+    monkeypatch.setattr(shared_influence, "measure_influence", measure)
+    sizes = {"samples": 60, "top": 3}
+    given = {"spec": "embedded:mnist-test", "only": "all", "limit": 6}
+    steps = [
+        {"method": "style-influence", "settings": sizes},
+        {"method": "latent-map", "settings": {"samples": 40, "draws": 40, "mapped": 10}},
+        {"method": "real-directions", "settings": sizes | {"steps": 1}},
+        {"method": "style-influence", "name": "fewer", "settings": {"samples": 50, "top": 1}},
+    ]
+    models = {"classifier": {"spec": "embedded:mnist-corrupted"}, "generator": {"spec": "embedded:mnist-stylegan2"}}
+    config = StudyConfig.from_mapping({"name": "both", "images": given, "steps": steps} | models)
+    run = run_study(config, out=tmp_path)
+    assert measured == [60, 50]
+    influence, _, real, _ = (load_result(folder) for folder in sorted((run / "steps").iterdir()))
+    assert isinstance(influence, StyleInfluenceResult)
+    assert isinstance(real, RealDirectionsResult)
+    assert influence.ranking[:3].equal(real.dimensions)
+    # Alone, and without what the first step measured, the same is found.
+    alone = run_study(StudyConfig.from_mapping({**config.model_dump(mode="json", exclude_none=True), "name": "alone",
+        "steps": steps[2:3]}), out=tmp_path)  # fmt: skip
+    assert measured == [60, 50, 60]
+    again = load_result(next((alone / "steps").iterdir()))
+    assert isinstance(again, RealDirectionsResult)
+    assert again.dimensions.equal(real.dimensions)
+    assert again.coordinates.equal(real.coordinates)
 
 
 @pytest.mark.slow

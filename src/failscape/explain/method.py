@@ -120,6 +120,19 @@ class Result(ABC):
         """What belongs on the first page of a report, the most important first; by default nothing."""
         return ()
 
+    @property
+    def checks(self) -> Mapping[str, str]:
+        """What was found out about what other steps of a study name, such as a style dimension, by its name there."""
+        return {}
+
+    def with_checks(self, checks: Mapping[str, str]) -> "Result":
+        """Return the result as it is to be told beside what other steps found out; by default as it is.
+
+        Args:
+            checks: those of all other steps of the same classifier and generator.
+        """
+        return self
+
     @final
     def save(self, folder: Path) -> None:
         """Save as `result.safetensors` and `result.json`."""
@@ -189,9 +202,12 @@ class Method(ABC, Generic[R]):
 
     Attributes:
         result_type: what `run` returns; `load_result` finds it by its name.
+        shares_draws: whether a study gives it the same random stream as its other steps that say so: steps that begin
+            with the same population then find the same in it, and need measure it only once.
     """
 
     result_type: ClassVar[type[Result]]
+    shares_draws: ClassVar[bool] = False
 
     @abstractmethod
     def run(

@@ -10,7 +10,8 @@ from failscape.classifiers import Classifier, classifier_features
 from failscape.explain.direction_names import Effect
 from failscape.explain.method import Method, to_8_bits
 from failscape.explain.real_directions_result import RealDirectionsResult, in_order
-from failscape.explain.style_gradients import Influence, influence_for
+from failscape.explain.shared_influence import shared_influence
+from failscape.explain.style_gradients import STYLE_SCORES, Influence, ScoreName
 from failscape.explain.style_population import layer_name, require_class_styles
 from failscape.generators import Generator, Inversion, StyleGenerator, invert
 from failscape.generators.inversion import Space
@@ -47,7 +48,10 @@ class RealDirections(Method[RealDirectionsResult]):
 
     Args:
         samples: generated images over which the influence of styles is measured; without gradients, by finite
-            differences of 200 of them, or of four of each class where that is more.
+            differences of 200 of them, or of four of each class where that is more. In a study whose `StyleInfluence`
+            takes as many, and the same score, they are the same ones, measured once: the directions tested are those
+            that lead there.
+        score: of the true class, by whose influence directions are ranked; as `StyleInfluence` takes it.
         top: directions.
         bins: parts of the real images along each.
         space: in which images are inverted, "w" or "s"; see `invert`.
@@ -71,11 +75,13 @@ class RealDirections(Method[RealDirectionsResult]):
     """
 
     result_type: ClassVar[type[RealDirectionsResult]] = RealDirectionsResult
+    shares_draws: ClassVar[bool] = True
 
     def __init__(
         self,
         *,
-        samples: int = 2000,
+        samples: int = 20_000,
+        score: ScoreName = "logit-margin",
         top: int = 10,
         bins: int = 5,
         space: Space = "w",
@@ -87,11 +93,14 @@ class RealDirections(Method[RealDirectionsResult]):
                 "Expected `samples` of at least 20, `top` and `shown` of at least 1 and `steps` of at least 0, but got "
                 f"{samples}, {top}, {shown}, {steps}."
             )
+        if score not in STYLE_SCORES:
+            raise ValueError(f"Expected `score` to be one of {', '.join(STYLE_SCORES)}, but got {score!r}.")
         if bins < 2:
             raise ValueError(f"Expected at least 2 `bins`, the last and the rest, but got {bins}.")
         if space not in ("w", "s"):
             raise ValueError(f"Expected `space` to be 'w' or 's', but got {space!r}.")
         self.samples = samples
+        self.score: ScoreName = score
         self.top = top
         self.bins = bins
         self.space: Space = space
@@ -110,7 +119,9 @@ class RealDirections(Method[RealDirectionsResult]):
     ) -> RealDirectionsResult:
         """Rank the styles on generated images, invert the real ones, and place them along the first."""
         styled = require_class_styles(generator, classifier, "real directions")
-        influence = influence_for(classifier, styled, self.samples, rng=rng)
+        influence = shared_influence(
+            classifier, styled, self.samples, rng=rng, score=self.score, gradients=classifier.differentiable
+        )
         effect = influence.effect()
         dimensions = influence.ranking()[: self.top]
         dimensions = dimensions[effect[dimensions] != 0]

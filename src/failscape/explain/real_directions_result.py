@@ -166,6 +166,11 @@ class RealDirectionsResult(Result):
         return min((self.difference(t) for t in testable), key=lambda each: each.value, default=nothing)
 
     @property
+    def checks(self) -> Mapping[str, str]:
+        """The verdict on each direction, by the name that the style has elsewhere."""
+        return {self._name(t): self.verdict(t) for t in range(len(self.dimensions))}
+
+    @property
     def summary(self) -> dict[str, float]:
         """Agreement, real accuracy, and how many directions are confirmed."""
         agreement, accuracy = rate(self.agrees), rate(self.right)

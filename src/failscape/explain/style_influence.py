@@ -9,8 +9,9 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.explain.direction_names import name_directions
 from failscape.explain.method import Method
+from failscape.explain.shared_influence import shared_influence
 from failscape.explain.style_crossing import HALF, centre_probability, cross_half
-from failscape.explain.style_gradients import STYLE_SCORES, Influence, ScoreName, measure_influence
+from failscape.explain.style_gradients import STYLE_SCORES, Influence, ScoreName
 from failscape.explain.style_influence_result import HISTOGRAMS, StyleInfluenceResult
 from failscape.explain.style_population import images_of, layer_name, require_class_styles, sample_styles
 from failscape.generators import Generator, StyleGenerator
@@ -59,6 +60,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
     """
 
     result_type: ClassVar[type[StyleInfluenceResult]] = StyleInfluenceResult
+    shares_draws: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         exact = self.gradients == "exact" or (self.gradients == "auto" and classifier.differentiable)
         if exact:
             classifier.require_gradients("style influence", 'Set `gradients` to "finite-differences".')
-        influence = measure_influence(
+        influence = shared_influence(
             classifier,
             styled,
             self.samples,

@@ -1,7 +1,7 @@
 """What `StyleInfluence` found: how the score falls with each style dimension, and what the foremost ones change."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import pyarrow as pa
@@ -31,6 +31,15 @@ HISTOGRAMS = 3
 _BARS = 25
 _Z95 = 1.96
 
+_NOT_TESTED = "not tested"
+_ON_REAL_IMAGES = {
+    "confirmed on real images": "Real images confirm it: those far along it are mistaken more often.",
+    "rises on real images": "On real images it is not so: those far along it are mistaken less often.",
+    "seen only in generated images": "It is seen only in generated images: real ones are mistaken no more often.",
+    "not testable": "Whether real images fail along it cannot be told from those given.",
+    _NOT_TESTED: "Whether real images fail along it was not tested.",
+}
+
 _DEFINITIONS = {
     "samples": "Samples over which gradients were averaged, the classes in equal numbers.",
     "accuracy": "Share of samples that the classifier takes for the class asked for. Interval: Wilson, 95 %.",
@@ -58,6 +67,8 @@ _DEFINITIONS = {
     "ks_p": "Its p-value, multiplied by the number of dimensions (Bonferroni).",
     "shift": "The smallest move that brings the true class to a probability of 0.50, from the mean styles of the class "
     "shown, in the style's deviations; NaN where none does, or where it was not looked for.",
+    "on_real_images": "Whether real images fail along the dimension as generated ones do, by the step of real "
+    "directions: confirmed, seen only in generated images, rising, not testable, or not tested.",
     "description": "What moving the style that way changes in the picture, measured on samples; for the top "
     "dimensions.",
     "probability": "The classifier's probability of the true class for the picture.",
@@ -95,6 +106,8 @@ class StyleInfluenceResult(Result):
         descriptions: what each of them changes in a picture.
         score: which score.
         class_names: K names.
+        on_real_images: what another step of the study found along each of the S dimensions on real images; empty
+            where none has looked.
     """
 
     ids: tuple[str, ...] = field(metadata=SHARED)
@@ -120,6 +133,12 @@ class StyleInfluenceResult(Result):
     descriptions: tuple[str, ...]
     score: str
     class_names: tuple[str, ...] = field(metadata=SHARED)
+    on_real_images: tuple[str, ...] = ()
+
+    def with_checks(self, checks: Mapping[str, str]) -> "StyleInfluenceResult":
+        """Say of each dimension what another step found on real images, where one has looked."""
+        found = tuple(checks.get(name, _NOT_TESTED) for name in self.ids)
+        return self if set(found) == {_NOT_TESTED} else replace(self, on_real_images=found)
 
     @property
     def made_from(self) -> tuple[str, ...]:
@@ -192,6 +211,7 @@ class StyleInfluenceResult(Result):
         reached = self.reached > 0
         shift[self.shown[reached]] = (self.shift / self.spread[self.shown])[reached]
         described = dict(zip(self.shown.tolist(), self.descriptions, strict=True))
+        real = {"on_real_images": list(self.on_real_images)} if self.on_real_images else {}
         return pa.table(
             {
                 "id": list(self.ids),
@@ -204,6 +224,7 @@ class StyleInfluenceResult(Result):
                 "ks": self.ks.numpy(),
                 "ks_p": self.ks_p.numpy(),
                 "shift": shift.numpy(),
+                **real,
                 "description": [described.get(d, "") for d in range(len(self.ids))],
             }
         )
@@ -229,7 +250,7 @@ class StyleInfluenceResult(Result):
         most = "most" if first == 0 else "most of those whose effect can be named"
         sentence = (
             f"Of {len(self.ids)} directions in which the images vary, this one costs it {most}: "
-            f"it {self.descriptions[first]}.{more}"
+            f"it {self.descriptions[first]}.{self._held_against_real(first)}{more}"
         )
         return (Finding(sentence=sentence, panels=self._panels(first)),)
 
@@ -291,6 +312,11 @@ class StyleInfluenceResult(Result):
         )
         return figures
 
+    def _held_against_real(self, i: int) -> str:
+        """Say in a sentence what real images say of a shown dimension; empty if no step has looked at any."""
+        found = self.on_real_images[int(self.shown[i])] if self.on_real_images else ""
+        return f" {_ON_REAL_IMAGES[found]}" if found else ""
+
     def _draw_histograms(self) -> Drawing:
         chosen = (self.telling, self.ranking[:HISTOGRAMS], self.random[:HISTOGRAMS])
         panels = {}
@@ -338,6 +364,7 @@ class StyleInfluenceResult(Result):
                 "gradient_error": f"{self.gradient_error[d]:.4f}",
                 "ks": f"{self.ks[d]:.2f}",
                 "shift": f"{deviations:+.1f}",
+                **({"on_real_images": self.on_real_images[d]} if self.on_real_images else {}),
             },
             line=Line(
                 x=self.fractions * deviations,

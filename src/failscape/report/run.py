@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -66,7 +66,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         name=folder.resolve().name,
         study=_text(folder / "study.toml"),
-        steps=[_read_step(path) for path in steps],
+        steps=_checked([_read_step(path) for path in steps]),
         selection=_object(folder / "selection.json"),
         environment=_object(folder / "environment.json"),
         claims=_objects(folder / "claims.json"),
@@ -90,6 +90,25 @@ def _read_step(folder: Path) -> Step:
     except FailscapeError as error:
         return Step(folder=folder, record=record, result=None, problem=f"This step could not be read: {error}")
     return Step(folder=folder, record=record, result=result, problem="")
+
+
+def _checked(steps: list[Step]) -> list[Step]:
+    """Let each step tell what others of the same classifier and generator found out about what it names."""
+
+    def models(step: Step) -> tuple[str, str]:
+        return str(step.record.get("classifier")), str(step.record.get("generator"))
+
+    try:
+        checks: dict[tuple[str, str], dict[str, str]] = {}
+        for step in steps:
+            if step.result is not None:
+                checks.setdefault(models(step), {}).update(step.result.checks)
+        return [
+            step if step.result is None else replace(step, result=step.result.with_checks(checks[models(step)]))
+            for step in steps
+        ]
+    except Exception:  # noqa: BLE001 - a result that is broken says so itself where it is shown
+        return steps
 
 
 def _objects(path: Path) -> list[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ _TEN, _TWO = "embedded:mnist-vae-10d", "embedded:mnist-vae-2d"
 _QUICK: dict[str, dict[str, Any]] = {
     "style-influence": {"samples": 3000, "top": 6},
     "corner-cases": {"per_class": 2, "joint": 1, "samples": 2000},
-    "real-directions": {"samples": 2000, "top": 6},
+    "real-directions": {"samples": 3000, "top": 6},
     "latent-accuracy": {"samples": 4000, "smallest_bin": 25},
     "corruption-table": {"samples": 250},
     "degradation": {"samples": 1000, "classes": ["8"]},

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from failscape.errors import FailscapeError, StorageError
+from failscape.explain.shared_influence import sharing_influence
 from failscape.storage import write_json
 from failscape.study.config import StepConfig, StudyConfig
 from failscape.study.fingerprint import classifier_digest, generator_digest, step_fingerprint, step_seed
@@ -50,7 +51,7 @@ def run_study(
     progress("classifying images")
     selections = select_for_steps(inputs, models)
 
-    with RunFolder.open(config, out=out, folder=folder) as run:
+    with RunFolder.open(config, out=out, folder=folder) as run, sharing_influence():
         run.log("start", study=config.name)
         for (images, classifier), selection in selections.items():
             sentence = selection.describe(images.only)
@@ -71,7 +72,7 @@ def run_study(
             record = _step_record(step, method, given, fingerprint)
             with run.new_step(index, step) as step_folder:
                 started = time.perf_counter()
-                rng = torch.Generator().manual_seed(step_seed(config.seed, index))
+                rng = torch.Generator().manual_seed(_seed(config, index, method))
                 record |= _run_step(method, given, models, selections[given.choice], rng, step_folder)
                 record["seconds"] = round(time.perf_counter() - started, 3)
                 write_json(step_folder / "step.json", record)
@@ -112,6 +113,11 @@ def _run_step(
     return {"status": "done", "error": None}
 
 
+def _seed(config: StudyConfig, index: int, method: PreparedMethod) -> int:
+    # Steps are counted from 1.
+    return step_seed(config.seed, 0 if method.method.shares_draws else index)
+
+
 def _fingerprints(
     config: StudyConfig,
     methods: Sequence[PreparedMethod],
@@ -130,7 +136,7 @@ def _fingerprints(
             oracle=None if given.oracle is None else classifiers[given.oracle],
             images=images[given.choice],
             generator=generators[given.generator],
-            seed=step_seed(config.seed, index),
+            seed=_seed(config, index, method),
             image_sets={key: images.fingerprint() for key, images in method.image_sets.items()},
             classifiers={
                 key: [classifier_digest(classifier, spec) for spec, classifier in loaded]
