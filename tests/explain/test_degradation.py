@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 import torch
-from planted_styles import HARM, PlantedStyles, always, misled_beyond
+from planted_styles import HARM, SHAPE, STYLES, PlantedStyles, always, blind_to, misled_beyond
 
-from failscape.classifiers import load_classifier
+from failscape.classifiers import Classifier, load_classifier
 from failscape.data import load_images
 from failscape.errors import LabelError, UnsupportedClassifier, UnsupportedGenerator
 from failscape.explain import Degradation, DegradationResult
@@ -27,12 +27,48 @@ def digits() -> DegradationResult:
 
 class TestPlanted:
     @pytest.mark.parametrize("start", ["class-mean", "sample"])
-    def test_only_the_harmful_style_is_shown_and_all_others_are_counted(self, start: str) -> None:
+    def test_styles_that_lose_the_class_are_shown_and_all_others_are_counted(self, start: str) -> None:
         result = degrade(misled_beyond(1.5, slope=400), PlantedStyles(), start=start)
         # Styles of the class in the image lose it as well, once they are far enough from what they are.
         assert int(result.dimension[0]) == HARM
-        assert HARM in result.dimension.tolist()
-        assert float(result.shift[-1].abs()) > 0
+        shown = set(result.dimension.tolist())
+        assert shown <= {*range(HARM), HARM}
+        assert result.summary["dimensions"] == len(shown)
+        assert result.summary["skipped"] == STYLES - len(shown)
+        whole = result.shift[(result.dimension == HARM) & (result.progress == 1)]
+        # The harm of the mean is about 0, and its style is twice the harm.
+        assert float(whole) == pytest.approx(3.0, abs=0.3) if start == "class-mean" else float(whole) > 0
+
+    def test_where_nothing_is_found_a_finding_says_so(self) -> None:
+        result = degrade(always(1), PlantedStyles())
+        assert result.summary["dimensions"] == 0
+        (finding,) = result.findings
+        assert finding.sentence == (
+            "None of the 7 directions tried brings the mean styles of class 1 to one half. It takes no sample for 0 "
+            "or 2."
+        )
+        assert len(finding.panels) == len(result.figures) == 0
+
+    def test_a_start_that_nothing_degrades_is_named_beside_one_that_something_does(self) -> None:
+        def logits(x: torch.Tensor) -> torch.Tensor:
+            # Of class 1 it is sure, whatever the harm.
+            seeing = misled_beyond(100.0, slope=400)(x)
+            return torch.where((seeing.argmax(dim=1) == 1)[:, None], seeing, misled_beyond(1.5, slope=400)(x))
+
+        found = degrade(
+            Classifier(logits, image_shape=SHAPE, name="sure of 1"),
+            PlantedStyles(),
+            classes=("0", "1"),
+            dimensions=1,
+            most=1,
+        )
+        (finding,) = found.findings
+        assert finding.sentence.startswith("One direction is enough to turn a sure 0 into")
+        assert finding.sentence.endswith("None of the 1 direction tried brings the mean styles of class 1 to one half.")
+
+    def test_a_class_that_is_never_predicted_is_named(self) -> None:
+        (finding,) = degrade(blind_to(2, harm=1.5), PlantedStyles(), dimensions=1).findings
+        assert finding.sentence.endswith("It takes no sample for 2.")
 
     def test_whole_shifts_reach_one_half_and_parts_do_not(self) -> None:
         result = degrade(misled_beyond(1.5), PlantedStyles(), dimensions=1)
@@ -69,6 +105,7 @@ class TestPlanted:
         ({"start": "nowhere"}, "`start` to be one of sample, class-mean, real"),
         ({"progress": (0.0, 0.5)}, "1 among it"),
         ({"progress": (0.0, 1.0, 0.5)}, "rising `progress`"),
+        ({"progress": ()}, "rising `progress` from 0 with 1 among it, but got nothing"),
         ({"dimensions": 0}, "`dimensions` of at least 1"),
         ({"classes": ()}, "at least one class"),
     ],

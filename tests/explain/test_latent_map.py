@@ -107,9 +107,13 @@ def test_without_misclassified_or_without_right_samples_the_result_says_so() -> 
     assert none.findings[0].sentence == "None of 1,200 generated images is misclassified."
     assert [figure.name for figure in none.figures] == ["map"]
     none.figures[0].draw()  # type: ignore[attr-defined]
+    # Where two other classes are as likely, the first is said.
     everything = explain(misled_beyond(-100.0))
     assert (everything.kept_misclassified, everything.samples, len(everything.images)) == (600, 600, 0)
-    assert everything.findings[0].sentence == "All of 750 generated images are misclassified."
+    assert everything.findings[0].sentence == (
+        "All of 750 generated images are misclassified. It takes no sample for 2. It is wrong about every sample of 0 "
+        "or 1."
+    )
 
 
 def test_a_constant_classifier_is_wrong_about_other_classes_and_nowhere_within_them() -> None:
@@ -120,6 +124,9 @@ def test_a_constant_classifier_is_wrong_about_other_classes_and_nowhere_within_t
     for space in "zws":
         assert result.summary[f"well_{space}"] == pytest.approx(0.5, abs=0.08)
     assert result.findings[0].sentence.startswith("Misclassified images of a class lie wherever others")
+    assert result.findings[0].sentence.endswith("It takes no sample for 0 or 2.")
+    assert result.count.tolist() == [result.drawn // CLASSES] * CLASSES
+    assert result.predicted.tolist() == [0, result.drawn, 0]
     assert result.summary["same_class"] == 0
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from planted_styles import HARM, HARMLESS, PlantedStyles, always, misled_beyond
+from planted_styles import HARM, HARMLESS, PlantedStyles, always, blind_to, misled_beyond
 from scipy.stats import norm
 
 from failscape.classifiers import Classifier, load_classifier
@@ -71,13 +71,31 @@ class TestBadInput:
         assert result.summary["misclassified"] == 0
         assert result.ks.isnan().all()
         assert "histograms" not in [figure.name for figure in result.figures]
+        said = "None of 300 samples is misclassified: there are no two kinds to compare."
+        assert result.findings[0].sentence.endswith(said)
+        assert result.figures[0].caption.endswith(said)
+
+    def test_no_rightly_classified_sample_is_said(self) -> None:
+        result = measure(misled_beyond(-50.0), PlantedStyles(), samples=300)
+        assert "It takes no sample for 2. It is wrong about every sample of 0 or 1." in result.findings[0].sentence
+        assert "All of 300 samples are misclassified" in result.findings[0].sentence
+
+    def test_a_class_that_is_never_predicted_is_named(self) -> None:
+        result = measure(blind_to(2, harm=1.0), PlantedStyles(), samples=300)
+        assert int(result.predicted[2]) == int(result.right[2]) == 0
+        assert int(result.predicted.sum()) == 300
+        assert result.findings[0].sentence.endswith("It takes no sample for 2.")
+        assert result.figures[0].caption.endswith("It takes no sample for 2.")
 
     def test_a_constant_classifier_is_moved_by_nothing(self) -> None:
         result = measure(always(1), PlantedStyles(), samples=300)
         assert result.summary["significant"] == 0
         # Its mistakes are of other classes than what it gets right: that alone is no difference of styles.
         assert result.ks.isnan().all()
-        assert result.findings[0].sentence == "No direction in which the images vary changes its score."
+        assert result.findings[0].sentence == (
+            "No direction in which the images vary changes its score. It takes no sample for 0 or 2. No class has "
+            "samples of both kinds, well- and misclassified, to compare."
+        )
         assert result.reached.tolist() == [0, 0]
 
     def test_exact_gradients_must_exist(self) -> None:

@@ -225,6 +225,7 @@ def styled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         halves=nothing[:2],
         count=torch.ones(10, dtype=torch.long),
         right=torch.ones(10, dtype=torch.long),
+        predicted=torch.ones(10, dtype=torch.long),
         spread=spread,
         ks=nothing[0],
         ks_p=nothing[0],

@@ -16,7 +16,7 @@ from failscape.errors import LabelError, UnsupportedClassifier
 from failscape.explain.method import SHARED, Method, Origin, Result, to_8_bits
 from failscape.explain.style_crossing import centre_probability, cross_half, true_probability
 from failscape.explain.style_gradients import Influence, influence_for
-from failscape.explain.style_population import images_of, require_class_styles, sample_styles
+from failscape.explain.style_population import images_of, left_unsaid, require_class_styles, sample_styles
 from failscape.figures import Figure, Finding, Panel, Plot, image_grid
 from failscape.generators import Condition, Generator, StyleGenerator, invert
 from failscape.metrics import Estimate, mean
@@ -62,6 +62,9 @@ class DegradationResult(Result):
         shift: how far, in the style's own units.
         skipped: dimensions passed over for want of effect, of each start.
         sources: what the starts are, in words.
+        count: samples of each class in the population from which the effects were measured.
+        right: how many of them are classified rightly.
+        predicted: how many samples are taken for each class.
         class_names: K names.
     """
 
@@ -73,6 +76,9 @@ class DegradationResult(Result):
     shift: Float[Tensor, " N"]
     skipped: Int[Tensor, " R"]
     sources: tuple[str, ...]
+    count: Int[Tensor, " K"]
+    right: Int[Tensor, " K"]
+    predicted: Int[Tensor, " K"]
     class_names: tuple[str, ...] = field(metadata=SHARED)
 
     @property
@@ -152,24 +158,27 @@ class DegradationResult(Result):
 
     @property
     def findings(self) -> Sequence[Finding]:
-        """The first start along its first dimension."""
+        """The first start along its first dimension, and the starts that no dimension brings to one half."""
+        missing = " ".join(
+            f"None of the {tried} direction{'s' * (tried != 1)} tried brings {self.sources[number]} to one half."
+            for number, tried in enumerate(self.skipped.tolist())
+            if not self._columns(number)
+        )
         if not len(self.row):
-            return ()
+            return (Finding(sentence=f"{missing}{self._unsaid}"),)
         rows = range(len(self._levels))
         chosen = [r for r in rows if 0 < float(self.progress[r]) <= _FULL or float(self.progress[r]) == 0][-6:]
         assert self.verification is not None
         beyond = self.class_names[int(self.verification.prediction[len(self._levels) - 1])]
         name = self.class_names[int(self.y[0])]
-        return (
-            Finding(
-                sentence=f"One direction is enough to turn a sure {name} into one that it is half unsure of, and "
-                f"beyond "
-                f"that into a {beyond}."
-                if beyond != name
-                else f"One direction is enough to turn a sure {name} into one that it is half unsure of.",
-                panels=[Panel(label=f"{self.probability[r]:.2f}", pixels=self.images[r]) for r in chosen],
-            ),
-        )
+        sentence = f"One direction is enough to turn a sure {name} into one that it is half unsure of"
+        sentence += f", and beyond that into a {beyond}." if beyond != name else "."
+        panels = [Panel(label=f"{self.probability[r]:.2f}", pixels=self.images[r]) for r in chosen]
+        return (Finding(sentence=f"{sentence}{missing and f' {missing}'}{self._unsaid}", panels=panels),)
+
+    @property
+    def _unsaid(self) -> str:
+        return left_unsaid(self.count, self.right, self.predicted, self.class_names)
 
     @property
     def figures(self) -> Sequence[Figure]:
@@ -251,8 +260,9 @@ class Degradation(Method[DegradationResult]):
     ) -> None:
         if start not in _FROM:
             raise ValueError(f"Expected `start` to be one of {', '.join(_FROM)}, but got {start!r}.")
-        if list(progress) != sorted(set(progress)) or progress[0] != 0 or _FULL not in progress:
-            raise ValueError(f"Expected rising `progress` from 0 with 1 among it, but got {progress}.")
+        if list(progress) != sorted(set(progress)) or progress[:1] != (0.0,) or _FULL not in progress:
+            got = ", ".join(f"{part:g}" for part in progress) or "nothing"
+            raise ValueError(f"Expected rising `progress` from 0 with 1 among it, but got {got}.")
         if dimensions < 1 or samples < 20 or most < dimensions:
             raise ValueError(
                 "Expected `dimensions` of at least 1, `most` of at least as many and `samples` of at least 20, but got "
@@ -309,6 +319,9 @@ class Degradation(Method[DegradationResult]):
             shift=shift,
             skipped=torch.tensor(skipped),
             sources=tuple(source for *_, source in starts),
+            count=influence.count,
+            right=influence.right,
+            predicted=influence.predicted,
             class_names=classifier.class_names,
         )
 

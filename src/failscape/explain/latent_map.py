@@ -13,7 +13,7 @@ from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.explain.method import Method, Result, to_8_bits
-from failscape.explain.style_population import images_of, require_class_styles, style_batches
+from failscape.explain.style_population import images_of, left_unsaid, require_class_styles, style_batches
 from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, latent_maps, percent
 from failscape.generators import Generator, StyleGenerator
 from failscape.metrics import nearest, neighbour_vote, rate, rate_of, standardized
@@ -72,6 +72,9 @@ class LatentMapResult(Result):
         samples: how many the numbers are taken over.
         drawn: how many were drawn to find them.
         drawn_misclassified: how many of those are misclassified.
+        count: how many of each class were drawn.
+        right: how many of those are classified rightly.
+        predicted: how many samples drawn are taken for each class.
         kept_misclassified: how many misclassified ones the numbers are taken over.
         class_names: K names.
     """
@@ -88,6 +91,9 @@ class LatentMapResult(Result):
     samples: int
     drawn: int
     drawn_misclassified: int
+    count: Int[Tensor, " K"]
+    right: Int[Tensor, " K"]
+    predicted: Int[Tensor, " K"]
     kept_misclassified: int
     class_names: tuple[str, ...]
 
@@ -175,10 +181,10 @@ class LatentMapResult(Result):
     def findings(self) -> Sequence[Finding]:
         """Whether the place of a sample says that it is misclassified."""
         if not self.drawn_misclassified:
-            return (Finding(sentence=f"None of {self.drawn:,} generated images is misclassified."),)
+            return (Finding(sentence=f"None of {self.drawn:,} generated images is misclassified.{self._unsaid}"),)
         z, s = self.well[0].tolist(), self.well[2].tolist()
         if math.isnan(s[0]):
-            return (Finding(sentence=f"All of {self.drawn:,} generated images are misclassified."),)
+            return (Finding(sentence=f"All of {self.drawn:,} generated images are misclassified.{self._unsaid}"),)
         if s[1] > 0.5:
             sentence = (
                 "Misclassified images of a class lie together in style space: from the images nearest to one there, it "
@@ -193,7 +199,11 @@ class LatentMapResult(Result):
         pairs = len(self.pair_distance)
         both = [(pair, pair + pairs) for pair in range(pairs) if bool(self.holds[[pair, pair + pairs]].all())]
         panels = [Panel(label=self._says(row), pixels=self.images[row]) for pair in both[:3] for row in pair]
-        return (Finding(sentence=sentence, panels=panels),)
+        return (Finding(sentence=f"{sentence}{self._unsaid}", panels=panels),)
+
+    @property
+    def _unsaid(self) -> str:
+        return left_unsaid(self.count, self.right, self.predicted, self.class_names)
 
     def _says(self, row: int) -> str:
         assert self.verification is not None
@@ -351,7 +361,10 @@ class LatentMap(Method[LatentMapResult]):
             same_class=found.y[wrong] == found.y[beside],
             samples=len(found.y),
             drawn=found.drawn,
-            drawn_misclassified=found.drawn_misclassified,
+            drawn_misclassified=found.drawn - int(found.count_right.sum()),
+            count=found.count,
+            right=found.count_right,
+            predicted=found.predicted,
             kept_misclassified=int((~found.right).sum()),
             class_names=classifier.class_names,
         )
@@ -360,11 +373,13 @@ class LatentMap(Method[LatentMapResult]):
         """Draw until there are enough of both kinds, and keep no more than could be used."""
         kept: dict[bool, list[tuple[Tensor, ...]]] = {True: [], False: []}
         have = {True: 0, False: 0}
-        drawn = wrong = 0
+        count, count_right, predicted = torch.zeros(3, classifier.num_classes, dtype=torch.int64)
         for samples in style_batches(generator, self.draws, rng=rng):
             images = to_8_bits(images_of(generator, samples.s, samples.noise))
-            right = classifier.predict(images).cpu() == samples.y
-            drawn, wrong = drawn + len(right), wrong + int((~right).sum())
+            prediction = classifier.predict(images).cpu()
+            right = prediction == samples.y
+            for counted, labels in ((count, samples.y), (count_right, samples.y[right]), (predicted, prediction)):
+                counted += labels.bincount(minlength=len(counted))
             eight_bits = (images * 255).round().to(torch.uint8)
             for kind in (True, False):
                 rows = (right == kind).nonzero()[:, 0][: self.samples - have[kind]]
@@ -372,7 +387,8 @@ class LatentMap(Method[LatentMapResult]):
                 kept[kind].append(
                     (samples.y[rows], samples.z[rows], samples.w[rows], samples.s[rows], eight_bits[rows])
                 )
-            if drawn >= self.samples and wrong >= self.misclassified:
+            drawn = int(count.sum())
+            if drawn >= self.samples and drawn - int(count_right.sum()) >= self.misclassified:
                 break
         # Misclassified ones first, up to half; more only where there are not enough others.
         number = {False: min(have[False], max(self.samples // 2, self.samples - have[True]))}
@@ -382,7 +398,7 @@ class LatentMap(Method[LatentMapResult]):
         ]
         y, z, w, s, images = (torch.cat(both) for both in zip(*parts, strict=True))
         right = torch.arange(len(y)) < number[True]
-        return _Found(y, z, w, s, images, right, drawn, wrong)
+        return _Found(y, z, w, s, images, right, drawn, count, count_right, predicted)
 
     def _lay_out(self, space: Float[Tensor, "M D"], rng: torch.Generator) -> Float[Tensor, "M 2"]:
         """Return the places that t-SNE gives the rows of a space."""
@@ -410,7 +426,9 @@ class _Found:
     images: UInt8[Tensor, "N C H W"]
     right: Bool[Tensor, " N"]
     drawn: int
-    drawn_misclassified: int
+    count: Int[Tensor, " K"]
+    count_right: Int[Tensor, " K"]
+    predicted: Int[Tensor, " K"]
 
 
 def _in_turns(labels: Int[Tensor, " N"]) -> Int[Tensor, " N"]:

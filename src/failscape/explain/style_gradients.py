@@ -118,6 +118,7 @@ class Influence:
         halves: the mean over classes in two halves of the population, shape `(2, S)`.
         count: samples of each class in the population.
         right: how many of them are classified as what was asked for.
+        predicted: how many samples are classified as each class.
         centre: mean styles of each class, shape `(K, S)`.
         spread: standard deviation of each style within its class.
         low: the smallest value of each style in the population.
@@ -132,6 +133,7 @@ class Influence:
     halves: Float[Tensor, "2 S"]
     count: Int[Tensor, " K"]
     right: Int[Tensor, " K"]
+    predicted: Int[Tensor, " K"]
     centre: Float[Tensor, "K S"]
     spread: Float[Tensor, " S"]
     low: Float[Tensor, " S"]
@@ -177,18 +179,19 @@ class _Sums:
         # Of finite differences there are fewer than samples.
         self.differentiated = torch.zeros(classes, dtype=torch.int64)
         self.in_half = torch.zeros(2, classes, dtype=torch.int64)
-        self.right = torch.zeros(classes, dtype=torch.int64)
+        self.right, self.predicted = (torch.zeros(classes, dtype=torch.int64) for _ in range(2))
         self.gradient, self.gradient_squares, self.style, self.style_squares = (
             torch.zeros(classes, dim, dtype=torch.float64) for _ in range(4)
         )
         self.halves = torch.zeros(2, classes, dim, dtype=torch.float64)
         self.low, self.high = torch.full((dim,), torch.inf), torch.full((dim,), -torch.inf)
 
-    def add(self, samples: StyleSamples, right: Tensor) -> None:
+    def add(self, samples: StyleSamples, prediction: Tensor) -> None:
         """Add the styles and verdicts of a batch."""
         y, s = samples.y, samples.s.double()
         self.n.index_add_(0, y, torch.ones_like(y))
-        self.right.index_add_(0, y, right.long())
+        self.right.index_add_(0, y, (prediction == y).long())
+        self.predicted.index_add_(0, prediction, torch.ones_like(y))
         self.style.index_add_(0, y, s)
         self.style_squares.index_add_(0, y, s.square())
         self.low = torch.minimum(self.low, samples.s.amin(dim=0))
@@ -266,8 +269,9 @@ def measure_influence(
                 some = samples[slice(0, left)]
                 sums.add_gradients(some.y, difference_of(classifier, generator, some, score, step)[0])
                 left -= len(some)
-        right = logits.argmax(dim=1) == samples.y
-        sums.add(samples, right)
+        prediction = logits.argmax(dim=1)
+        right = prediction == samples.y
+        sums.add(samples, prediction)
         for kind in (True, False):
             rows = (right == kind).nonzero()[:, 0][: room[kind]]
             room[kind] -= len(rows)
@@ -285,6 +289,7 @@ def measure_influence(
         halves=torch.stack([each[drawn].mean(dim=0) for each in halves]).float(),
         count=sums.n,
         right=sums.right,
+        predicted=sums.predicted,
         centre=centre.float(),
         spread=within.clamp_min(0).sqrt().float(),
         low=sums.low,

@@ -134,6 +134,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
             halves=influence.halves,
             count=influence.count,
             right=influence.right,
+            predicted=influence.predicted,
             spread=influence.spread,
             ks=ks,
             ks_p=ks_p,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from failscape.explain.method import SHARED, Result
 from failscape.explain.style_gradients import error_over_classes
+from failscape.explain.style_population import left_unsaid
 from failscape.figures import (
     Case,
     Figure,
@@ -89,6 +90,7 @@ class StyleInfluenceResult(Result):
         halves: mean over classes, in two halves of the samples.
         count: samples of each class.
         right: how many are classified rightly.
+        predicted: how many samples are taken for each class.
         spread: deviation of each style within its class.
         ks: Kolmogorov–Smirnov statistic of each dimension.
         ks_p: its p-value, corrected.
@@ -117,6 +119,7 @@ class StyleInfluenceResult(Result):
     halves: Float[Tensor, "2 S"]
     count: Int[Tensor, " K"]
     right: Int[Tensor, " K"]
+    predicted: Int[Tensor, " K"]
     spread: Float[Tensor, " S"]
     ks: Float[Tensor, " S"]
     ks_p: Float[Tensor, " S"]
@@ -239,9 +242,10 @@ class StyleInfluenceResult(Result):
         """What the dimensions of largest effect do to a picture."""
         told = [i for i, text in enumerate(self.descriptions) if not text.startswith("changes nothing")]
         if not self.effect.abs().max() > 0:
-            return (Finding(sentence="No direction in which the images vary changes its score."),)
+            sentence = f"No direction in which the images vary changes its score.{self._missing}"
+            return (Finding(sentence=sentence),)
         if not told:
-            return ()
+            return (Finding(sentence=self._missing.strip()),) if self._missing else ()
         first = told[0]
         others = dict.fromkeys(self.descriptions[i].split(",")[0].split(" (")[0] for i in told[1:])
         lead = self.descriptions[first].split(" (")[0].split(",")[0]
@@ -250,7 +254,7 @@ class StyleInfluenceResult(Result):
         most = "most" if first == 0 else "most of those whose effect can be named"
         sentence = (
             f"Of {len(self.ids)} directions in which the images vary, this one costs it {most}: "
-            f"it {self.descriptions[first]}.{self._held_against_real(first)}{more}"
+            f"it {self.descriptions[first]}.{self._held_against_real(first)}{more}{self._missing}"
         )
         return (Finding(sentence=sentence, panels=self._panels(first)),)
 
@@ -265,7 +269,7 @@ class StyleInfluenceResult(Result):
                 title="The style dimensions of largest effect",
                 caption=f"Mean gradient of the true class's score ({self.score.replace('-', ' ')}) times the deviation "
                 "of the style within its class, over all classes, with 95 % intervals. Left of zero, more of the style "
-                "lowers the score; right of it, less does.",
+                f"lowers the score; right of it, less does.{self._missing}",
                 draw=lambda: signed_effects(
                     self.effect[top],
                     _Z95 * (self.gradient_error * self.spread)[top],
@@ -311,6 +315,19 @@ class StyleInfluenceResult(Result):
             )
         )
         return figures
+
+    @property
+    def _missing(self) -> str:
+        """Say in sentences which classes it never takes a sample for, and why two kinds cannot be compared, if so."""
+        unsaid = left_unsaid(self.count, self.right, self.predicted, self.class_names)
+        drawn, right = int(self.count.sum()), int(self.right.sum())
+        if right in (0, drawn):
+            which = "None" if right else "All"
+            are = "is" if right else "are"
+            return f"{unsaid} {which} of {drawn:,} samples {are} misclassified: there are no two kinds to compare."
+        if self.ks.isnan().all():
+            return f"{unsaid} No class has samples of both kinds, well- and misclassified, to compare."
+        return unsaid
 
     def _held_against_real(self, i: int) -> str:
         """Say in a sentence what real images say of a shown dimension; empty if no step has looked at any."""

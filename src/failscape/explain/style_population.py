@@ -1,6 +1,6 @@
 """A population in style space: samples of a generator, with the class that each was asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -93,6 +93,28 @@ def style_batches(
     for start in range(0, n, size):
         y = classes[torch.arange(start, min(start + size, n)) % len(classes)]
         yield sample_styles(generator, len(y), rng=rng, y=y)
+
+
+def left_unsaid(
+    count: Int[Tensor, " K"], right: Int[Tensor, " K"], predicted: Int[Tensor, " K"], class_names: Sequence[str]
+) -> str:
+    """Say in sentences which classes of samples are never predicted, or never rightly; empty if there are none.
+
+    Args:
+        count: samples of each class.
+        right: how many of them are classified rightly.
+        predicted: how many samples are taken for each class.
+        class_names: K names.
+    """
+    never = [k for k in range(len(count)) if count[k] and not predicted[k]]
+    wrong = [k for k in range(len(count)) if count[k] and predicted[k] and not right[k]]
+    sentences = ""
+    for classes, said in ((never, "It takes no sample for"), (wrong, "It is wrong about every sample of")):
+        names = [class_names[k] for k in classes]
+        if names:
+            listed = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
+            sentences += f" {said} {listed}."
+    return sentences
 
 
 @torch.no_grad()
