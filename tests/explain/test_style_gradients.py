@@ -1,9 +1,14 @@
+import gc
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from planted_styles import DEAD, HARM, HARMLESS, SCALE, PlantedStyles, always, misled_beyond
 
 from failscape.classifiers import Classifier, load_classifier
 from failscape.errors import DataError
+from failscape.explain import style_gradients
 from failscape.explain.style_gradients import (
     STYLE_SCORES,
     difference_of,
@@ -11,7 +16,7 @@ from failscape.explain.style_gradients import (
     influence_for,
     measure_influence,
 )
-from failscape.explain.style_population import sample_styles
+from failscape.explain.style_population import StyleSamples, sample_styles, style_batches
 from failscape.generators import StyleGenerator, load_generator, require_styles
 from failscape.metrics import rank_correlation
 
@@ -99,6 +104,20 @@ def test_memory_does_not_grow_with_the_population() -> None:
     influence = measure_influence(misled_beyond(0.0), PlantedStyles(), 15_000, rng=rng())
     assert len(influence.kept) == 10_000
     assert influence.kept_right.sum() == 5000
+
+
+def test_no_tensor_of_a_batch_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive = {}
+
+    def batches(*arguments: Any, **settings: Any) -> Iterator[StyleSamples]:
+        for number, batch in enumerate(style_batches(*arguments, **settings, size=20)):
+            if number in (30, 110):
+                alive[number] = sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
+            yield batch
+
+    monkeypatch.setattr(style_gradients, "style_batches", batches)
+    measure_influence(misled_beyond(0.0), PlantedStyles(), 2220, rng=rng())
+    assert alive[30] == alive[110]
 
 
 def test_digits_are_ranked_alike_with_and_without_gradients(digits: tuple[Classifier, StyleGenerator]) -> None:

@@ -214,6 +214,30 @@ class _Sums:
         self.gradient_squares.index_add_(0, y, g.square())
 
 
+class _Kept:
+    """Styles of some samples of either kind.
+
+    In tensors that are there from the start: some small ones of each batch would keep the heap from shrinking between
+    batches, and memory would grow with them.
+    """
+
+    def __init__(self, n: int, dim: int) -> None:
+        size = min(n, 2 * _KEPT)
+        self.s, self.right = torch.empty(size, dim), torch.empty(size, dtype=torch.bool)
+        self.y = torch.empty(size, dtype=torch.int64)
+        self.used = 0
+        self._room = {True: _KEPT, False: _KEPT}
+
+    def add(self, samples: StyleSamples, right: Tensor) -> None:
+        """Keep samples of a batch, as far as there is room for their kind."""
+        for kind in (True, False):
+            rows = (right == kind).nonzero()[:, 0][: self._room[kind]]
+            places = slice(self.used, self.used + len(rows))
+            self.s[places], self.right[places], self.y[places] = samples.s[rows], right[rows], samples.y[rows]
+            self.used += len(rows)
+            self._room[kind] -= len(rows)
+
+
 def measure_influence(
     classifier: Classifier,
     generator: StyleGenerator,
@@ -254,8 +278,7 @@ def measure_influence(
                 f"got {given}. Take more."
             )
     sums = _Sums(space.num_classes, generator.style_dim)
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    room = {True: _KEPT, False: _KEPT}
+    kept = _Kept(n, generator.style_dim)
     step = _steps(generator, least, rng) if not gradients else torch.empty(0)
     left = n if gradients else min(n, taken)
     for samples in style_batches(generator, n, rng=rng):
@@ -270,12 +293,8 @@ def measure_influence(
                 sums.add_gradients(some.y, difference_of(classifier, generator, some, score, step)[0])
                 left -= len(some)
         prediction = logits.argmax(dim=1)
-        right = prediction == samples.y
         sums.add(samples, prediction)
-        for kind in (True, False):
-            rows = (right == kind).nonzero()[:, 0][: room[kind]]
-            room[kind] -= len(rows)
-            kept.append((samples.s[rows], right[rows], samples.y[rows]))
+        kept.add(samples, prediction == samples.y)
     count = sums.differentiated[:, None].double()
     mean = sums.gradient / count
     variance = (sums.gradient_squares / count - mean.square()).clamp_min(0) * count / (count - 1)
@@ -294,9 +313,9 @@ def measure_influence(
         spread=within.clamp_min(0).sqrt().float(),
         low=sums.low,
         high=sums.high,
-        kept=torch.cat([s for s, _, _ in kept]),
-        kept_right=torch.cat([right for _, right, _ in kept]),
-        kept_y=torch.cat([y for _, _, y in kept]),
+        kept=kept.s[: kept.used].clone(),
+        kept_right=kept.right[: kept.used].clone(),
+        kept_y=kept.y[: kept.used].clone(),
     )
 
 
