@@ -171,12 +171,12 @@ def test_others_of_another_task_are_refused() -> None:
         tabulate(by_mean(), checkers(), others=(other,))
 
 
-def test_jpeg_of_two_channels_is_a_clear_error() -> None:
+def test_jpeg_of_two_channels_is_a_clear_error_where_it_was_asked_for() -> None:
     classifier = Classifier(lambda x: torch.zeros(len(x), 2) + x.mean(), image_shape=(2, 8, 8))
     generator = VAE(image_shape=(2, 8, 8), latent_dim=2, hidden=(4,)).eval()
     x, y, rng = torch.rand(2, 2, 8, 8), torch.zeros(2, dtype=torch.long), torch.Generator()
     with pytest.raises(DataError, match="Choose another corruption"):
-        CorruptionTable()(classifier, generator, x, y, rng=rng)
+        CorruptionTable(corruptions=("jpeg_compression",))(classifier, generator, x, y, rng=rng)
     result = CorruptionTable(corruptions=("contrast", "shot_noise"))(classifier, generator, x, y, rng=rng)
     assert result.right.shape == (1, 11, 2)
 
@@ -193,3 +193,17 @@ def test_jpeg_of_two_channels_is_a_clear_error() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         CorruptionTable(**settings)
+
+
+def test_without_being_asked_for_what_images_cannot_have_is_left_out_and_said() -> None:
+    shape = (2, 8, 8)
+    classifier = Classifier(lambda x: x.flatten(1)[:, :2], image_shape=shape)
+    generator = VAE(image_shape=shape, latent_dim=2, hidden=(4,)).eval()
+    x, y = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0)), torch.zeros(4, dtype=torch.long)
+    result = CorruptionTable()(classifier, generator, x, y, rng=torch.Generator().manual_seed(0))
+    assert len(result.corruptions) == 6
+    assert "jpeg_compression" not in result.corruptions
+    assert result.figures[0].caption.endswith(
+        "Left out: JPEG compression, which is defined for images of 1 or 3 channels, and these have 2."
+    )
+    assert "Left out" not in tabulate(by_mean(), checkers()).figures[0].caption

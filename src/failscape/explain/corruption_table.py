@@ -29,6 +29,9 @@ _SLIDES = (
     "speckle_noise",
     "gaussian_blur",
 )
+# Defined for grey and for RGB images alone.
+_JPEG = "jpeg_compression"
+_JPEG_CHANNELS = (1, 3)
 _WORDS = {
     UNCORRUPTED: "no corruption",
     "gaussian_noise": "Gaussian noise",
@@ -77,6 +80,7 @@ class CorruptionTableResult(Result):
         verdicts: what each classifier takes it for.
         right: which of the images each classifier gets right in each of the ways.
         corruptions: their names.
+        left_out: names of those that images of so many channels cannot have.
         classifiers: theirs.
         class_names: K names.
         ids: classifier, corruption and severity of each row of the table.
@@ -89,6 +93,7 @@ class CorruptionTableResult(Result):
     verdicts: Int[Tensor, "M N"]
     right: Bool[Tensor, "M N J"]
     corruptions: tuple[str, ...]
+    left_out: tuple[str, ...]
     classifiers: tuple[str, ...]
     class_names: tuple[str, ...] = field(metadata=SHARED)
     ids: tuple[str, ...]
@@ -174,7 +179,7 @@ class CorruptionTableResult(Result):
                 name="table",
                 title="Accuracy under each corruption",
                 caption=f"Percent of {self.right.shape[2]:,} images classified as labelled, by corruption and "
-                "severity, the darker the worse. The intervals are in the table below.",
+                f"severity, the darker the worse. The intervals are in the table below.{self._left_out}",
                 draw=self._draw_table,
             ),
             Plot(
@@ -247,6 +252,15 @@ class CorruptionTableResult(Result):
         return Finding(sentence=sentence, panels=panels)
 
     @property
+    def _left_out(self) -> str:
+        """Say in a sentence which corruptions are missing; empty if none is."""
+        if not self.left_out:
+            return ""
+        listed = " and ".join(_words(name) for name in self.left_out)
+        channels = self.images.shape[1]
+        return f" Left out: {listed}, which is defined for images of 1 or 3 channels, and these have {channels}."
+
+    @property
     def _own_verdicts(self) -> Int[Tensor, " N"]:
         assert self.verification is not None
         return self.verification.prediction
@@ -307,7 +321,8 @@ class CorruptionTable(Method[CorruptionTableResult]):
 
     Args:
         others: classifiers to compare with, of the same images and classes.
-        corruptions: which, as `failscape.data.corrupt` names them, in the order of the table.
+        corruptions: which, as `failscape.data.corrupt` names them, in the order of the table; by default seven, without
+            JPEG compression where the images are neither grey nor RGB.
         samples: so many of the images at most, drawn at random.
 
     Raises:
@@ -331,19 +346,19 @@ class CorruptionTable(Method[CorruptionTableResult]):
         self,
         *,
         others: tuple[Classifier, ...] = (),
-        corruptions: tuple[str, ...] = _SLIDES,
+        corruptions: tuple[str, ...] | None = None,
         samples: int = 1000,
     ) -> None:
-        unknown = [name for name in corruptions if name not in CORRUPTIONS]
-        if unknown or not corruptions or len(set(corruptions)) < len(corruptions):
+        named = _SLIDES if corruptions is None else corruptions
+        if set(named) - CORRUPTIONS.keys() or not named or len(set(named)) < len(named):
             raise ValueError(
                 f"Expected `corruptions` to be some of {', '.join(CORRUPTIONS)}, each once, but got "
-                f"{', '.join(corruptions) or 'none'}."
+                f"{', '.join(named) or 'none'}."
             )
         if samples < 1:
             raise ValueError(f"Expected `samples` to be at least 1, but got {samples}.")
         self.others = tuple(others)
-        self.corruptions = tuple(corruptions)
+        self.corruptions = None if corruptions is None else tuple(corruptions)
         self.samples = samples
 
     @torch.no_grad()
@@ -360,6 +375,8 @@ class CorruptionTable(Method[CorruptionTableResult]):
         """Corrupt the images, classify them, and choose the one to show."""
         require_same_task(classifier, self.others)
         classifiers = (classifier, *self.others)
+        left_out = (_JPEG,) if self.corruptions is None and x.shape[1] not in _JPEG_CHANNELS else ()
+        kinds = tuple(name for name in self.corruptions or _SLIDES if name not in left_out)
         chosen = torch.randperm(len(x), generator=rng)[: self.samples].sort().values
         x, y = x[chosen], y[chosen]
         batch = max(1, _VALUES // x[0].numel())
@@ -367,36 +384,38 @@ class CorruptionTable(Method[CorruptionTableResult]):
 
         parts = []
         for part, labels, seed in zip(x.split(batch), y.split(batch), seeds, strict=True):
-            ways = self._ways(part, seed)
+            ways = _ways(part, kinds, seed)
             right = [torch.stack([each.predict(images) == labels for each in classifiers]) for images in ways]
             parts.append(torch.stack(right, dim=1))
         right_ways = torch.cat(parts, dim=2)
 
         row = _typical(right_ways[0])
         start = row // batch * batch
-        again = self._ways(x[start : start + batch], seeds[row // batch])
+        again = _ways(x[start : start + batch], kinds, seeds[row // batch])
         shown = torch.cat([images[row - start, None] for images in again])
         names = told_apart([each.name for each in classifiers])
-        of_rows = [f"{UNCORRUPTED}/0", *(f"{name}/{severity}" for name in self.corruptions for severity in SEVERITIES)]
+        of_rows = [f"{UNCORRUPTED}/0", *(f"{name}/{severity}" for name in kinds for severity in SEVERITIES)]
         return CorruptionTableResult(
             images=shown,
             label=int(y[row]),
             shown=ids[int(chosen[row])],
             verdicts=torch.stack([each.predict(shown) for each in classifiers]),
             right=right_ways,
-            corruptions=self.corruptions,
+            corruptions=kinds,
+            left_out=left_out,
             classifiers=names,
             class_names=classifier.class_names,
             ids=tuple(f"{name}/{way}" for name in names for way in of_rows),
         )
 
-    def _ways(self, x: Float[Tensor, "N C H W"], seed: int) -> Iterator[Float[Tensor, "N C H W"]]:
-        """Yield the 8-bit images in each of the ways; the same seed draws the same pixels."""
-        rng = torch.Generator().manual_seed(seed)
-        yield to_8_bits(x)
-        for name in self.corruptions:
-            for severity in SEVERITIES:
-                yield to_8_bits(corrupt(x, name, severity=severity, rng=rng))
+
+def _ways(x: Float[Tensor, "N C H W"], corruptions: Sequence[str], seed: int) -> Iterator[Float[Tensor, "N C H W"]]:
+    """Yield the 8-bit images in each of the ways; the same seed draws the same pixels."""
+    rng = torch.Generator().manual_seed(seed)
+    yield to_8_bits(x)
+    for name in corruptions:
+        for severity in SEVERITIES:
+            yield to_8_bits(corrupt(x, name, severity=severity, rng=rng))
 
 
 def _typical(right: Bool[Tensor, "N J"]) -> int:

@@ -12,8 +12,6 @@ from failscape.explain import CorruptionTable
 from failscape.generators import Generator
 
 _BATCH = 500
-# Only pictures of one or three channels can have it.
-_JPEG = "jpeg_compression"
 
 
 def right_on(classifiers: Sequence[Classifier], images: ImageSet) -> Bool[Tensor, "A M"]:
@@ -38,7 +36,6 @@ def right_corrupted(
     """
     rows = torch.randperm(len(images), generator=rng)[:count].sort().values
     x, y = images.read(rows), images.y[rows]
-    kinds = tuple(kind for kind in CorruptionTable().corruptions if kind != _JPEG or x.shape[1] in (1, 3))
     first, *others = classifiers
-    table = CorruptionTable(others=tuple(others), corruptions=kinds, samples=max(1, len(rows)))
+    table = CorruptionTable(others=tuple(others), samples=max(1, len(rows)))
     return table(first, generator, x, y, rng=rng).corrupted.float()
