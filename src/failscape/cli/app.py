@@ -26,6 +26,7 @@ app.command("failscape.cli.studies:demo", name="demo", help="Explain the mistake
 app.command("failscape.cli.studies:study", name="study", help="Run a study from its TOML file.")
 app.command("failscape.cli.studies:explain", name="explain", help="Explain why images were misclassified.")
 app.command("failscape.cli.studies:uncertain", name="uncertain", help="Draw what a classifier is unsure of.")
+app.command("failscape.cli.method:method", name="method", help="Run one method by its name.")
 app.command("failscape.cli.failures:failures", name="failures", help="Find what makes a classifier fail.")
 app.command(
     "failscape.cli.failures:corner_cases", name="corner-cases", help="Find the smallest moves that lose a class."
