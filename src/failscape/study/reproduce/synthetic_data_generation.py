@@ -133,7 +133,7 @@ def study(weights: Mapping[str, str]) -> StudyConfig:
         {
             "method": "class-convergence",
             "title": "What it takes each class for",
-            "settings": {"by": "both", "training_steps": 200},
+            "settings": {"by": "both", "training_steps": 300},
         },
         {"method": "frontier", "title": "What lies between two classes"},
         {
