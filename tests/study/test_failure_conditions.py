@@ -32,8 +32,8 @@ from failscape.study.reproduce.failure_conditions import CLAIMS, WEIGHTS, metric
 EMBEDDED = {name: f"embedded:{name}" for name in WEIGHTS}
 # Claims that the embedded weights do not reach, each with the reason.
 NOT_REACHED = {
-    "generator.frechet_ratio": "2.8 for 1.5",
-    "influence.ks_ratio": "2.1 for 3: nearly all styles say how sure the classifier is to be",
+    "generator.frechet_ratio": "2.1 for 1.5",
+    "influence.ks_ratio": "2.7 for 3: nearly all styles say how sure the classifier is to be",
 }
 CLAIMED = [claim for claim in CLAIMS if claim.target != "–"]
 
