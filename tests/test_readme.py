@@ -111,7 +111,8 @@ def test_the_stated_numbers_of_the_embedded_weights_are_those_recorded_with_them
         if page.name == "README.md":
             assert cells[3] == f"`failscape train embedded {name}`"
         else:
-            assert cells[1] == f"{provenance['settings']['images']:,}"
+            parts = [provenance, *([provenance["start"]] if "start" in provenance else [])]
+            assert cells[1] == " after ".join(f"{part['settings']['images']:,}" for part in parts)
 
 
 def test_the_readme_states_how_many_mistakes_there_are() -> None:
