@@ -66,3 +66,12 @@ def test_one_group_has_no_accuracy_and_one_sample_is_refused() -> None:
     assert math.isnan(neighbour_vote(torch.randn(5, 2, generator=rng()), torch.zeros(5).long()).accuracy.value)
     with pytest.raises(MetricError, match="Expected at least two samples"):
         neighbour_vote(torch.zeros(1, 2), torch.zeros(1).long())
+
+
+def test_standardizing_leaves_what_it_is_given_as_it_was() -> None:
+    features = torch.randn(20, 3, dtype=torch.float64, generator=rng())
+    before = features.clone()
+
+    standardized(features, torch.arange(20) % 2)
+
+    assert torch.equal(features, before)

@@ -39,7 +39,7 @@ def standardized(features: Float[Tensor, "N D"], within: Int[Tensor, " N"] | Non
             place no longer says which group it is of, as far as the groups differ in their means.
     """
     groups = torch.zeros(len(features), dtype=torch.long) if within is None else within
-    centred = features.double()
+    centred = features.to(torch.float64, copy=True)
     for group in groups.unique().tolist():
         rows = groups == group
         centred[rows] -= centred[rows].mean(dim=0)
