@@ -334,38 +334,43 @@ class UncertainResult(Result):
     def _draw_grid(self) -> Drawing:
         assert self.verification is not None
         rows = self.of(GRID)
-        levels = int(self.row[rows].max()) + 1
         predictions, obtained = self.verification.prediction[rows].tolist(), self.obtained[rows].tolist()
         asked = self.asked[rows].tolist()
         labels = [
             f"{score:.2f}" if k == wanted else f"[{self.class_names[k]}] {score:.2f}"
             for k, wanted, score in zip(predictions, asked, obtained, strict=True)
         ]
-        columns = len(labels) // levels
+        return self._labelled_grid(self.images[rows], labels, first="asked\n")
+
+    def _draw_real_grid(self) -> Drawing:
+        n, real = int(self.of(GRID).sum()), self.of(REAL_GRID).nonzero()[:, 0]
+        cells = torch.ones(n, *self.images.shape[1:])
+        cells[self.row[real]] = self.images[real]
+        labels = ["–"] * n
+        for row, cell in zip(real.tolist(), self.row[real].tolist(), strict=True):
+            labels[cell] = f"{self.obtained[row]:.2f}"
+        return self._labelled_grid(cells, labels)
+
+    def _labelled_grid(self, cells: Float[Tensor, "N C H W"], labels: list[str], *, first: str = "") -> Drawing:
+        """Draw pictures in the places of the grid, with its classes above and its requests at the left.
+
+        Args:
+            cells: one for each place.
+            labels: what stands above each.
+            first: what the label of the first row begins with.
+        """
+        rows = self.of(GRID)
+        levels = int(self.row[rows].max()) + 1
         # The first row bears the classes as well.
-        labels[:columns] = [
-            f"{self.class_names[k]}\n{label}" for k, label in zip(asked, labels[:columns], strict=False)
-        ]
+        columns = len(labels) // levels
+        asked = self.asked[rows].tolist()
+        heads = [f"{self.class_names[k]}\n{label}" for k, label in zip(asked, labels[:columns], strict=False)]
         # All columns of a row ask for the same, but for a generator of whole distributions, which has the nearest ones.
         requested = self.requested[rows].view(levels, -1).mean(dim=1).tolist()
         row_labels = [f"{value:.2f}" for value in requested]
-        row_labels[0] = f"asked\n{row_labels[0]}"
-        return image_grid(self.images[rows].unflatten(0, (levels, -1)), row_labels=row_labels, cell_labels=labels)
-
-    def _draw_real_grid(self) -> Drawing:
-        levels = int(self.row[self.of(GRID)].max()) + 1
-        grid, real = self.of(GRID).nonzero()[:, 0], self.of(REAL_GRID).nonzero()[:, 0]
-        cells = torch.ones(len(grid), *self.images.shape[1:])
-        cells[self.row[real]] = self.images[real]
-        labels = ["–"] * len(grid)
-        for row, cell in zip(real.tolist(), self.row[real].tolist(), strict=True):
-            labels[cell] = f"{self.obtained[row]:.2f}"
-        columns = len(grid) // levels
-        for column, label in enumerate(labels[:columns]):
-            labels[column] = f"{self.class_names[int(self.asked[grid[column]])]}\n{label}"
-        requested = self.requested[grid].view(levels, -1).mean(dim=1).tolist()
+        row_labels[0] = f"{first}{row_labels[0]}"
         return image_grid(
-            cells.unflatten(0, (levels, -1)), row_labels=[f"{value:.2f}" for value in requested], cell_labels=labels
+            cells.unflatten(0, (levels, -1)), row_labels=row_labels, cell_labels=[*heads, *labels[columns:]]
         )
 
     def _draw_requests(self) -> Drawing:
