@@ -47,10 +47,10 @@ def draw(generator: StyleGAN2, z: Tensor, noise: Tensor, order: Order) -> Tensor
     return 0.5 + 0.5 * image
 
 
-def score(discriminator: ProjectionDiscriminator, x: Tensor) -> Tensor:
-    """Return one score an image, without a condition."""
+def score(discriminator: ProjectionDiscriminator, views: Tensor) -> Tensor:
+    """Return one score an image, of its views, without a condition."""
     trunk: Any = discriminator.trunk
-    x = F.leaky_relu(_convolved(2 * x - 1, trunk.from_image), _SLOPE)
+    x = F.leaky_relu(_convolved(2 * views - 1, trunk.from_image), _SLOPE)
     for block in trunk.blocks:
         y = F.leaky_relu(_convolved(x, block.first), _SLOPE)
         y = F.leaky_relu(_convolved(y, block.second), _SLOPE)
@@ -90,20 +90,20 @@ class Usual:
         x = x.contiguous()
         self.discriminator.requires_grad_(False)
         fake = self._fake(len(x), rng)
-        loss = F.softplus(-score(self.discriminator, fake)).mean()
+        loss = F.softplus(-self._score(fake)).mean()
         self._update(self._of_generator, loss)
         self.discriminator.requires_grad_(True)
 
         with torch.no_grad():
             fake = self._fake(len(x), rng)
         self._of_discriminator.zero_grad(set_to_none=True)
-        lost = F.softplus(score(self.discriminator, fake)).mean()
+        lost = F.softplus(self._score(fake)).mean()
         lost.backward()
-        told = F.softplus(-score(self.discriminator, x)).mean()
+        told = F.softplus(-self._score(x)).mean()
         told.backward()
         self._of_discriminator.step()
         if penalty:
-            seen = x.detach().requires_grad_()
+            seen = self.discriminator.views(x).requires_grad_()
             (gradient,) = torch.autograd.grad(score(self.discriminator, seen).sum(), seen, create_graph=True)
             squared = gradient.square().sum(dim=(1, 2, 3)).mean()
             self._update(self._of_discriminator, 0.5 * self._r1 * _PENALTY_EVERY * squared)
@@ -112,6 +112,9 @@ class Usual:
                 mean.lerp_(parameter, 0.001)
         # As every loop does, to log them.
         float(loss.detach()), float(lost.detach()), float(told.detach())
+
+    def _score(self, x: Tensor) -> Tensor:
+        return score(self.discriminator, self.discriminator.views(x))
 
     def _fake(self, n: int, rng: torch.Generator) -> Tensor:
         z = self.generator.sample_latents(n, rng=rng)

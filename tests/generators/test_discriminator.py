@@ -34,7 +34,7 @@ def conditions(n: int) -> Condition:
 def test_gives_one_score_an_image_of_any_size(shape: tuple[int, int, int], options: dict[str, Any]) -> None:
     discriminator = build(shape, **options)
     given = None if "space" in options else conditions(4)
-    score = discriminator(images(4, shape), given)
+    score = discriminator(discriminator.views(images(4, shape)), given)
     assert score.shape == (4,)
     assert score.dtype == torch.float32
     assert score.std() > 0
@@ -42,24 +42,28 @@ def test_gives_one_score_an_image_of_any_size(shape: tuple[int, int, int], optio
 
 @pytest.mark.parametrize("concatenate", [False, True])
 def test_real_and_generated_halves_of_a_batch_never_mix(concatenate: bool) -> None:
-    discriminator, real, asked = build(concatenate=concatenate), images(8), conditions(8)
+    discriminator, asked = build(concatenate=concatenate), conditions(8)
+    real = discriminator.views(images(8))
     alone = discriminator(real, asked)
     for seed in (1, 2):
-        both = discriminator(torch.cat([real, images(8, seed=seed)]), asked.twice())
+        fake = discriminator.views(images(8, seed=seed))
+        both = discriminator(torch.cat([real, fake]), asked.twice())
         assert torch.allclose(both[:8], alone, atol=1e-5)
-        swapped = discriminator(torch.cat([images(8, seed=seed), real]), asked.twice())
+        swapped = discriminator(torch.cat([fake, real]), asked.twice())
         assert torch.allclose(swapped[8:], alone, atol=1e-5)
 
 
 def test_within_a_group_neighbours_are_seen() -> None:
-    discriminator, x = build(), images(8)
-    other = torch.cat([x[:1], images(1, seed=3), x[2:]])
+    discriminator = build()
+    x = discriminator.views(images(8))
+    other = torch.cat([x[:1], discriminator.views(images(1, seed=3)), x[2:]])
     moved = (discriminator(other, conditions(8)) - discriminator(x, conditions(8))).abs() > 1e-6
     assert moved.tolist() == [True] * 4 + [False] * 4
 
 
 def test_permuted_groups_and_images_within_them_give_permuted_scores() -> None:
-    discriminator, x, asked = build(), images(8), conditions(8)
+    discriminator, asked = build(), conditions(8)
+    x = discriminator.views(images(8))
     score = discriminator(x, asked)
     for order in ([4, 5, 6, 7, 0, 1, 2, 3], [2, 0, 3, 1, 7, 6, 5, 4]):
         rows = torch.tensor(order)
@@ -67,9 +71,33 @@ def test_permuted_groups_and_images_within_them_give_permuted_scores() -> None:
 
 
 def test_images_laid_out_either_way_are_scored_alike() -> None:
-    discriminator, x = build((3, 12, 8)), images(4, (3, 12, 8))
+    discriminator = build((3, 12, 8))
+    x = discriminator.views(images(4, (3, 12, 8)))
     last = x.contiguous(memory_format=torch.channels_last)
     assert torch.allclose(discriminator(x, conditions(4)), discriminator(last, conditions(4)), atol=1e-6)
+
+
+def test_a_faint_image_is_looked_at_with_full_contrast_too() -> None:
+    discriminator = build((2, 12, 8))
+    x = images(4, (2, 12, 8))
+    plain, faint = discriminator.views(x), discriminator.views(0.2 + 0.1 * x)
+    assert plain.shape == (4, 4, 12, 8)
+    assert torch.equal(plain[:, :2], x)
+    assert torch.equal(faint[:, :2], 0.2 + 0.1 * x)
+    for views in (plain, faint):
+        assert torch.allclose(views[:, 2:].mean(dim=(1, 2, 3)), torch.tensor(0.5), atol=1e-5)
+        assert torch.allclose(views[:, 2:].std(dim=(1, 2, 3), correction=0), torch.tensor(0.5), atol=0.05)
+    assert torch.allclose(faint[:, 2:], plain[:, 2:], atol=0.15)
+
+
+def test_an_image_without_any_contrast_is_given_none() -> None:
+    discriminator = build()
+    for grey in (0.0, 0.3):
+        x = torch.full((4, 1, 12, 8), grey, requires_grad=True)
+        views = discriminator.views(x)
+        assert torch.allclose(views[:, 1:], torch.tensor(0.5), atol=1e-4)
+        (gradient,) = torch.autograd.grad(discriminator(views, conditions(4)).sum(), x)
+        assert gradient.isfinite().all()
 
 
 # The head.
@@ -112,7 +140,8 @@ def test_without_a_space_there_is_no_condition_to_see() -> None:
 
 @pytest.mark.parametrize("concatenate", [False, True])
 def test_the_score_follows_class_and_confidence(concatenate: bool) -> None:
-    discriminator, x = build(concatenate=concatenate), images(4)
+    discriminator = build(concatenate=concatenate)
+    x = discriminator.views(images(4))
     scores = [discriminator(x, Condition.of(y, score, n=4)) for y, score in ((0, 0.6), (0, 0.9), (1, 0.6))]
     assert (scores[0] - scores[1]).abs().min() > 1e-5
     assert (scores[0] - scores[2]).abs().min() > 1e-5

@@ -101,6 +101,7 @@ class TestMLPDiscriminator:
         discriminator = MLPDiscriminator(POINT, 16, ConditionSpace(num_classes=2), concatenate=concatenate)
         x = torch.rand(6, *POINT, generator=rng())
         asked = Condition(y=torch.arange(6) % 2, score=torch.linspace(0.5, 0.9, 6))
+        assert torch.equal(discriminator.views(x), x)
         scores = discriminator(x, asked)
         assert scores.shape == (6,)
         rows = [slice(i, i + 1) for i in range(6)]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from failscape.classifiers import Classifier, classifier_features
 from failscape.data import ImageSet
@@ -66,6 +66,25 @@ def test_the_discriminator_heeds_what_is_seen(
     assert all(bool(loss.isfinite()) for loss in losses.values())
     assert any(name.startswith("perceive") for name, _ in task.networks["discriminator"].named_parameters())
     assert "r1" in losses
+
+
+def test_penalties_are_of_the_views_and_not_through_the_classifier(
+    stripes_classifier: Classifier, images: ImageSet, seeing: GANSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A classifier may be steep, and faint images may be brought to full contrast: neither is the discriminator's."""
+    see = Perception.__call__
+
+    def steep(self: Perception, x: Tensor, *, rng: torch.Generator) -> Tensor:
+        return see(self, x, rng=rng) + 1e4 * (x - x.detach()).mean()
+
+    penalties = []
+    for patched in (False, True):
+        task = GANTask(seeing, images=images, classifier=stripes_classifier)
+        if patched:
+            monkeypatch.setattr(Perception, "__call__", steep)
+        penalties.append(task.step(images.x[:16], images.y[:16], progress=0.0, rng=rng())["r1"])
+    assert float(penalties[0]) > 0
+    assert torch.equal(*penalties)
 
 
 def test_what_cannot_be_seen_is_refused(classifier: Classifier, images: ImageSet, seeing: GANSettings) -> None:

@@ -19,6 +19,9 @@ from failscape.generators.layers import (
     normalized,
 )
 
+# Contrasts below this deviation are raised less: images of 8 bits have hardly any.
+_FAINTEST = 0.01
+
 
 class _ResidualBlock(nn.Module):
     """Two convolutions, the second of stride 2, beside a shortcut that takes every second pixel.
@@ -46,15 +49,24 @@ class ResidualTrunk(nn.Module):
         image_shape: `(C, H, W)`.
         channels: as the generator's, the smallest resolution first.
         deviation: append the minibatch deviation before the last convolution.
+        contrast: look at each image a second time, brought to full contrast.
 
     Attributes:
         width: of the features.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], channels: Sequence[int], *, deviation: bool = False) -> None:
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        channels: Sequence[int],
+        *,
+        deviation: bool = False,
+        contrast: bool = False,
+    ) -> None:
         super().__init__()
         widths = [*reversed(channels), channels[0]]
-        self.from_image = EqualizedConv(image_shape[0], widths[0], 1)
+        self._contrast = contrast
+        self.from_image = EqualizedConv(image_shape[0] * (2 if contrast else 1), widths[0], 1)
         self.blocks = nn.Sequential(*(_ResidualBlock(a, b) for a, b in pairwise(widths)))
         self.deviation = MinibatchDeviation() if deviation else None
         self.last = EqualizedConv(widths[-1] + int(deviation), widths[-1], 3, gain=ACTIVATION_GAIN)
@@ -64,11 +76,19 @@ class ResidualTrunk(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
         """Return the features of images in [0, 1]."""
-        return self.summarize(self.blocks(self._begin(x)))
+        return self.features(self.views(x))
+
+    def views(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N V H W"]:
+        """Return images in [0, 1] as they are looked at."""
+        return torch.cat([x, _contrasted(x)], dim=1) if self._contrast else x
+
+    def features(self, views: Float[Tensor, "N V H W"]) -> Float[Tensor, "N F"]:
+        """Return the features of what `views` returned."""
+        return self.summarize(self.blocks(self._begin(views)))
 
     def maps(self, x: Float[Tensor, "N C H W"]) -> list[Tensor]:
         """Return what each block makes of images in [0, 1], the largest resolution first."""
-        maps = [self._begin(x)]
+        maps = [self._begin(self.views(x))]
         for block in self.blocks:
             maps.append(block(maps[-1]))
         return maps[1:]
@@ -79,8 +99,8 @@ class ResidualTrunk(nn.Module):
             x = self.deviation(x)
         return activate(self.flat(activate(self.last(x)).flatten(1)))
 
-    def _begin(self, x: Tensor) -> Tensor:
-        return activate(self.from_image((2 * x - 1).contiguous(memory_format=torch.channels_last)))
+    def _begin(self, views: Tensor) -> Tensor:
+        return activate(self.from_image((2 * views - 1).contiguous(memory_format=torch.channels_last)))
 
 
 @final
@@ -89,6 +109,9 @@ class ProjectionDiscriminator(nn.Module):
 
     $D(x, c) = v \cdot h(x) + \frac{1}{\sqrt{F}} e(c) \cdot h(x)$ with the features $h$ of a residual trunk and an
     embedding $e$ of the condition.
+
+    It looks at each image twice, the second time brought to full contrast. A heavily blurred digit is a faint blob,
+    whose class is in differences of a hundredth; a network that looks once, in bfloat16, is blind to them.
 
     Args:
         image_shape: `(C, H, W)`.
@@ -112,24 +135,28 @@ class ProjectionDiscriminator(nn.Module):
         seen: int = 0,
     ) -> None:
         super().__init__()
-        self.trunk = ResidualTrunk(image_shape, channels, deviation=True)
+        self.trunk = ResidualTrunk(image_shape, channels, deviation=True, contrast=True)
         width = self.trunk.width
         self.head = ConditionalHead(width, space, concatenate=concatenate)
         if seen:
             self.perceive = nn.ModuleList(EqualizedLinear(n, width, gain=ACTIVATION_GAIN) for n in (seen, width))
             self.mix = EqualizedLinear(2 * width, width, gain=ACTIVATION_GAIN)
 
+    def views(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N V H W"]:
+        """Return images in [0, 1] as they are looked at: what gradient penalties refer to."""
+        return self.trunk.views(x)
+
     def forward(
-        self, x: Float[Tensor, "N C H W"], condition: Condition | None, seen: Float[Tensor, "N F"] | None = None
+        self, views: Float[Tensor, "N V H W"], condition: Condition | None, seen: Float[Tensor, "N F"] | None = None
     ) -> Float[Tensor, " N"]:
         """Return one score an image.
 
         Args:
-            x: images.
+            views: of the images, as `views` returns them.
             condition: what was asked for, if the discriminator has conditions.
             seen: what else is known of each, if the discriminator was made for that.
         """
-        features = self.trunk(x)
+        features = self.trunk.features(views)
         if seen is not None:
             seen = seen.to(features.dtype)
             for layer in self.perceive:
@@ -176,6 +203,12 @@ class ConditionalHead(nn.Module):
     def _score(self, features: Tensor) -> Tensor:
         score: Tensor = self.score(features)
         return score[:, 0].float()
+
+
+def _contrasted(x: Tensor) -> Tensor:
+    """Return images brought to a mean and a deviation of one half."""
+    centred = x - x.mean(dim=(1, 2, 3), keepdim=True)
+    return 0.5 + 0.5 * centred * (centred.square().mean(dim=(1, 2, 3), keepdim=True) + _FAINTEST**2).rsqrt()
 
 
 def _halved(side: int, times: int) -> int:

@@ -99,9 +99,13 @@ class MLPDiscriminator(nn.Module):
         self.trunk = _stack([math.prod(image_shape), *[hidden] * (_LAYERS - 1)], last=True)
         self.head = ConditionalHead(hidden, space, concatenate=concatenate)
 
-    def forward(self, x: Float[Tensor, "N C H W"], condition: Condition | None) -> Float[Tensor, " N"]:
+    def views(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        """Return images as they are looked at: as they are."""
+        return x
+
+    def forward(self, views: Float[Tensor, "N C H W"], condition: Condition | None) -> Float[Tensor, " N"]:
         """Return one score an image."""
-        score: Tensor = self.head(self.trunk(4 * x.flatten(1) - 2), condition)
+        score: Tensor = self.head(self.trunk(4 * views.flatten(1) - 2), condition)
         return score
 
 

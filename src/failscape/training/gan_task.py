@@ -168,10 +168,10 @@ class GANTask(GeneratorTask):
         with torch.no_grad():
             seen = [self._seen(part, rng) for part in parts]
         with self._autocast():
-            scores: Tensor = self._discriminator(
-                torch.cat(parts),
+            scores = self._judged(
+                self._discriminator.views(torch.cat(parts)),
                 None if condition is None else condition.twice(),
-                *(torch.cat(both) for both in zip(*seen, strict=True)),
+                tuple(torch.cat(both) for both in zip(*seen, strict=True)),
             )
         real, generated = scores.chunk(2)
         loss = discriminator_loss(real, generated, relativistic=self._settings.loss == "relativistic")
@@ -190,7 +190,7 @@ class GANTask(GeneratorTask):
         shown = self._augmented(fake, rng)
         seen = self._seen(shown, rng)
         with self._autocast():
-            scores: Tensor = self._discriminator(shown, condition, *seen)
+            scores = self._judged(self._discriminator.views(shown), condition, seen)
         loss = generator_loss(scores, real, relativistic=self._settings.loss == "relativistic")
         (gradient,) = torch.autograd.grad(loss, fake)
         return loss, gradient
@@ -206,10 +206,13 @@ class GANTask(GeneratorTask):
         total = torch.zeros((), device=self._device)
         for name, weight, images in (("r1", settings.r1, x), ("r2", settings.r2, fake)):
             if weight:
-                seen = self._augmented(images, rng)
-                penalties[name] = gradient_penalty(
-                    lambda each: self._discriminator(each, condition, *self._seen(each, rng)), seen
-                )
+                # Of what the discriminator is given, and not through the classifier or the contrast: their gradients
+                # are so large in faint images that it would have to be blind to these.
+                shown = self._augmented(images, rng)
+                with torch.no_grad():
+                    seen = self._seen(shown, rng)
+                judge = partial(self._judged, condition=condition, seen=seen)
+                penalties[name] = gradient_penalty(judge, self._discriminator.views(shown))
                 total = total + weight * settings.penalty_every * penalties[name]
         update(self.optimizers["discriminator"], total.backward, self._discriminator.parameters())
         return penalties
@@ -271,6 +274,10 @@ class GANTask(GeneratorTask):
             generator.mean_w.lerp_(workers().mean(w.float().mean(dim=0)), _MEAN_RATE)
         noise = workers().mine(lambda m: generator.draw_noise(m, rng=rng), len(z)).to(self._device)
         return generator.draw(generator.styles(w), noise).float()
+
+    def _judged(self, views: Tensor, condition: Condition | None, seen: tuple[Tensor, ...]) -> Tensor:
+        scores: Tensor = self._discriminator(views, condition, *seen)
+        return scores
 
     def _augmented(self, x: Tensor, rng: torch.Generator) -> Tensor:
         return self._augmentation(x, rng=rng) if self._settings.augment == "adaptive" else x
