@@ -11,7 +11,7 @@ from failscape.explain.direction_names import Effect
 from failscape.explain.method import Method, to_8_bits
 from failscape.explain.real_directions_result import RealDirectionsResult, in_order
 from failscape.explain.shared_influence import shared_influence
-from failscape.explain.style_gradients import STYLE_SCORES, Influence, ScoreName
+from failscape.explain.style_gradients import Influence, ScoreName, known_score
 from failscape.explain.style_population import layer_name, require_class_styles
 from failscape.generators import Generator, Inversion, StyleGenerator, invert
 from failscape.generators.inversion import Space
@@ -93,14 +93,12 @@ class RealDirections(Method[RealDirectionsResult]):
                 "Expected `samples` of at least 20, `top` and `shown` of at least 1 and `steps` of at least 0, but got "
                 f"{samples}, {top}, {shown}, {steps}."
             )
-        if score not in STYLE_SCORES:
-            raise ValueError(f"Expected `score` to be one of {', '.join(STYLE_SCORES)}, but got {score!r}.")
         if bins < 2:
             raise ValueError(f"Expected at least 2 `bins`, the last and the rest, but got {bins}.")
         if space not in ("w", "s"):
             raise ValueError(f"Expected `space` to be 'w' or 's', but got {space!r}.")
         self.samples = samples
-        self.score: ScoreName = score
+        self.score = known_score(score)
         self.top = top
         self.bins = bins
         self.space: Space = space

@@ -14,7 +14,7 @@ from failscape.classifiers import Classifier
 from failscape.explain.comparison import require_same_task, told_apart
 from failscape.explain.direction_names import name_directions
 from failscape.explain.method import SHARED, Method, Result, to_8_bits
-from failscape.explain.style_gradients import STYLE_SCORES, Influence, ScoreName, measure_influence
+from failscape.explain.style_gradients import Influence, ScoreName, known_score, measure_influence
 from failscape.explain.style_population import images_of, layer_name, require_class_styles, sample_styles
 from failscape.figures import Case, Figure, Finding, Gallery, Line, Panel, Plot, effect_matrix, signed_effects
 from failscape.generators import Generator, StyleGenerator
@@ -357,8 +357,6 @@ class StyleDifference(Method[StyleDifferenceResult]):
     ) -> None:
         if not others:
             raise ValueError("Expected at least one classifier in `others` to compare with, but got none.")
-        if score not in STYLE_SCORES:
-            raise ValueError(f"Expected `score` to be one of {', '.join(STYLE_SCORES)}, but got {score!r}.")
         if samples < 20 or top < 1 or not 0 < reach < float("inf"):
             raise ValueError(
                 "Expected `samples` of at least 20, `top` of at least 1 and a positive `reach`, but got "
@@ -366,7 +364,7 @@ class StyleDifference(Method[StyleDifferenceResult]):
             )
         self.others = tuple(others)
         self.samples = samples
-        self.score: ScoreName = score
+        self.score = known_score(score)
         self.top = top
         self.reach = reach
 

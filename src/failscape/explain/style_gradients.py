@@ -48,6 +48,17 @@ STYLE_SCORES: dict[ScoreName, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+def known_score(score: ScoreName) -> ScoreName:
+    """Return the name of a score as it was given.
+
+    Raises:
+        ValueError: if there is no such score.
+    """
+    if score not in STYLE_SCORES:
+        raise ValueError(f"Expected `score` to be one of {', '.join(STYLE_SCORES)}, but got {score!r}.")
+    return score
+
+
 def gradient_of(
     classifier: Classifier, generator: StyleGenerator, samples: StyleSamples, score: ScoreName
 ) -> tuple[Float[Tensor, "N S"], Float[Tensor, "N K"]]:

@@ -11,7 +11,7 @@ from failscape.explain.direction_names import name_directions
 from failscape.explain.method import Method
 from failscape.explain.shared_influence import shared_influence
 from failscape.explain.style_crossing import HALF, centre_probability, cross_half
-from failscape.explain.style_gradients import STYLE_SCORES, Influence, ScoreName
+from failscape.explain.style_gradients import Influence, ScoreName, known_score
 from failscape.explain.style_influence_result import HISTOGRAMS, StyleInfluenceResult
 from failscape.explain.style_population import images_of, layer_name, require_class_styles, sample_styles
 from failscape.generators import Generator, StyleGenerator
@@ -71,8 +71,6 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         difference_samples: int | None = None,
         top: int = 10,
     ) -> None:
-        if score not in STYLE_SCORES:
-            raise ValueError(f"Expected `score` to be one of {', '.join(STYLE_SCORES)}, but got {score!r}.")
         if gradients not in ("auto", "exact", "finite-differences"):
             raise ValueError(f"Expected `gradients` to be auto, exact or finite-differences, but got {gradients!r}.")
         if samples < 20 or (difference_samples is not None and difference_samples < 20) or top < 1:
@@ -81,7 +79,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
                 f"{samples}, {difference_samples}, {top}."
             )
         self.samples = samples
-        self.score: ScoreName = score
+        self.score = known_score(score)
         self.gradients = gradients
         self.difference_samples = difference_samples
         self.top = top
