@@ -224,6 +224,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match="Expected `per_class` and `joint`"):
             CornerCases(**settings)
 
+    @pytest.mark.usefixtures("as_installed")
+    def test_a_score_that_does_not_exist_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="Expected `score` to be one of logit-margin"):
+            CornerCases(score="luck")  # type: ignore[arg-type]
+
 
 @pytest.mark.parametrize(("half_ranges", "place"), [(0.0, WITHIN), (1.0, WITHIN), (2.9, TRIPLE), (3.1, BEYOND)])
 def test_places(half_ranges: float, place: int) -> None:

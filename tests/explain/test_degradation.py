@@ -108,6 +108,7 @@ class TestPlanted:
         ({"progress": ()}, "rising `progress` from 0 with 1 among it, but got nothing"),
         ({"dimensions": 0}, "`dimensions` of at least 1"),
         ({"classes": ()}, "at least one class"),
+        ({"score": "luck"}, "`score` to be one of logit-margin"),
     ],
 )
 @pytest.mark.usefixtures("as_installed")

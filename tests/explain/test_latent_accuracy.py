@@ -293,8 +293,18 @@ def test_what_cannot_be_answered_is_refused_in_words(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"samples": 0}, {"top": 0}, {"bins": 1}, {"smallest_bin": 0}, {"spread": 1.5}, {"places": 0}, {"shown": 0}],
+    [
+        {"samples": 0},
+        {"score": "luck"},
+        {"top": 0},
+        {"bins": 1},
+        {"smallest_bin": 0},
+        {"spread": 1.5},
+        {"places": 0},
+        {"shown": 0},
+    ],
 )
+@pytest.mark.usefixtures("as_installed")
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         LatentAccuracy(**settings)

@@ -13,7 +13,6 @@ from failscape.explain.style_gradients import (
     STYLE_SCORES,
     difference_of,
     gradient_of,
-    influence_for,
     measure_influence,
 )
 from failscape.explain.style_population import StyleSamples, sample_styles, style_batches
@@ -85,7 +84,7 @@ class TestPlanted:
         known = misled_beyond(1.0)
         blind = Classifier(lambda x: known(x.detach()), image_shape=known.image_shape, name="no gradients")
         assert not blind.differentiable
-        influence = influence_for(blind, PlantedStyles(), 3000, rng=rng())
+        influence = measure_influence(blind, PlantedStyles(), 3000, rng=rng(), gradients=False)
         # The population is as large as ever; only the differences are taken of fewer.
         assert int(influence.count.sum()) == 3000
         assert float(influence.overall[HARM]) == pytest.approx(-1.0, abs=0.1)

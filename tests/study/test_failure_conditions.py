@@ -1,5 +1,6 @@
 import json
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -127,40 +128,86 @@ def test_an_order_of_classifiers_that_excludes_nothing_is_no_order() -> None:
         assert claims[key].is_reached(0.01) is True
 
 
-def test_real_images_are_held_against_the_directions_that_lead_which_are_measured_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured: list[int] = []
+GIVEN = {
+    "images": {"spec": "embedded:mnist-test", "only": "all", "limit": 6},
+    "classifier": {"spec": "embedded:mnist-corrupted"},
+    "generator": {"spec": "embedded:mnist-stylegan2"},
+}
+# Methods that rank styles, each with few of everything that comes after the ranking, and what it ranks them over.
+FEW: dict[str, tuple[str, dict[str, Any]]] = {
+    "corner-cases": ("samples", {"per_class": 1, "joint": 0, "most": 4}),
+    "real-directions": ("samples", {"top": 3, "steps": 1}),
+    "latent-accuracy": ("influence_samples", {"samples": 60, "top": 5, "bins": 2, "smallest_bin": 1}),
+    "degradation": ("samples", {"dimensions": 2, "most": 12}),
+}
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which every influence that is measured adds over how many samples."""
+    sizes: list[int] = []
 
     def measure(*arguments: Any, **settings: Any) -> Any:
-        measured.append(arguments[2])
+        sizes.append(arguments[2])
         return measure_influence(*arguments, **settings)
 
     monkeypatch.setattr(shared_influence, "measure_influence", measure)
-    sizes = {"samples": 60, "top": 3}
-    given = {"spec": "embedded:mnist-test", "only": "all", "limit": 6}
-    steps = [
-        {"method": "style-influence", "settings": sizes},
+    return sizes
+
+
+def ran(steps: list[dict[str, Any]], name: str, out: Path) -> list[Any]:
+    """Run a study of some steps and return their results."""
+    run = run_study(StudyConfig.from_mapping({"name": name, "steps": steps} | GIVEN), out=out)
+    return [load_result(folder) for folder in sorted((run / "steps").iterdir())]
+
+
+def test_all_steps_go_along_the_directions_that_lead_which_are_measured_once(
+    tmp_path: Path, measured: list[int]
+) -> None:
+    steps: list[dict[str, Any]] = [
+        {"method": "style-influence", "settings": {"samples": 60, "top": 3}},
         {"method": "latent-map", "settings": {"samples": 40, "draws": 40, "mapped": 10}},
-        {"method": "real-directions", "settings": sizes | {"steps": 1}},
+        *({"method": name, "settings": settings} for name, (_, settings) in FEW.items()),
         {"method": "style-influence", "name": "fewer", "settings": {"samples": 50, "top": 1}},
+        {"method": "latent-accuracy", "name": "own", "settings": FEW["latent-accuracy"][1] | {"influence_samples": 44}},
     ]
-    models = {"classifier": {"spec": "embedded:mnist-corrupted"}, "generator": {"spec": "embedded:mnist-stylegan2"}}
-    config = StudyConfig.from_mapping({"name": "both", "images": given, "steps": steps} | models)
-    run = run_study(config, out=tmp_path)
-    assert measured == [60, 50]
-    influence, _, real, _ = (load_result(folder) for folder in sorted((run / "steps").iterdir()))
+    influence, _, corners, real, accuracy, degraded, _, own = ran(steps, "all", tmp_path)
+    assert measured == [60, 50, 44]
     assert isinstance(influence, StyleInfluenceResult)
     assert isinstance(real, RealDirectionsResult)
-    assert influence.ranking[:3].equal(real.dimensions)
-    # Alone, and without what the first step measured, the same is found.
-    alone = run_study(StudyConfig.from_mapping({**config.model_dump(mode="json", exclude_none=True), "name": "alone",
-        "steps": steps[2:3]}), out=tmp_path)  # fmt: skip
-    assert measured == [60, 50, 60]
-    again = load_result(next((alone / "steps").iterdir()))
-    assert isinstance(again, RealDirectionsResult)
-    assert again.dimensions.equal(real.dimensions)
-    assert again.coordinates.equal(real.coordinates)
+    ranking = influence.ranking
+    assert ranking[:3].equal(real.dimensions)
+    assert ranking[:5].equal(accuracy.styles)
+
+    # Of a class, by its own means. Dimensions that gave no case were tried, too.
+    own_ranking = (influence.mean * influence.spread).abs().argsort(dim=1, descending=True, stable=True)
+    assert len(corners.classes) == 10
+    for label in range(10):
+        tried = corners.passed_dimension[corners.passed_y == label].tolist()
+        tried += corners.dimension[corners.single & (corners.y == label)].tolist()
+        assert tried == own_ranking[label, : len(tried)].tolist()
+    label = int(degraded.y[0])
+    tried = own_ranking[label, : 2 + int(degraded.skipped[0])].tolist()
+    assert [d for d in tried if d in degraded.dimension.tolist()] == degraded.dimension.unique_consecutive().tolist()
+    assert tried[-1] == degraded.dimension[-1]
+    # One that is given another number of samples goes by them.
+    assert not own.styles.equal(accuracy.styles)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_step_finds_the_same_whether_the_influence_was_measured_before_it_or_not(
+    name: str, tmp_path: Path, measured: list[int]
+) -> None:
+    setting, few = FEW[name]
+    leading = {"method": "style-influence", "settings": {"samples": 60, "top": 1}}
+    _, led = ran([leading, {"method": name, "settings": few}], "led", tmp_path)
+    (alone,) = ran([{"method": name, "settings": few | {setting: 60}}], "alone", tmp_path)
+    # By itself it draws a population of its own.
+    assert measured == [60, 60]
+    for field in fields(led):
+        value = getattr(led, field.name)
+        if isinstance(value, torch.Tensor):
+            assert torch.allclose(value.double(), getattr(alone, field.name).double(), equal_nan=True), field.name
 
 
 @pytest.mark.slow

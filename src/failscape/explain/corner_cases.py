@@ -12,8 +12,9 @@ from failscape.explain.corner_result import BEYOND, TRIPLE, WITHIN, CornerCasesR
 from failscape.explain.direction_names import name_directions
 from failscape.explain.joint_cases import JointCases, joint_cases
 from failscape.explain.method import Method, to_8_bits
+from failscape.explain.shared_influence import shared_influence
 from failscape.explain.style_crossing import HALF, centre_probability, cross_half
-from failscape.explain.style_gradients import Influence, influence_for
+from failscape.explain.style_gradients import Influence, ScoreName, known_score
 from failscape.explain.style_population import images_of, layer_name, require_class_styles, sample_styles
 from failscape.generators import Generator, StyleGenerator
 
@@ -55,7 +56,9 @@ class CornerCases(Method[CornerCasesResult]):
         per_class: corner cases by single dimensions to find for each class.
         joint: joint corner cases for each class, none for a classifier without gradients; the first starts from the
             class's mean styles, the others from samples that the classifier gets right.
-        samples: population from which effects and ranges are measured.
+        samples: population from which effects and ranges are measured. In a study this and `score` are those of its
+            `StyleInfluence`, unless others are given: cases are found down the ranking that leads there.
+        score: of the true class, by whose influence dimensions are ranked; as `StyleInfluence` takes it.
         steps: of the search for joint cases.
         most: dimensions to try at most for one class; by default all.
 
@@ -69,6 +72,7 @@ class CornerCases(Method[CornerCasesResult]):
     """
 
     result_type: ClassVar[type[CornerCasesResult]] = CornerCasesResult
+    ranks_over: ClassVar[str] = "samples"
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class CornerCases(Method[CornerCasesResult]):
         per_class: int = 10,
         joint: int = 5,
         samples: int = 10_000,
+        score: ScoreName = "logit-margin",
         steps: int = 16,
         most: int | None = None,
     ) -> None:
@@ -87,6 +92,7 @@ class CornerCases(Method[CornerCasesResult]):
         self.per_class = per_class
         self.joint = joint
         self.samples = samples
+        self.score = known_score(score)
         self.steps = steps
         self.most = most
 
@@ -104,7 +110,9 @@ class CornerCases(Method[CornerCasesResult]):
         styled = require_class_styles(generator, classifier, "corner cases")
         # A search over all dimensions needs gradients, single dimensions do not.
         joint = self.joint if classifier.differentiable else 0
-        influence = influence_for(classifier, styled, self.samples, rng=rng)
+        influence = shared_influence(
+            classifier, styled, self.samples, rng=rng, score=self.score, gradients=classifier.differentiable
+        )
         cases = _Cases(styled, influence, classifier)
         for label in (influence.count > 0).nonzero()[:, 0].tolist():
             if not cases.add_start(label):

@@ -14,8 +14,9 @@ from torch import Tensor
 from failscape.classifiers import SCORES, Classifier, classifier_features
 from failscape.errors import LabelError, UnsupportedClassifier
 from failscape.explain.method import SHARED, Method, Origin, Result, to_8_bits
+from failscape.explain.shared_influence import shared_influence
 from failscape.explain.style_crossing import centre_probability, cross_half, true_probability
-from failscape.explain.style_gradients import Influence, influence_for
+from failscape.explain.style_gradients import Influence, ScoreName, known_score
 from failscape.explain.style_population import images_of, left_unsaid, require_class_styles, sample_styles
 from failscape.figures import Figure, Finding, Panel, Plot, image_grid
 from failscape.generators import Condition, Generator, StyleGenerator, invert
@@ -232,7 +233,9 @@ class Degradation(Method[DegradationResult]):
         classes: names of the classes to start from, one start each; by default the first that is possible.
         dimensions: columns of the grid.
         progress: parts of the shift, rising from 0; 1 must be among them.
-        samples: population from which the effects are measured.
+        samples: population from which the effects are measured. In a study this and `score` are those of its
+            `StyleInfluence`, unless others are given: dimensions come in the order in which they lead there.
+        score: of the true class, by whose influence dimensions are ranked; as `StyleInfluence` takes it.
         most: dimensions to try at most for one start.
 
     Raises:
@@ -247,6 +250,7 @@ class Degradation(Method[DegradationResult]):
     """
 
     result_type: ClassVar[type[DegradationResult]] = DegradationResult
+    ranks_over: ClassVar[str] = "samples"
 
     def __init__(
         self,
@@ -256,6 +260,7 @@ class Degradation(Method[DegradationResult]):
         dimensions: int = 10,
         progress: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5),
         samples: int = 4000,
+        score: ScoreName = "logit-margin",
         most: int = 120,
     ) -> None:
         if start not in _FROM:
@@ -275,6 +280,7 @@ class Degradation(Method[DegradationResult]):
         self.dimensions = dimensions
         self.progress = progress
         self.samples = samples
+        self.score = known_score(score)
         self.most = most
 
     def run(
@@ -289,7 +295,9 @@ class Degradation(Method[DegradationResult]):
     ) -> DegradationResult:
         """Measure effects, choose starts, and move each along its dimensions."""
         styled = require_class_styles(generator, classifier, "degradation")
-        influence = influence_for(classifier, styled, self.samples, rng=rng)
+        influence = shared_influence(
+            classifier, styled, self.samples, rng=rng, score=self.score, gradients=classifier.differentiable
+        )
         starts = self._starts(classifier, styled, influence, x, y, ids, rng)
         parts: list[tuple[Tensor, ...]] = []
         skipped, names = [], []

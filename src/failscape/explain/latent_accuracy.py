@@ -20,7 +20,8 @@ from failscape.explain.latent_accuracy_result import (
     nearest_and_farthest,
 )
 from failscape.explain.method import Method, to_8_bits
-from failscape.explain.style_gradients import Influence, influence_for
+from failscape.explain.shared_influence import shared_influence
+from failscape.explain.style_gradients import Influence, ScoreName, known_score
 from failscape.explain.style_population import StyleSamples, images_of, require_class_styles, sample_styles
 from failscape.generators import Condition, Generator, StyleGenerator
 from failscape.metrics import bin_of, count_by_bin, equal_bins, summarize_curves
@@ -52,7 +53,10 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
     Args:
         samples: drawn for the curves.
         influence_samples: drawn before them, for the ranking of the styles; for a classifier without gradients finite
-            differences of 200 of them rank, or of four of each class where that is more.
+            differences of 200 of them rank, or of four of each class where that is more. In a study this and
+            `score` are those of its `StyleInfluence` of the first classifier, unless others are given: the distance is
+            over the styles that lead there.
+        score: of the true class, by whose influence styles are ranked; as `StyleInfluence` takes it.
         top: styles that the distance is taken over, k.
         bins: of equal width, that samples are put together by.
         smallest_bin: a bin with fewer samples is left out.
@@ -81,12 +85,14 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
     """
 
     result_type: ClassVar[type[LatentAccuracyResult]] = LatentAccuracyResult
+    ranks_over: ClassVar[str] = "influence_samples"
 
     def __init__(
         self,
         *,
         samples: int = 20_000,
         influence_samples: int = 2000,
+        score: ScoreName = "logit-margin",
         top: int = 100,
         bins: int = 15,
         smallest_bin: int = 50,
@@ -112,6 +118,7 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
             raise ValueError(f"Expected `spread` to be a part of the samples, from 0 to 1, but got {spread:g}.")
         self.samples = samples
         self.influence_samples = influence_samples
+        self.score = known_score(score)
         self.top = top
         self.bins = bins
         self.smallest_bin = smallest_bin
@@ -134,7 +141,15 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
         styled = require_class_styles(generator, classifier, "latent accuracy")
         require_same_task(classifier, self.others)
         classifiers = (classifier, *self.others)
-        influence = influence_for(classifier, styled, self.influence_samples, rng=rng, setting="influence_samples")
+        influence = shared_influence(
+            classifier,
+            styled,
+            self.influence_samples,
+            rng=rng,
+            score=self.score,
+            gradients=classifier.differentiable,
+            setting="influence_samples",
+        )
         population = _Population(styled, self.samples, self.spread, rng)
         moments, right = _judge(population, classifiers)
         if not right.all(dim=0).any():

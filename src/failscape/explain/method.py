@@ -202,12 +202,13 @@ class Method(ABC, Generic[R]):
 
     Attributes:
         result_type: what `run` returns; `load_result` finds it by its name.
-        shares_draws: whether a study gives it the same random stream as its other steps that say so: steps that begin
-            with the same population then find the same in it, and need measure it only once.
+        ranks_over: the setting that says how many samples it ranks styles over by their influence, for a method that
+            does so and has a `score` for it; "" for others. A study lets all its steps that rank styles begin with the
+            same population, which then need be measured only once.
     """
 
     result_type: ClassVar[type[Result]]
-    shares_draws: ClassVar[bool] = False
+    ranks_over: ClassVar[str] = ""
 
     @abstractmethod
     def run(

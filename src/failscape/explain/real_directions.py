@@ -48,9 +48,9 @@ class RealDirections(Method[RealDirectionsResult]):
 
     Args:
         samples: generated images over which the influence of styles is measured; without gradients, by finite
-            differences of 200 of them, or of four of each class where that is more. In a study whose `StyleInfluence`
-            takes as many, and the same score, they are the same ones, measured once: the directions tested are those
-            that lead there.
+            differences of 200 of them, or of four of each class where that is more. In a study this and
+            `score` are those of its `StyleInfluence`, unless others are given: the directions tested are those that
+            lead there.
         score: of the true class, by whose influence directions are ranked; as `StyleInfluence` takes it.
         top: directions.
         bins: parts of the real images along each.
@@ -75,7 +75,7 @@ class RealDirections(Method[RealDirectionsResult]):
     """
 
     result_type: ClassVar[type[RealDirectionsResult]] = RealDirectionsResult
-    shares_draws: ClassVar[bool] = True
+    ranks_over: ClassVar[str] = "samples"
 
     def __init__(
         self,

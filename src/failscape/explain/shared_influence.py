@@ -1,4 +1,4 @@
-"""The influence of styles, measured once for all steps of a study that begin with it."""
+"""The influence of styles, measured once for all steps of a study that rank styles by it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +36,7 @@ def shared_influence(
     score: ScoreName,
     gradients: bool,
     differences: int | None = None,
+    setting: str = "samples",
 ) -> Influence:
     """Return what `measure_influence` does, and leave `rng` as it does, whether measured now or remembered.
 
@@ -44,7 +45,14 @@ def shared_influence(
 
     def measure() -> Influence:
         return measure_influence(
-            classifier, generator, n, rng=rng, score=score, gradients=gradients, differences=differences
+            classifier,
+            generator,
+            n,
+            rng=rng,
+            score=score,
+            gradients=gradients,
+            differences=differences,
+            setting=setting,
         )
 
     known = _KNOWN.get()

@@ -330,13 +330,6 @@ def measure_influence(
     )
 
 
-def influence_for(
-    classifier: Classifier, generator: StyleGenerator, n: int, *, rng: torch.Generator, setting: str = "samples"
-) -> Influence:
-    """Return the influence over `n` samples, by gradients, or by differences of some where there are no gradients."""
-    return measure_influence(classifier, generator, n, rng=rng, gradients=classifier.differentiable, setting=setting)
-
-
 def _steps(generator: StyleGenerator, n: int, rng: torch.Generator) -> Float[Tensor, " S"]:
     """Return the step of each style: a part of its deviation within its class, over `n` samples or more."""
     samples = list(style_batches(generator, max(1000, n), rng=rng))

@@ -60,7 +60,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
     """
 
     result_type: ClassVar[type[StyleInfluenceResult]] = StyleInfluenceResult
-    shares_draws: ClassVar[bool] = True
+    ranks_over: ClassVar[str] = "samples"
 
     def __init__(
         self,

@@ -10,11 +10,11 @@ _TEN, _TWO = "embedded:mnist-vae-10d", "embedded:mnist-vae-2d"
 # Fewer samples than the defaults: a demo is to end within a minute and a half.
 _QUICK: dict[str, dict[str, Any]] = {
     "style-influence": {"samples": 3000, "top": 6},
-    "corner-cases": {"per_class": 2, "joint": 1, "samples": 2000},
-    "real-directions": {"samples": 3000, "top": 6},
+    "corner-cases": {"per_class": 2, "joint": 1},
+    "real-directions": {"top": 6},
     "latent-accuracy": {"samples": 4000, "smallest_bin": 25},
     "corruption-table": {"samples": 250},
-    "degradation": {"samples": 1000, "classes": ["8"]},
+    "degradation": {"classes": ["8"]},
 }
 
 

@@ -12,6 +12,7 @@ from failscape.explain.shared_influence import sharing_influence
 from failscape.storage import write_json
 from failscape.study.config import StepConfig, StudyConfig
 from failscape.study.fingerprint import classifier_digest, generator_digest, step_fingerprint, step_seed
+from failscape.study.influence import share_influence
 from failscape.study.inputs import Choice, Models, Selection, StepInputs, load_models, select_for_steps
 from failscape.study.methods import PreparedMethod, prepare_method
 from failscape.study.run_folder import RunFolder, write_result
@@ -30,7 +31,8 @@ def run_study(
     """Run a study and return its run folder.
 
     The latest run of the same name is gone on with if it is the same study; steps whose inputs have not
-    changed are not run again. A step that fails is recorded with its error, and the next one runs.
+    changed are not run again. A step that fails is recorded with its error, and the next one runs. Steps that rank
+    styles do so as the study's style influence does, unless they say otherwise; see `share_influence`.
 
     Args:
         config: the study.
@@ -42,6 +44,7 @@ def run_study(
     Raises:
         FailscapeError: if the study cannot start, or its folder cannot be written.
     """
+    config = share_influence(config)
     methods = [prepare_method(step, allow_code=allow_code) for step in config.steps]
     inputs = [StepInputs.of(step, config) for step in config.steps]
     progress("loading models")
@@ -114,8 +117,8 @@ def _run_step(
 
 
 def _seed(config: StudyConfig, index: int, method: PreparedMethod) -> int:
-    # Steps are counted from 1.
-    return step_seed(config.seed, 0 if method.method.shares_draws else index)
+    # Steps are counted from 1. Those that rank styles begin with the same draws.
+    return step_seed(config.seed, 0 if method.method.ranks_over else index)
 
 
 def _fingerprints(
