@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from planted_styles import DEAD, HARM, HARMLESS, SCALE, PlantedStyles, misled_beyond
 
+from failscape.classifiers import Classifier
+from failscape.explain.method import to_8_bits
 from failscape.explain.style_crossing import cross_half, true_probability
 from failscape.explain.style_gradients import Influence, measure_influence
 from failscape.explain.style_population import images_of
@@ -50,10 +54,29 @@ def test_the_nearer_way_is_taken(influence: Influence) -> None:
         lost = torch.maximum(pixel - 0.12, -0.25 - pixel)
         return torch.stack([-200 * lost, 0 * lost, 0 * lost - 99], dim=1)
 
-    from failscape.classifiers import Classifier
-
     classifier = Classifier(both_ways, image_shape=(1, 4, 4), name="both ways")
     start = influence.centre[0]
     found = cross_half(classifier, GENERATOR, start, None, 0, torch.tensor([HARMLESS]), influence)
     units = float((start[HARMLESS] + found.shift[0]) / SCALE[HARMLESS])
     assert units == pytest.approx(1.2, abs=0.05)
+
+
+@pytest.mark.parametrize(("behind", "grey"), [(0.498, 31), (0.3, 30)])
+def test_where_a_grey_value_jumps_over_one_half_the_next_that_has_it_is_taken(
+    influence: Influence, behind: float, grey: int
+) -> None:
+    def jumping(x: torch.Tensor) -> torch.Tensor:
+        """Say class 0 with 0.9 up to 30 grey values of the harmless pixel over grey, with 0.3 there, then `behind`."""
+        brighter = (255 * x[:, 0, 2, 3]).round() - 128
+        p = torch.where(brighter < 30, 0.9, torch.where(brighter == 30, 0.3, behind))
+        return torch.stack([p.log(), (1 - p).log(), 0 * p - 99], dim=1)
+
+    classifier = Classifier(jumping, image_shape=(1, 4, 4), name="jumping")
+    # Four times as wide, a tenth of a step of the scan is four grey values.
+    wide = replace(influence, low=4 * influence.low, high=4 * influence.high)
+    start = influence.centre[0]
+    found = cross_half(classifier, GENERATOR, start, None, 0, torch.tensor([HARMLESS]), wide)
+    moved = start.clone()
+    moved[HARMLESS] += found.shift[0]
+    pixel = to_8_bits(images_of(GENERATOR, moved[None]))[0, 0, 2, 3]
+    assert round(255 * float(pixel)) - 128 == grey

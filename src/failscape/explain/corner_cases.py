@@ -40,10 +40,10 @@ class CornerCases(Method[CornerCasesResult]):
 
     *By single dimensions*: from the mean styles of each class, down the ranking of the dimensions by their effect on
     that class, each dimension is moved by itself, both ways, to the smallest shift at which the 8-bit image has the
-    probability 0.50 of the true class (coarse scan, then bisection), until as many as asked for are found. A case lies
-    *within* the values that were observed for its dimension in the population, within *three times* their range, or
-    *beyond*. Dimensions that give no case are kept with the lowest probability that was met along them; those that
-    nowhere lower it by 0.01 are without effect.
+    probability 0.50 of the true class (coarse scan, then bisection, then a look past a jump), until as many as asked
+    for are found. A case lies *within* the values that were observed for its dimension in the population, within *three
+    times* their range, or *beyond*. Dimensions that give no case are kept with the lowest probability that was met
+    along them; those that nowhere lower it by 0.01 are without effect.
 
     *Joint*: over all dimensions at once, from the class means or from samples, the smallest perturbation in units of
     each style's deviation, $\min \|\epsilon\|$ so that $p_y(g(s_0 + \sigma \epsilon)) \leq 0.5$, by

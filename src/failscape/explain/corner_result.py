@@ -14,12 +14,12 @@ from torch import Tensor
 from failscape.explain.case_set import write_case_set
 from failscape.explain.method import EIGHT_BITS, SHARED, Result
 from failscape.explain.passed_over import NO_EFFECT, PassedOver
+from failscape.explain.style_crossing import EXACT, HALF
 from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image_grid
 from failscape.metrics import Estimate, rate
 
 WITHIN, TRIPLE, BEYOND = range(3)
 _PLACES = ("within", "up to 3 times", "beyond")
-_EXACT = 0.005
 _SHOWN = 120
 # Classes of too few cases that a sentence names.
 _NAMED = 10
@@ -158,7 +158,7 @@ class CornerCasesResult(Result):
     @property
     def exact(self) -> Estimate:
         """How often the probability lies within 0.005 of one half."""
-        return rate((self.probability - 0.5).abs() <= _EXACT)
+        return rate((self.probability - HALF).abs() <= EXACT)
 
     @property
     def oracle_agrees(self) -> Bool[Tensor, " N"] | None:
@@ -392,7 +392,7 @@ class CornerCasesResult(Result):
         name, rival = self.class_names[int(self.y[i])], self.class_names[int(self.rival[i])]
         probability = float(self.probability[i])
         second = float(self.verification.probs[i, int(self.rival[i])])
-        exact = abs(probability - 0.5) <= _EXACT
+        exact = abs(probability - HALF) <= EXACT
         how = "all dimensions together" if self.dimension[i] < 0 else f"s{self.dimension[i]}"
         what = f" It {self.descriptions[i]}." if self.descriptions[i] else ""
         place = {WITHIN: "within", TRIPLE: "outside, but within three times,", BEYOND: "far outside"}[

@@ -1,5 +1,6 @@
 """How far a style must move, all others at rest, until the true class has lost its lead."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -13,15 +14,19 @@ from failscape.explain.method import to_8_bits
 from failscape.explain.style_gradients import Influence
 from failscape.explain.style_population import images_of
 from failscape.generators import StyleGenerator
-from failscape.search import first_crossing
+from failscape.search import Crossing, first_crossing
 
 HALF = 0.5
+# Probabilities so near to one half count as it.
+EXACT = 0.005
 
 # A style is followed to so many times half the range of its observed values, from the middle of that range.
 _REACH = 6.0
 _SCAN = 48
 # Halvings of the bracket that the scan leaves; after these its ends draw the same 8-bit image, or neighbours.
 _BISECTIONS = 20
+# Where a grey value jumps over one half, so many points are tried beyond it, on such a part of a step of the scan.
+_NEARBY, _PART = 32, 0.1
 
 
 @final
@@ -53,7 +58,8 @@ def cross_half(
     """Move each style both ways until the 8-bit image has the probability 0.50, if it ever does.
 
     A coarse scan comes first, since the probability is not monotone along a style, then bisection of the first
-    crossing.
+    crossing. Where a single grey value takes the probability past one half there by more than `EXACT`, the pictures
+    close behind it are tried, of which one may be nearer.
 
     Args:
         classifier: what is explained.
@@ -78,7 +84,8 @@ def cross_half(
     crossing = first_crossing(
         score, ends.flatten()[:, None], torch.arange(2 * count), scan=_SCAN, bisections=_BISECTIONS
     )
-    shifts = torch.where(crossing.found, crossing.inside[:, 0], torch.inf).unflatten(0, (2, count))
+    inside = _past_jumps(score, crossing, ends.flatten()[:, None] / _SCAN)
+    shifts = torch.where(crossing.found, inside[:, 0], torch.inf).unflatten(0, (2, count))
     nearer = shifts.abs().argmin(dim=0)
     shift = shifts.gather(0, nearer[None])[0]
     return StyleCrossings(
@@ -86,6 +93,22 @@ def cross_half(
         found=shift.isfinite(),
         lowest=HALF - crossing.highest.unflatten(0, (2, count)).amax(dim=0),
     )
+
+
+def _past_jumps(
+    score: Callable[[Tensor, Tensor], Tensor], crossing: Crossing, steps: Float[Tensor, "M 1"]
+) -> Float[Tensor, "M 1"]:
+    """Return where the crossings are; of those that jump, the next place that is near one half, if there is one."""
+    inside = crossing.inside.clone()
+    jumps = (crossing.found & (crossing.score > EXACT)).nonzero()[:, 0]
+
+    def exactness(epsilon: Tensor, rows: Tensor) -> Tensor:
+        below = score(crossing.inside[rows] + epsilon, rows)
+        return torch.minimum(below, EXACT - below)
+
+    near = first_crossing(exactness, _PART * steps[jumps], jumps, scan=_NEARBY, bisections=0)
+    inside[jumps[near.found]] += near.inside[near.found]
+    return inside
 
 
 def centre_probability(classifier: Classifier, generator: StyleGenerator, influence: Influence, y: int) -> float:
