@@ -111,7 +111,9 @@ def test_the_stated_numbers_of_the_embedded_weights_are_those_recorded_with_them
         if page.name == "README.md":
             assert cells[3] == f"`failscape train embedded {name}`"
         else:
-            parts = [provenance, *([provenance["start"]] if "start" in provenance else [])]
+            parts = [provenance]
+            while "start" in parts[-1]:
+                parts.append(parts[-1]["start"])
             assert cells[1] == " after ".join(f"{part['settings']['images']:,}" for part in parts)
 
 

@@ -79,21 +79,26 @@ class TestTraining:
         recipes = package / "package" / "assets" / "recipes"
         game = f'kind = "gan"\ndata = "{package}/some.npz"\nvalidation = "none"\nclassifier = "none"\nfamily = "mlp"\n'
         game += "images = 32\nbatch = 16\nhidden = 4\n"
-        (recipes / "first").mkdir()
-        (recipes / "first" / "tiny-gan.toml").write_text(f'{game}name = "tiny-gan-first"')
-        (recipes / "tiny-gan.toml").write_text(f'{game}name = "tiny-gan"\nstart = "first/tiny-gan.toml"')
+        for folder, start in (("first", "none"), ("second", "first/tiny-gan.toml")):
+            (recipes / folder).mkdir()
+            named = f'{game}name = "tiny-gan-{folder}"\nstart = "{start}"'
+            (recipes / folder / "tiny-gan.toml").write_text(named)
+        (recipes / "tiny-gan.toml").write_text(f'{game}name = "tiny-gan"\nstart = "second/tiny-gan.toml"')
         assert set(recipe_names()) == {*KINDS, "tiny-gan"}
 
         run = train_embedded("tiny-gan", package / "runs")
 
         assert [path.name for path in sorted((package / "runs").iterdir())] == [
             "00001-tiny-gan-first",
-            "00002-tiny-gan",
+            "00002-tiny-gan-second",
+            "00003-tiny-gan",
         ]
-        assert run == package / "runs" / "00002-tiny-gan"
-        assert read_settings(run / "train.toml").start == str(package / "runs" / "00001-tiny-gan-first")
+        assert run == package / "runs" / "00003-tiny-gan"
+        for before, after in (("00001-tiny-gan-first", "00002-tiny-gan-second"), ("00002-tiny-gan-second", run.name)):
+            assert read_settings(package / "runs" / after / "train.toml").start == str(package / "runs" / before)
         # What is complete needs nothing any more.
         shutil.rmtree(package / "runs" / "00001-tiny-gan-first")
+        shutil.rmtree(package / "runs" / "00002-tiny-gan-second")
         assert train_embedded("tiny-gan", package / "runs") == run
 
     @pytest.mark.parametrize("name", KINDS)

@@ -47,7 +47,8 @@ def _begun(settings: AnySettings, out: Path, progress: Callable[[str], None]) ->
     start = getattr(settings, "start", "none")
     if start == "none" or latest_run_folder(out, settings.name) is not None:
         return settings
-    return settings.model_copy(update={"start": str(train_by(_read_recipe(start), out, progress=progress))})
+    before = _begun(_read_recipe(start), out, progress)
+    return settings.model_copy(update={"start": str(train_by(before, out, progress=progress))})
 
 
 def train_by(settings: AnySettings, out: Path, *, progress: Callable[[str], None] = lambda message: None) -> Path:
@@ -73,12 +74,14 @@ def train_by(settings: AnySettings, out: Path, *, progress: Callable[[str], None
 
 
 def recorded_seconds(name: str) -> float:
-    """Return how long the training of `embedded:NAME` took, with that of what it began with, where it was made."""
+    """Return how long the training of `embedded:NAME` took, with those that it goes on from, where it was made."""
     documents = [files("failscape") / "assets" / kind / f"{name}.json" for kind in ("classifiers", "generators")]
     (document,) = (each for each in documents if each.is_file())
-    provenance = json.loads(document.read_text())["provenance"]
-    parts = [provenance, provenance["start"]] if "start" in provenance else [provenance]
-    return sum(float(part["reached"]["seconds"]) for part in parts)
+    seconds, training = 0.0, json.loads(document.read_text())["provenance"]
+    while training is not None:
+        seconds += float(training["reached"]["seconds"])
+        training = training.get("start")
+    return seconds
 
 
 def say_how_long(seconds: Mapping[str, float], out: Path, *, progress: Callable[[str], None]) -> None:
