@@ -50,8 +50,8 @@ def test_a_class_that_does_not_lead_is_pushed_forward_whatever_its_probability()
 
     gradient = gradient_of(logits, met, "confidence")
 
-    torch.testing.assert_close(condition_loss(logits, met, score="confidence"), torch.tensor([1.2]))
-    torch.testing.assert_close(gradient, torch.tensor([[1.0, -1.0, 0.0]]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(condition_loss(logits, met, score="confidence"), torch.tensor([2.4]))
+    torch.testing.assert_close(gradient, torch.tensor([[2.0, -2.0, 0.0]]), atol=1e-5, rtol=0)
 
 
 def test_the_true_class_need_not_lead() -> None:
@@ -74,12 +74,12 @@ def test_beyond_certainty_any_more_of_it_is_right(asked: float, logit: float) ->
 
 def test_is_quadratic_near_and_linear_far() -> None:
     condition = Condition.of(0, 0.5, n=3)
-    logits = torch.tensor([[0.1, 0.0], [2.0, 0.0], [3.0, 0.0]])
+    logits = torch.tensor([[1.2, 0.0], [2.0, 0.0], [3.0, 0.0]])
 
     near, far, farther = condition_loss(logits, condition, score="true-class").tolist()
 
-    assert near == pytest.approx(0.1**2 / 2, rel=1e-4)
-    assert farther - far == pytest.approx(0.5, rel=1e-4)
+    assert near == pytest.approx(1.2**2 / 2, rel=1e-4)
+    assert farther - far == pytest.approx(1.5, rel=1e-4)
 
 
 def test_a_whole_distribution_is_missed_by_its_divergence() -> None:
