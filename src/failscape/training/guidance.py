@@ -15,9 +15,9 @@ from failscape.training.distributed import workers
 
 # Beyond this logit (0.993) more certainty is neither seen nor asked for.
 _CERTAIN = 5.0
-# Within this error, in logits, the loss is quadratic: what is far off counts for more than what is nearly right. Before,
-# with 0.5 and the lead counted once, a generator of corrupted digits kept 0.929 of its classes at a mean error of 0.137;
-# 50,000 images after the change 0.937 and 0.133, and its Fréchet distance was no larger.
+# Within this error, in logits, the loss is quadratic: what is far off counts for more than what is nearly right.
+# Before, with 0.5 and the lead counted once, a generator of corrupted digits kept 0.929 of its classes at a mean error
+# of 0.137; 50,000 images after the change 0.937 and 0.133, and its Fréchet distance was no larger.
 _HUBER = 1.5
 # By how much, in logits, the class asked for should lead the next.
 _LEAD = 0.2
@@ -32,8 +32,8 @@ def condition_loss(
     r"""Return by how much each image misses its condition.
 
     For a score, the Huber loss of the difference between requested and obtained logit of the score, those beyond
-    ±5 counting as reached, plus a hinge, which counts twice, where the class asked for does not lead. For a whole distribution,
-    $KL(p_{requested} \| p_{obtained})$.
+    ±5 counting as reached, plus a hinge, which counts twice, where the class asked for does not lead. For a whole
+    distribution, $KL(p_{requested} \| p_{obtained})$.
 
     Images that were moved or noised cannot all meet it: real ones do not either. They are to miss it as these do: of
     each four neighbours, which are of one class, the one that misses it most as much as the real one that does.
