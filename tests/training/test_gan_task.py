@@ -95,6 +95,23 @@ def test_each_part_of_a_step_has_its_time(
     assert seen == [always | {"r1", "r2"}, always, always | {"guidance"}, always | {"r1", "r2", "guidance"} | encoder]
 
 
+def test_the_encoder_learns_at_a_rate_that_falls_from_its_own_beginning_on(
+    gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
+) -> None:
+    settings = gan_settings.model_copy(update={"decay_from": 0.0, "encoder_from": 0.8})
+    task = GANTask(settings, images=images, classifier=stripes_classifier)
+
+    rates = []
+    for progress in (0.8, 0.9, 1.0):
+        step(task, images, progress=progress)
+        rates.append([task.optimizers[name].param_groups[0]["lr"] for name in ("generator", "encoder")])
+
+    peak = settings.learning_rate
+    assert [rate[1] / peak for rate in rates] == pytest.approx([0.4, 0.2, 0.0], abs=1e-6)
+    # By then there is little left of the generator's.
+    assert [rate[0] / peak for rate in rates] == pytest.approx([0.0955, 0.0245, 0.0], abs=1e-3)
+
+
 def test_the_encoder_is_trained_beside_a_generator_that_does_not_notice(
     gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
 ) -> None:

@@ -133,7 +133,9 @@ class GANTask(GeneratorTask):
         """Update discriminator and generator once each, and the encoder when its time has come."""
         settings, group = self._settings, workers()
         for name, optimizer in self.optimizers.items():
-            factor = constant_cosine(progress, decay_from=settings.decay_from) * self._rates[name]
+            # The encoder begins when the others' rates have nearly fallen to nothing, so it has a time of its own.
+            time = _since(settings.encoder_from, progress) if name == "encoder" else progress
+            factor = constant_cosine(time, decay_from=settings.decay_from) * self._rates[name]
             set_learning_rate(optimizer, settings.learning_rate * factor)
         x, n = x.to(self._device), len(x)
         condition = self.pool.conditions_of(x, y)
@@ -367,6 +369,11 @@ class GANTask(GeneratorTask):
         self._steps, self._told = state["game"]["steps"], dict(state["game"]["told"])
         self._augmentation.probability = state["game"]["augmentation"]
         self._warned = self._won
+
+
+def _since(start: float, progress: float) -> float:
+    """Return the progress of what begins at `start` of a training and ends with it."""
+    return max(0.0, progress - start) / (1 - start) if start < 1 else 0.0
 
 
 def _guidance_weight(settings: GANSettings, progress: float) -> float:
