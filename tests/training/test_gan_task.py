@@ -112,6 +112,18 @@ def test_the_encoder_learns_at_a_rate_that_falls_from_its_own_beginning_on(
     assert [rate[0] / peak for rate in rates] == pytest.approx([0.0955, 0.0245, 0.0], abs=1e-3)
 
 
+def test_the_encoder_learns_what_latents_draw_an_image_again(
+    gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet, unseen: ImageSet
+) -> None:
+    settings = gan_settings.model_copy(update={"family": "stylegan2", "encoder_from": 0.0, "generator_from": 1.0})
+    task = GANTask(settings, images=images, classifier=stripes_classifier)
+    before = task.evaluate(unseen)["reconstruction"]
+    for seed in range(60):
+        step(task, images, progress=0.0, seed=seed)
+        task.average(0.9)
+    assert task.evaluate(unseen)["reconstruction"] < before
+
+
 def test_the_encoder_is_trained_beside_a_generator_that_does_not_notice(
     gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
 ) -> None:

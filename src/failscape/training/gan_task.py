@@ -46,6 +46,8 @@ _MEAN_RATE = 0.005
 # the first thousands of images, which any discriminator tells, are not yet a victory.
 _MEMORY = 500
 _VICTORY = 0.99
+# Images that an evaluation encodes.
+_ENCODED = 2000
 
 
 @final
@@ -325,7 +327,7 @@ class GANTask(GeneratorTask):
 
     @torch.no_grad()
     def evaluate(self, images: ImageSet) -> dict[str, float]:
-        """Return Fréchet distance, floor, recall, and how well what was asked for is obtained."""
+        """Return Fréchet distance, floor, recall, how well requests are met, and what the encoder finds."""
         if self._evaluation is None:
             self._evaluation = GeneratorEvaluation(
                 images,
@@ -338,7 +340,17 @@ class GANTask(GeneratorTask):
         numbers = self._evaluation(self.judged)
         # Of a judge who says the same of all images there is no rank correlation; that must not end the training.
         known = {name: value for name, value in numbers.items() if "spearman" not in name or not math.isnan(value)}
+        if self._encoding:
+            known["reconstruction"] = self._reconstruction(images)
         return known | {f"told_{name}": share for name, share in self._told.items()}
+
+    def _reconstruction(self, images: ImageSet) -> float:
+        """Return the root mean squared difference of a pixel between images and what is drawn of their latents."""
+        rows = torch.arange(min(len(images), _ENCODED))
+        x, y, generator = images.read(rows), images.y[rows], self.judged
+        assert isinstance(generator, StyleGAN2)
+        again = generator(generator.encode(x), self.pool.conditions_of(x, y))
+        return float((again - x).square().mean().sqrt())
 
     def state(self) -> dict[str, Any]:
         """Return the networks' state and how the game stands."""
