@@ -50,8 +50,8 @@ def test_a_class_that_does_not_lead_is_pushed_forward_whatever_its_probability()
 
     gradient = gradient_of(logits, met, "confidence")
 
-    torch.testing.assert_close(condition_loss(logits, met, score="confidence"), torch.tensor([2.4]))
-    torch.testing.assert_close(gradient, torch.tensor([[2.0, -2.0, 0.0]]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(condition_loss(logits, met, score="confidence"), torch.tensor([4.8]))
+    torch.testing.assert_close(gradient, torch.tensor([[4.0, -4.0, 0.0]]), atol=1e-5, rtol=0)
 
 
 def test_the_true_class_need_not_lead() -> None:
