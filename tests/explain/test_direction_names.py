@@ -1,8 +1,10 @@
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from scipy.stats import ttest_1samp
 from torch import Tensor
 
@@ -64,6 +66,16 @@ class Bars(StyleGenerator):
 
     def encode(self, x: Tensor) -> Tensor:
         raise NotImplementedError("no name needs it")
+
+
+class SpoiltBars(Bars):
+    """The same, blurred by as many pixels as `DEAD` lies above 10, and brighter by as much as there is noise."""
+
+    def synthesize(self, s: Tensor, noise: Tensor | None = None) -> Tensor:
+        x = (super().synthesize(s, noise) + s[:, NOISE, None, None, None]).clamp(0, 1)
+        sigmas = (s[:, DEAD] - 10).clamp_min(0).tolist()
+        blurred = [gaussian_filter(image.numpy(), sigma) for image, sigma in zip(x[:, 0], sigmas, strict=True)]
+        return torch.from_numpy(np.stack(blurred))[:, None]
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +189,18 @@ def test_at_most_four_are_told_the_largest_first(generator: Bars, samples: Style
     assert [effect.told for effect in name.effects] == [True, True, False, True, True, True]
 
 
+@pytest.mark.parametrize(("dimension", "shift", "first"), [(DEAD, 12.0, "blurs"), (NOISE, 0.25, "adds noise")])
+def test_blur_and_grain_are_told_before_what_they_make_of_the_rest(
+    samples: StyleSamples, dimension: int, shift: float, first: str
+) -> None:
+    (name,) = name_directions(SpoiltBars(), samples, torch.tensor([dimension]), torch.tensor([shift]))
+    assert name.text.startswith(first)
+    tiers = [effect.measurement.tier for effect in name.told]
+    assert tiers == sorted(tiers)
+    # By its size alone another change would have led.
+    assert max((each for each in name.effects if each.told), key=lambda each: each.weight).measurement.tier > 0
+
+
 def test_own_measurements_take_part(generator: Bars, samples: StyleSamples, monkeypatch: pytest.MonkeyPatch) -> None:
     corner = Measurement(
         name="corner",
@@ -189,7 +213,7 @@ def test_own_measurements_take_part(generator: Bars, samples: StyleSamples, monk
     )
     monkeypatch.setitem(MEASUREMENTS, "corner", corner)
     (name,) = name_directions(generator, samples, torch.tensor([GROUND]), torch.tensor([0.2]))
-    assert name.text == "lights the corner (+51 grey levels), brightens (+0.20)"
+    assert name.text == "brightens (+0.20), lights the corner (+51 grey levels)"
 
 
 def test_names_of_a_trained_generator_hold_on_other_samples() -> None:

@@ -1,6 +1,6 @@
 """Names for directions in style space: how a picture changes along each, measured on a population and not guessed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -50,6 +50,12 @@ class Effect:
         return self.measurement.change(self.change.value)
 
 
+def told_first(effects: Iterable[Effect], most: int) -> tuple[Effect, ...]:
+    """Return the effects that are told: by the tier of what was measured, and in each the largest first."""
+    told = (each for each in effects if each.told)
+    return tuple(sorted(told, key=lambda each: (each.measurement.tier, -each.weight))[:most])
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class DirectionName:
@@ -67,9 +73,11 @@ class DirectionName:
 
     @property
     def told(self) -> tuple[Effect, ...]:
-        """The effects that are told: the largest first, in units of what is worth telling, at most four."""
-        told = sorted((each for each in self.effects if each.told), key=lambda each: each.weight, reverse=True)
-        return tuple(told[:_TOLD])
+        """The effects that are told, at most four: noise and sharpness, contrast and brightness, then the shape.
+
+        Among these the largest come first, in units of what is worth telling.
+        """
+        return told_first(self.effects, _TOLD)
 
     @property
     def text(self) -> str:

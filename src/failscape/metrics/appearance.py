@@ -40,6 +40,9 @@ class Measurement:
         less: what it does when the value falls.
         digits: after the decimal point when a change is printed.
         smallest: the smallest change that is worth telling.
+        tier: which changes are told before which, the lowest first, whatever their size: 0 for noise and sharpness,
+            which change what all else measures, 1 for contrast and brightness, 2 for the shape and everything else.
+            What a digit that is drowned or blurred has for a stroke means little.
 
     Example:
         >>> def red(x):
@@ -58,6 +61,7 @@ class Measurement:
     less: str
     digits: int
     smallest: float
+    tier: int = 2
 
     def __post_init__(self) -> None:
         if self.digits < 0 or not self.smallest > 0:
@@ -212,6 +216,7 @@ MEASUREMENTS: dict[str, Measurement] = {
             less="removes noise",
             digits=2,
             smallest=0.02,  # a quarter of the slightest Gaussian noise of ImageNet-C, 5 of the 255 grey levels
+            tier=0,
         ),
         Measurement(
             name="sharpness",
@@ -221,6 +226,7 @@ MEASUREMENTS: dict[str, Measurement] = {
             less="blurs",
             digits=2,
             smallest=0.03,  # of 0.5, that of a perfect edge; a blur of σ = 1 px takes twice as much from a digit
+            tier=0,
         ),
         Measurement(
             name="contrast",
@@ -230,6 +236,7 @@ MEASUREMENTS: dict[str, Measurement] = {
             less="lowers the contrast",
             digits=2,
             smallest=0.05,  # of 1, black on white; all that the most severe contrast of ImageNet-C leaves
+            tier=1,
         ),
         Measurement(
             name="brightness",
@@ -239,6 +246,7 @@ MEASUREMENTS: dict[str, Measurement] = {
             less="darkens",
             digits=2,
             smallest=0.02,  # 5 of the 255 grey levels; fewer are hard to tell on a screen
+            tier=1,
         ),
         Measurement(
             name="ink",
