@@ -88,8 +88,12 @@ def test_accuracy_is_that_of_the_real_images_in_the_order_of_their_harm(truth: A
 def test_the_interval_is_corrected_for_the_number_of_directions(truth: Any) -> None:
     result, _ = truth
     *rest, last = result.along(HARMLESS).tensor_split(5)
-    expected = difference_of_rates(result.right[last], result.right[torch.cat(rest)], level=0.975)
+    # Of both ends of two.
+    expected = difference_of_rates(result.right[last], result.right[torch.cat(rest)], level=1 - 0.05 / 4)
     assert result.difference(HARMLESS) == expected
+    first, *rest = result.along(HARMLESS).tensor_split(5)
+    expected = difference_of_rates(result.right[first], result.right[torch.cat(rest)], level=1 - 0.05 / 4)
+    assert result.difference_at_other_end(HARMLESS) == expected
 
 
 def test_reconstructions_are_seen_as_the_images_are(truth: Any) -> None:
@@ -129,6 +133,64 @@ def test_a_direction_may_help_real_images() -> None:
     result = explain(x, y)
     assert [result.verdict(t) for t in range(2)] == ["confirmed on real images", "rises on real images"]
     assert result.summary["rising"] == 1
+
+
+def mistaken_where(z: Tensor, mistaken: Tensor) -> RealDirectionsResult:
+    """Return what is found where the classifier is right of images but for those whose labels are wrong."""
+    x, y, _ = real_images(len(z), z)
+    return explain(x, torch.where(mistaken, (y + 1) % planted.CLASSES, y))
+
+
+@pytest.mark.parametrize(
+    ("worse", "verdict"),
+    [(0.25, "real images fail at its other end"), (0.0, "real images fail less at its other end")],
+)
+def test_what_changes_at_the_other_end_is_not_seen_in_generated_images_alone(worse: float, verdict: str) -> None:
+    # Accuracy is 90 % but for the fifth of the images with the least of the harmless.
+    rng = torch.Generator().manual_seed(5)
+    z = torch.randn(1000, 3, generator=rng).clamp_max(LIMIT - 0.2)
+    least = z[:, HARMLESS].argsort()[:200]
+    chance = torch.full((1000,), 0.1).index_fill(0, least, worse)
+    result = mistaken_where(z, torch.rand(1000, generator=rng) < chance)
+    assert result.verdict(HARMLESS) == verdict
+    assert result.verdict(HARM) == "seen only in generated images"
+    assert (result.summary["other_end"], result.summary["generated_only"]) == (1, 1)
+    assert result.difference(HARMLESS).low < 0 < result.difference(HARMLESS).high
+    sentence = result.findings[0].sentence
+    assert sentence.startswith("None of the 2 directions along which generated images fail is confirmed")
+    assert ("Along 1 of them real images fail at the end where generated ones do not." in sentence) == (worse > 0)
+
+
+def test_a_style_that_only_rides_along_is_seen_by_the_control() -> None:
+    # The harmless goes with the harm in real images, and is neither looked for nor a cause of anything.
+    _, _, z = real_images(600)
+    for rides in (True, False):
+        latents = torch.stack([z[:, 0], z[:, 0] + 0.3 * z[:, 1], z[:, 2]], dim=1) if rides else z
+        x, y, _ = real_images(600, latents)
+        result = explain(x, y, top=1)
+        assert result.dimensions.tolist() == [planted.HARM]
+        assert result.verdict(HARM) == "confirmed on real images"
+        # Styles that say the class do not vary within it.
+        assert sorted(result.controls.tolist()) == [planted.HARMLESS, planted.DEAD, planted.SCORE]
+        assert result.controls_confirmed[result.controls == planted.HARMLESS].tolist() == [rides]
+        found = int(result.controls_confirmed.sum())
+        said = f"Of 1 directions 1 is confirmed, where {found} of 3 other styles drawn at random are."
+        assert said in result.findings[0].sentence
+        assert said in result.figures[0].caption
+        assert (result.summary["controls"], result.summary["controls_confirmed"]) == (3, found)
+
+
+def test_directions_that_find_the_same_images_count_once() -> None:
+    _, _, z = real_images(600)
+    x, y, _ = real_images(600, torch.stack([z[:, 0], z[:, 0] + 0.3 * z[:, 1], z[:, 2]], dim=1))
+    result = explain(x, y, controls=0)
+    assert result.confirmed == [HARM, HARMLESS]
+    assert result.distinct == [HARM]
+    assert (result.summary["confirmed"], result.summary["distinct"]) == (2, 1)
+    sentence = result.findings[0].sentence
+    assert "Among the 2, 1 is distinct: the last parts of the others hold mostly the same images." in sentence
+    assert "at random" not in sentence
+    assert len(result.controls) == 0
 
 
 def test_the_far_end_is_told_by_how_its_images_look() -> None:
@@ -283,7 +345,7 @@ def test_too_few_mistakes_can_test_nothing() -> None:
         result = explain(x, wrong)
         assert [result.verdict(t) for t in range(2)] == [verdict] * 2
         last = torch.arange(40) >= mistakes
-        best = difference_of_rates(last, torch.ones(160, dtype=torch.bool), level=0.975)
+        best = difference_of_rates(last, torch.ones(160, dtype=torch.bool), level=1 - 0.05 / 4)
         assert (best.high < 0) == (verdict != "not testable")
     wrong = (y + 1) % planted.CLASSES
     wrong[7] = y[7]
@@ -371,7 +433,8 @@ def test_generators_that_cannot_be_asked_are_refused(world: Any) -> None:
     [
         ({"samples": 5}, "Expected `samples` of at least 20"),
         ({"top": 0}, "`top` and `shown` of at least 1"),
-        ({"steps": -1}, "`steps` of at least 0, but got 20000, 10, 6, -1"),
+        ({"steps": -1}, "`steps` and `controls` of at least 0, but got 20000, 10, 6, -1, 50"),
+        ({"controls": -1}, "`steps` and `controls` of at least 0, but got 20000, 10, 6, 25, -1"),
         ({"score": "luck"}, "Expected `score` to be one of logit-margin"),
         ({"bins": 1}, "Expected at least 2 `bins`"),
         ({"space": "z"}, "Expected `space` to be 'w' or 's', but got 'z'"),

@@ -108,6 +108,11 @@ def test_the_numbers_are_those_of_the_results(results: dict[str, Any]) -> None:
     curve = [numbers[f"real.accuracy_curve.s3.part{part}"] for part in (1, 2, 3)]
     assert all(isinstance(each, Estimate) for each in curve)
     assert curve[0].value > curve[2].value  # type: ignore[union-attr]
+    real = results["real-directions"]
+    assert numbers["real.controls_confirmed"] == rate(real.controls_confirmed)
+    for key in ("directions", "confirmed", "distinct", "other_end"):
+        assert numbers[f"real.{key}"] == real.summary[key]
+    assert numbers["corner_cases.joint_max_error"] == results["corner-cases"].summary["joint_max_error"]
 
 
 def test_rates_and_means_have_their_intervals(results: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from failscape.classifiers import Classifier, classifier_features
-from failscape.explain.direction_names import Effect
+from failscape.explain.direction_names import Effect, told_first
 from failscape.explain.method import Method, to_8_bits
 from failscape.explain.real_directions_result import RealDirectionsResult, in_order
 from failscape.explain.shared_influence import shared_influence
@@ -38,13 +38,18 @@ class RealDirections(Method[RealDirectionsResult]):
     of the class $k$ that the image is taken for, $\sigma_j$ the deviation within a class, and the sign such that the
     score of generated images falls. Along it the real images are parted in `bins` of as many each. A direction is
     confirmed where the accuracy on the last part is lower than on the rest, with an interval that excludes zero at 95 %
-    over all directions together. How the real images of the last part look other than the rest is measured, too, less
+    over both ends of all directions together; where it is not, but accuracy on the first part differs from the rest,
+    that is said. How the real images of the last part look other than the rest is measured, too, less
     the mean of each class that images are taken for: noise, sharpness, contrast and whatever else
     `failscape.metrics.MEASUREMENTS` holds.
 
     Accuracy is that of the classifier on the real images against `y`, which must be their labels; the images should be
     those that the classifier meets, right and wrong ones alike. Labels enter nothing else: an image's place is
     found from the class that the classifier gives it, so that it does not give away whether that is right.
+
+    Styles go together in real images, and with how hard an image is, so that many a direction may be confirmed that
+    does no harm by itself. How many that are is measured: the same images are sorted along `controls` other styles,
+    drawn at random, each toward where the score falls, and told by the same intervals.
 
     Args:
         samples: generated images over which the influence of styles is measured; without gradients, by finite
@@ -54,6 +59,8 @@ class RealDirections(Method[RealDirectionsResult]):
         score: of the true class, by whose influence directions are ranked; as `StyleInfluence` takes it.
         top: directions.
         bins: parts of the real images along each.
+        controls: other styles, drawn at random, along which the images are sorted for comparison; fewer where the
+            generator has no more that vary.
         space: in which images are inverted, "w" or "s"; see `invert`.
         steps: of the inversion; the default is the one whose coordinates were measured, see `invert`. 1,000 digits take
             30 seconds on one core with it.
@@ -84,14 +91,15 @@ class RealDirections(Method[RealDirectionsResult]):
         score: ScoreName = "logit-margin",
         top: int = 10,
         bins: int = 5,
+        controls: int = 50,
         space: Space = "w",
         steps: int = 25,
         shown: int = 6,
     ) -> None:
-        if samples < 20 or top < 1 or shown < 1 or steps < 0:
+        if samples < 20 or top < 1 or shown < 1 or steps < 0 or controls < 0:
             raise ValueError(
-                "Expected `samples` of at least 20, `top` and `shown` of at least 1 and `steps` of at least 0, but got "
-                f"{samples}, {top}, {shown}, {steps}."
+                "Expected `samples` of at least 20, `top` and `shown` of at least 1, and `steps` and `controls` of at "
+                f"least 0, but got {samples}, {top}, {shown}, {steps}, {controls}."
             )
         if bins < 2:
             raise ValueError(f"Expected at least 2 `bins`, the last and the rest, but got {bins}.")
@@ -101,6 +109,7 @@ class RealDirections(Method[RealDirectionsResult]):
         self.score = known_score(score)
         self.top = top
         self.bins = bins
+        self.controls = controls
         self.space: Space = space
         self.steps = steps
         self.shown = shown
@@ -123,6 +132,8 @@ class RealDirections(Method[RealDirectionsResult]):
         effect = influence.effect()
         dimensions = influence.ranking()[: self.top]
         dimensions = dimensions[effect[dimensions] != 0]
+        controls = _others(influence, dimensions, self.controls, rng)
+        looked_at = torch.cat([dimensions, controls])
 
         originals = to_8_bits(x)
         probs = classifier.probs(originals)
@@ -134,8 +145,8 @@ class RealDirections(Method[RealDirectionsResult]):
             errors.append(_distance(images[-1], originals[rows]))
             encoder_errors.append(_distance(to_8_bits(drawn), originals[rows]))
             losses.append(found.loss)
-            coordinates.append(_places(influence, found.s, probs[rows].argmax(dim=1), dimensions))
-        places = torch.cat(coordinates)
+            coordinates.append(_places(influence, found.s, probs[rows].argmax(dim=1), looked_at))
+        places, control_places = torch.cat(coordinates).split([len(dimensions), len(controls)], dim=1)
         return RealDirectionsResult(
             images=torch.cat(images),
             originals=originals,
@@ -145,8 +156,10 @@ class RealDirections(Method[RealDirectionsResult]):
             error=torch.cat(errors),
             encoder_error=torch.cat(encoder_errors),
             loss=torch.cat(losses),
-            coordinates=places,
+            coordinates=places.contiguous(),
+            control_coordinates=control_places.contiguous(),
             dimensions=dimensions,
+            controls=controls,
             layers=tuple(layer_name(styled, d) for d in dimensions.tolist()),
             descriptions=_described(originals, probs.argmax(dim=1), places, self.bins),
             effect=-effect[dimensions].abs(),
@@ -169,12 +182,23 @@ class RealDirections(Method[RealDirectionsResult]):
             return found, generator(generator.encode(x), condition)
 
 
+def _others(influence: Influence, dimensions: Int[Tensor, " T"], n: int, rng: torch.Generator) -> Int[Tensor, " R"]:
+    """Draw at random among the other styles that vary within classes, whether or not they change the score."""
+    other = influence.spread > 0
+    other[dimensions] = False
+    rows = other.nonzero()[:, 0]
+    return rows[torch.randperm(len(rows), generator=rng)[:n]]
+
+
 def _places(
     influence: Influence, s: Float[Tensor, "N S"], said: Int[Tensor, " N"], dimensions: Int[Tensor, " T"]
 ) -> Float[Tensor, "N T"]:
-    """Return the place of each image on each style, in deviations from its class, toward where the score falls."""
+    """Return the place of each image on each style, in deviations from its class, toward where the score falls.
+
+    Where it falls neither way: toward more of the style.
+    """
     deviations = (s - influence.centre[said])[:, dimensions] / influence.spread[dimensions]
-    return -influence.effect()[dimensions].sign() * deviations
+    return torch.where(influence.effect()[dimensions] > 0, -deviations, deviations)
 
 
 def _described(
@@ -197,8 +221,7 @@ def _described(
             )
             for each, values in measured.items()
         ]
-        told = sorted((each for each in effects if each.told), key=lambda each: each.weight, reverse=True)
-        texts.append(", ".join(map(str, told[:_TOLD])))
+        texts.append(", ".join(map(str, told_first(effects, _TOLD))))
     return tuple(texts)
 
 

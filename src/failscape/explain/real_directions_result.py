@@ -17,13 +17,22 @@ from failscape.figures import Case, Figure, Finding, Gallery, Panel, Plot, image
 from failscape.figures.style import MINUS
 from failscape.metrics import Estimate, difference_of_rates, rate
 
-Verdict = Literal["confirmed on real images", "rises on real images", "seen only in generated images", "not testable"]
+Verdict = Literal[
+    "confirmed on real images",
+    "rises on real images",
+    "real images fail at its other end",
+    "real images fail less at its other end",
+    "seen only in generated images",
+    "not testable",
+]
 
 _MOST_PANELS = 6
 _NOTES: Mapping[Verdict, str] = {
     "confirmed on real images": "falls",
     "rises on real images": "rises",
-    "seen only in generated images": "does not fall",
+    "real images fail at its other end": "lower at the other end",
+    "real images fail less at its other end": "higher at the other end",
+    "seen only in generated images": "does not change",
     "not testable": "not testable",
 }
 
@@ -37,13 +46,19 @@ _DEFINITIONS = {
     "accuracy": "Share of the real images that are classified as labelled. Interval: Wilson, 95 %.",
     "directions": "Influential styles along which the real images were sorted.",
     "confirmed": "Directions along which real accuracy falls: lower in the last part of the images than in the rest, "
-    "with an interval that excludes zero, corrected for the number of directions (Bonferroni).",
+    "with an interval that excludes zero, corrected for both ends of all directions (Bonferroni).",
+    "distinct": "Confirmed directions; those whose last parts share more than half of their images count once.",
+    "controls": "Other styles, drawn at random, along which the same images were sorted for comparison.",
+    "controls_confirmed": "How many of these would be confirmed by the same intervals: styles go together in real "
+    "images, and with how hard an image is.",
     "rising": "Directions along which real accuracy rises, likewise: what lowers the score of generated images helps.",
-    "generated_only": "Directions whose difference of accuracy on real images includes zero.",
+    "other_end": "Directions along which neither is so, but accuracy on the first part of the images differs from that "
+    "on the rest, likewise: mostly real images that fail at the end where generated ones do not.",
+    "generated_only": "Directions at neither end of which real accuracy differs from the rest.",
     "untestable": "Directions that these images cannot test: even if as many of the mistakes as fit lay in the last "
     "part, the interval would include zero.",
     "largest_fall": "Accuracy on the last part of the images less that on the rest, along the direction where it is "
-    "lowest. Interval: Newcombe, 95 % over all directions together (Bonferroni).",
+    "lowest. Interval: Newcombe, 95 % over both ends of all directions together (Bonferroni).",
     "id": "The image's name in its set.",
     "label": "What the image is labelled.",
     "prediction": "What the classifier says of the image.",
@@ -79,7 +94,9 @@ class RealDirectionsResult(Result):
         loss: of each inversion.
         coordinates: place of each image along each direction, in deviations within its class, larger where the score
             of generated images is lower; NaN for images of a class that the generator never draws.
+        control_coordinates: the same along R other styles.
         dimensions: the style that each direction is, the most influential first.
+        controls: the other styles, drawn at random.
         layers: the layer that each belongs to.
         descriptions: how the real images of the last part along each look other than the rest, as what going there
             does; empty where no difference was measured.
@@ -99,7 +116,9 @@ class RealDirectionsResult(Result):
     encoder_error: Float[Tensor, " N"]
     loss: Float[Tensor, " N"]
     coordinates: Float[Tensor, "N T"]
+    control_coordinates: Float[Tensor, "N R"]
     dimensions: Int[Tensor, " T"] = field(metadata=SHARED)
+    controls: Int[Tensor, " R"] = field(metadata=SHARED)
     layers: tuple[str, ...] = field(metadata=SHARED)
     descriptions: tuple[str, ...] = field(metadata=SHARED)
     effect: Float[Tensor, " T"] = field(metadata=SHARED)
@@ -137,26 +156,56 @@ class RealDirectionsResult(Result):
         return [rate(self.right[part]) for part in self.along(direction).tensor_split(self.bins)]
 
     def difference(self, direction: int) -> Estimate:
-        """Return real accuracy in the last part less that in the rest, at 95 % over all directions together."""
-        *rest, last = self.along(direction).tensor_split(self.bins)
-        return self._difference(self.right[last], self.right[torch.cat(rest)])
+        """Return real accuracy in the last part less that in the rest, at 95 % over both ends of all directions."""
+        return self._last_less_the_rest(self.along(direction))
+
+    def difference_at_other_end(self, direction: int) -> Estimate:
+        """Return real accuracy in the first part less that in the rest, likewise."""
+        first, *rest = self.along(direction).tensor_split(self.bins)
+        return self._difference(self.right[first], self.right[torch.cat(rest)])
 
     def verdict(self, direction: int) -> Verdict:
         """Say whether real images confirm a direction."""
         order = self.along(direction)
         if len(order) < self.bins:
             return "not testable"
-        difference = self.difference(direction)
+        difference, other_end = self.difference(direction), self.difference_at_other_end(direction)
         if difference.high < 0:
             return "confirmed on real images"
         if difference.low > 0:
             return "rises on real images"
+        if other_end.high < 0:
+            return "real images fail at its other end"
+        if other_end.low > 0:
+            return "real images fail less at its other end"
         # The best case: the last part holds as many of the mistakes as fit.
         best = self.right[order].sort(descending=True).values
         *rest, last = best.tensor_split(self.bins)
         if not self._difference(last, torch.cat(rest)).high < 0:
             return "not testable"
         return "seen only in generated images"
+
+    @property
+    def confirmed(self) -> list[int]:
+        """The directions that real images confirm."""
+        return [t for t in range(len(self.dimensions)) if self.verdict(t) == "confirmed on real images"]
+
+    @property
+    def distinct(self) -> list[int]:
+        """Those of them whose last part shares at most half of its images with that of any before."""
+        kept: list[int] = []
+        for t in self.confirmed:
+            last = self._last(t)
+            if all(2 * torch.isin(last, self._last(other)).sum() <= len(last) for other in kept):
+                kept.append(t)
+        return kept
+
+    @property
+    def controls_confirmed(self) -> Bool[Tensor, " R"]:
+        """Which of the styles drawn at random would be confirmed, by the same intervals."""
+        orders = [in_order(place) for place in self.control_coordinates.T]
+        found = [len(order) >= self.bins and self._last_less_the_rest(order).high < 0 for order in orders]
+        return torch.tensor(found, dtype=torch.bool)
 
     @property
     def largest_fall(self) -> Estimate:
@@ -182,8 +231,12 @@ class RealDirectionsResult(Result):
             "encoder_error": self.encoder_error.mean().item(),
             **accuracy.named("accuracy"),
             "directions": float(len(verdicts)),
-            "confirmed": float(verdicts.count("confirmed on real images")),
+            "confirmed": float(len(self.confirmed)),
+            "distinct": float(len(self.distinct)),
+            "controls": float(len(self.controls)),
+            "controls_confirmed": float(self.controls_confirmed.sum()),
             "rising": float(verdicts.count("rises on real images")),
+            "other_end": float(sum(verdict.endswith("at its other end") for verdict in verdicts)),
             "generated_only": float(verdicts.count("seen only in generated images")),
             "untestable": float(verdicts.count("not testable")),
         }
@@ -239,8 +292,9 @@ class RealDirectionsResult(Result):
             caption=f"Accuracy on the real images, sorted along each influential style and parted in {self.bins} of as "
             "many images each; to the right the score of generated images falls, over all classes together. Bands: "
             f"95 % Wilson intervals. It “falls” or “rises” where the {last} differs from the rest by more than chance, "
-            f"corrected for {len(self.layers)} directions (Newcombe, Bonferroni). The place of an image is measured "
-            "within the class that it is taken for. Grey: the other directions.",
+            "and is “lower” or “higher at the other end” where the first does and the last does not, corrected for "
+            f"both ends of {len(self.layers)} directions (Newcombe, Bonferroni).{self._compared()} The place of an "
+            "image is measured within the class that it is taken for. Grey: the other directions.",
             draw=self._draw_accuracy,
         )
         ends = Plot(
@@ -271,12 +325,12 @@ class RealDirectionsResult(Result):
             return Finding(
                 sentence=f"Whether real images fail where generated ones do cannot be said: {self._why_untestable()}."
             )
-        found = [t for t, verdict in enumerate(verdicts) if verdict == "confirmed on real images"]
+        found = self.confirmed
         directions = f"{len(verdicts)} direction{'s' * (len(verdicts) > 1)} along which generated images fail"
         if not found:
             return Finding(
                 sentence=f"None of the {directions} is confirmed on real images: on the {n:,} given, accuracy does not "
-                "fall along any of them by more than chance."
+                f"fall along any of them by more than chance.{self._compared()}"
             )
         most = min(found, key=lambda t: self.difference(t).value)
         *rest, last = self.along(most).tensor_split(self.bins)
@@ -287,12 +341,39 @@ class RealDirectionsResult(Result):
         return Finding(
             sentence=f"Real images fail along {len(found)} of the {directions}: farthest along "
             f"{self._name(most)}{look} the classifier is right about {percent(far.value)} of {far.n:,} real images, "
-            f"and about {percent(near.value)} of the others; {here}.",
+            f"and about {percent(near.value)} of the others; {here}.{self._compared()}",
             panels=[Panel(label=self._told(row), pixels=self.originals[row]) for row in mistakes.tolist()],
         )
 
-    def _difference(self, last: Bool[Tensor, " N"], rest: Bool[Tensor, " M"]) -> Estimate:
-        return difference_of_rates(last, rest, level=1 - 0.05 / max(1, len(self.dimensions)))
+    def _compared(self) -> str:
+        """Say in sentences what else real images do, how many directions are distinct, and what random styles give."""
+        found, distinct = len(self.confirmed), len(self.distinct)
+        verdicts = [self.verdict(t) for t in range(len(self.dimensions))]
+        reverse = verdicts.count("real images fail at its other end")
+        texts = []
+        if reverse:
+            texts.append(f" Along {reverse} of them real images fail at the end where generated ones do not.")
+        if distinct < found:
+            texts.append(
+                f" Among the {found}, {distinct} {'is' if distinct == 1 else 'are'} distinct: the last parts of the "
+                "others hold mostly the same images."
+            )
+        if len(self.controls):
+            texts.append(
+                f" Of {len(self.dimensions)} directions {found} {'is' if found == 1 else 'are'} confirmed, where "
+                f"{int(self.controls_confirmed.sum())} of {len(self.controls)} other styles drawn at random are."
+            )
+        return "".join(texts)
+
+    def _last(self, direction: int) -> Int[Tensor, " M"]:
+        return self.along(direction).tensor_split(self.bins)[-1]
+
+    def _last_less_the_rest(self, order: Int[Tensor, " N"]) -> Estimate:
+        *rest, last = order.tensor_split(self.bins)
+        return self._difference(self.right[last], self.right[torch.cat(rest)])
+
+    def _difference(self, end: Bool[Tensor, " N"], rest: Bool[Tensor, " M"]) -> Estimate:
+        return difference_of_rates(end, rest, level=1 - 0.05 / max(1, 2 * len(self.dimensions)))
 
     def _why_untestable(self) -> str:
         placed = self.right[self.along(0)]

@@ -36,7 +36,11 @@ _NOT_TESTED = "not tested"
 _ON_REAL_IMAGES = {
     "confirmed on real images": "Real images confirm it: those far along it are mistaken more often.",
     "rises on real images": "On real images it is not so: those far along it are mistaken less often.",
-    "seen only in generated images": "It is seen only in generated images: real ones are mistaken no more often.",
+    "real images fail at its other end": "On real images it is not so: they are mistaken more often at its other end.",
+    "real images fail less at its other end": "Real images do not confirm it, though they are mistaken less often at "
+    "its other end.",
+    "seen only in generated images": "It is seen only in generated images: real ones are mistaken as often at "
+    "either end of it.",
     "not testable": "Whether real images fail along it cannot be told from those given.",
     _NOT_TESTED: "Whether real images fail along it was not tested.",
 }
@@ -69,7 +73,8 @@ _DEFINITIONS = {
     "shift": "The smallest move that brings the true class to a probability of 0.50, from the mean styles of the class "
     "shown, in the style's deviations; NaN where none does, or where it was not looked for.",
     "on_real_images": "Whether real images fail along the dimension as generated ones do, by the step of real "
-    "directions: confirmed, seen only in generated images, rising, not testable, or not tested.",
+    "directions: confirmed, rising, failing at the other end or less there, seen only in generated images, not "
+    "testable, or not tested.",
     "description": "What moving the style that way changes in the picture, measured on samples; for the top "
     "dimensions.",
     "probability": "The classifier's probability of the true class for the picture.",

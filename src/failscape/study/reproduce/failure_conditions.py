@@ -73,6 +73,11 @@ CLAIMS = (
         paper="top differ, random do not",
         at_least=3.0,
     ),
+    Claim(
+        key="influence.ks_influential",
+        what="The same statistic of the three dimensions of largest influence",
+        note="On the other half, too. `influence.ks_random` is what random dimensions give.",
+    ),
     Claim(key="corner_cases.found", what="Corner cases by single dimensions", paper="10 classes × 10", at_least=100.0),
     Claim(key="corner_cases.within", what="Share of them within the observed values"),
     Claim(key="corner_cases.beyond", what="Share of them beyond three times the observed range"),
@@ -118,6 +123,16 @@ CLAIMS = (
         what="Influential dimensions along which real accuracy falls",
         paper="perspective",
         at_least=1.0,
+    ),
+    Claim(
+        key="real.distinct",
+        what="How many of them are distinct",
+        note="Those whose worst fifths share more than half of their images count once.",
+    ),
+    Claim(
+        key="real.controls_confirmed",
+        what="Share of other dimensions, drawn at random, along which real accuracy falls",
+        note="By the same intervals: dimensions go together in real images, and with how hard an image is.",
     ),
 )
 
@@ -172,7 +187,7 @@ def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
     # Of a style that changes nothing all values are the same, and so the statistic is 0.
     numbers["influence.ks_ratio"] = influence.summary["ks_top"] / max(influence.summary["ks_random"], 1e-3)
     corners: CornerCasesResult = results["corner-cases"]
-    for key in ("found", "max_error", "without_effect", "not_reached", "joint"):
+    for key in ("found", "max_error", "without_effect", "not_reached", "joint", "joint_max_error"):
         numbers[f"corner_cases.{key}"] = corners.summary.get(key, float("nan"))
     places = corners.place[corners.single]
     numbers |= {
@@ -208,7 +223,9 @@ def _real(result: RealDirectionsResult) -> dict[str, Estimate | float | int]:
         "real.agreement": rate(result.agrees),
         "real.largest_fall": result.largest_fall,
     }
-    for key in ("confirmed", "rising", "generated_only", "untestable"):
+    if len(result.controls):
+        numbers["real.controls_confirmed"] = rate(result.controls_confirmed)
+    for key in ("directions", "confirmed", "distinct", "rising", "other_end", "generated_only", "untestable"):
         numbers[f"real.{key}"] = summary[key]
     for direction, dimension in enumerate(result.dimensions.tolist()):
         for part, accuracy in enumerate(result.accuracy(direction), start=1):
