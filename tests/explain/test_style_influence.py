@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,6 +61,34 @@ class TestPlanted:
         assert float(planted.ks_held[HARM]) > 0.97
         assert planted.summary["ks_influential"] <= planted.summary["ks_top"] + 0.05
         assert not torch.isin(planted.random, planted.telling).any()
+
+    def test_its_strip_says_how_far_each_picture_was_moved(self, planted: StyleInfluenceResult) -> None:
+        (finding,) = planted.findings
+        shown = next(i for i, text in enumerate(planted.descriptions) if not text.startswith("changes nothing"))
+        deviations = float(planted.shift[shown] / planted.spread[planted.shown[shown]])
+        moves = [deviations * fraction for fraction in planted.fractions.tolist()]
+        expected = [f"{move:+.1f} σ".replace("-", "−") if move else "start" for move in moves]
+        assert [panel.label.split(": ")[0] for panel in finding.panels] == expected
+        assert expected[1] == "start"
+        probabilities = [float(panel.label.split(": ")[1]) for panel in finding.panels]
+        assert probabilities == pytest.approx(planted.probability[shown].tolist(), abs=0.006)
+        assert "at the start and moved by so many deviations (σ) along it" in finding.sentence
+
+    def test_one_that_real_images_confirm_leads_before_one_that_they_do_not(
+        self, planted: StyleInfluenceResult
+    ) -> None:
+        told = replace(planted, descriptions=("brightens (+0.35)", "blurs (−0.10 per px)"))
+        first, second = (planted.ids[d] for d in planted.shown.tolist())
+        for said in ("seen only in generated images", "real images fail at its other end", "rises on real images"):
+            (finding,) = told.with_checks({first: said, second: "confirmed on real images"}).findings
+            assert "most of those that real images confirm and whose effect can be named: it blurs" in finding.sentence
+            assert "Real images confirm it" in finding.sentence
+            assert "Others that cost it much: one brightens." in finding.sentence
+            assert torch.equal(finding.panels[0].pixels, told.images[len(told.fractions)])
+            (finding,) = told.with_checks({first: said}).findings
+            assert "this one costs it most: it brightens" in finding.sentence
+            assert "Real images confirm it" not in finding.sentence
+            assert (said == "seen only in generated images") == ("seen only in generated images" in finding.sentence)
 
     def test_halves_agree(self, planted: StyleInfluenceResult) -> None:
         assert planted.split_half > 0.5

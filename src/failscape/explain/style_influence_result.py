@@ -25,6 +25,7 @@ from failscape.figures import (
     histogram_grid,
     signed_effects,
 )
+from failscape.figures.style import MINUS
 from failscape.metrics import Estimate, rank_correlation, rate_of
 
 # Dimensions of each kind in the histograms.
@@ -251,15 +252,24 @@ class StyleInfluenceResult(Result):
             return (Finding(sentence=sentence),)
         if not told:
             return (Finding(sentence=self._missing.strip()),) if self._missing else ()
-        first = told[0]
-        others = dict.fromkeys(self.descriptions[i].split(",")[0].split(" (")[0] for i in told[1:])
+        # What the next sentence would take back does not lead, unless real images confirm none.
+        confirmed = [i for i in told if self._on_real_images(i) == "confirmed on real images"]
+        first = (confirmed or told)[0]
+        others = dict.fromkeys(self.descriptions[i].split(",")[0].split(" (")[0] for i in told if i != first)
         lead = self.descriptions[first].split(" (")[0].split(",")[0]
         also = [text for text in others if text != lead][:2]
         more = f" Others that cost it much: one {' and one '.join(also)}." if also else ""
-        most = "most" if first == 0 else "most of those whose effect can be named"
+        if first == 0:
+            most = "most"
+        elif first == told[0]:
+            most = "most of those whose effect can be named"
+        else:
+            most = "most of those that real images confirm and whose effect can be named"
         sentence = (
             f"Of {len(self.ids)} directions in which the images vary, this one costs it {most}: "
-            f"it {self.descriptions[first]}.{self._held_against_real(first)}{more}{self._missing}"
+            f"it {self.descriptions[first]}.{self._held_against_real(first)}{more} The pictures show "
+            f"the mean {self.class_names[int(self.start[first])]} at the start and moved by so many deviations (σ) "
+            f"along it, each with its probability of being one.{self._missing}"
         )
         return (Finding(sentence=sentence, panels=self._panels(first)),)
 
@@ -313,7 +323,8 @@ class StyleInfluenceResult(Result):
                 title="What each of them does to a picture",
                 caption="The mean digit of the class on which the dimension weighs most, moved along that dimension "
                 "alone to where the classifier gives the true class a probability of 0.50, and half as far the other "
-                "way.",
+                "way. With each picture how many deviations (σ) of the style it has been moved, and the probability of "
+                "the true class.",
                 class_names=self.class_names,
                 cases=[self._case(i) for i in range(len(self.shown))],
                 definitions=_DEFINITIONS,
@@ -336,8 +347,15 @@ class StyleInfluenceResult(Result):
 
     def _held_against_real(self, i: int) -> str:
         """Say in a sentence what real images say of a shown dimension; empty if no step has looked at any."""
-        found = self.on_real_images[int(self.shown[i])] if self.on_real_images else ""
+        found = self._on_real_images(i)
         return f" {_ON_REAL_IMAGES[found]}" if found else ""
+
+    def _on_real_images(self, i: int) -> str:
+        return self.on_real_images[int(self.shown[i])] if self.on_real_images else ""
+
+    def _deviations(self, i: int) -> float:
+        """Return how far a shown dimension is moved, in its deviations within a class."""
+        return float(self.shift[i] / self.spread[self.shown[i]].clamp_min(1e-12))
 
     def _draw_histograms(self) -> Drawing:
         chosen = (self.telling, self.ranking[:HISTOGRAMS], self.random[:HISTOGRAMS])
@@ -354,9 +372,12 @@ class StyleInfluenceResult(Result):
     def _panels(self, i: int) -> list[Panel]:
         per_row = len(self.fractions)
         rows = range(i * per_row, (i + 1) * per_row)
+        places = [
+            "start" if each == 0 else _in_deviations(each) for each in (self._deviations(i) * self.fractions).tolist()
+        ]
         return [
-            Panel(label=f"{self.probability[i, column]:.2f}", pixels=self.images[row])
-            for column, row in enumerate(rows)
+            Panel(label=f"{place}: {self.probability[i, column]:.2f}", pixels=self.images[row])
+            for column, (place, row) in enumerate(zip(places, rows, strict=True))
         ]
 
     def _case(self, i: int) -> Case:
@@ -366,7 +387,7 @@ class StyleInfluenceResult(Result):
         last = self.verification.probs[(i + 1) * per_row - 1]
         way = "More" if self.shift[i] > 0 else "Less"
         reached = bool(self.reached[i])
-        deviations = float(self.shift[i] / self.spread[d].clamp_min(1e-12))
+        deviations = self._deviations(i)
         verdict = (
             f"{way} of it {self.descriptions[i]}."
             if reached
@@ -394,3 +415,7 @@ class StyleInfluenceResult(Result):
                 x_label="shift in deviations of the style",
             ),
         )
+
+
+def _in_deviations(move: float) -> str:
+    return f"{move:+.1f} σ".replace("-", MINUS)
