@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test test-slow check bench docs weights clean
 
 help:
-	@echo "make demo       install and explain the mistakes of an embedded digit classifier"
+	@echo "make demo       install and find what makes embedded digit classifiers fail"
 	@echo "make test       install with the test extras and run the tests"
 	@echo "make check      lint, types, room order"
 	@echo "make test-slow  the tests that take minutes"

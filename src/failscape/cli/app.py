@@ -22,7 +22,7 @@ app = App(
 )
 
 # Named by import path, so that a command's own imports wait until it is called.
-app.command("failscape.cli.studies:demo", name="demo", help="Explain the mistakes of an embedded classifier.")
+app.command("failscape.cli.studies:demo", name="demo", help="Find what makes embedded classifiers fail.")
 app.command("failscape.cli.studies:study", name="study", help="Run a study from its TOML file.")
 app.command("failscape.cli.studies:explain", name="explain", help="Explain why images were misclassified.")
 app.command("failscape.cli.studies:uncertain", name="uncertain", help="Draw what a classifier is unsure of.")

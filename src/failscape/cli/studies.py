@@ -18,7 +18,7 @@ _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def demo(*, out: Path = Path("runs")) -> int:
-    """Explain every mistake of an embedded digit classifier, and what another is unsure of, from the package alone.
+    """Find what makes an embedded digit classifier fail, and explain the mistakes of another, from the package alone.
 
     Args:
         out: where numbered run folders are made.
