@@ -158,7 +158,7 @@ def test_what_changes_at_the_other_end_is_not_seen_in_generated_images_alone(wor
     assert result.difference(HARMLESS).low < 0 < result.difference(HARMLESS).high
     sentence = result.findings[0].sentence
     assert sentence.startswith("None of the 2 directions along which generated images fail is confirmed")
-    assert ("Along 1 of them real images fail at the end where generated ones do not." in sentence) == (worse > 0)
+    assert ("Along 1 of the 2 real images fail at the end where generated ones do not." in sentence) == (worse > 0)
 
 
 def test_a_style_that_only_rides_along_is_seen_by_the_control() -> None:

@@ -30,8 +30,8 @@ _MOST_PANELS = 6
 _NOTES: Mapping[Verdict, str] = {
     "confirmed on real images": "falls",
     "rises on real images": "rises",
-    "real images fail at its other end": "lower at the other end",
-    "real images fail less at its other end": "higher at the other end",
+    "real images fail at its other end": "other end lower",
+    "real images fail less at its other end": "other end higher",
     "seen only in generated images": "does not change",
     "not testable": "not testable",
 }
@@ -76,6 +76,11 @@ def in_order(place: Float[Tensor, " N"]) -> Int[Tensor, " M"]:
     """Return the images that have a place, in its order."""
     order = place.argsort(stable=True)
     return order[place[order].isfinite()]
+
+
+def _in_points(difference: Estimate) -> str:
+    value, low, high = (f"{100 * each:+.1f}" for each in (difference.value, difference.low, difference.high))
+    return f"{value} ({low} to {high})".replace("-", MINUS)
 
 
 @final
@@ -292,7 +297,7 @@ class RealDirectionsResult(Result):
             caption=f"Accuracy on the real images, sorted along each influential style and parted in {self.bins} of as "
             "many images each; to the right the score of generated images falls, over all classes together. Bands: "
             f"95 % Wilson intervals. It “falls” or “rises” where the {last} differs from the rest by more than chance, "
-            "and is “lower” or “higher at the other end” where the first does and the last does not, corrected for "
+            "and says “other end lower” or “higher” where the first does and the last does not, corrected for "
             f"both ends of {len(self.layers)} directions (Newcombe, Bonferroni).{self._compared()} The place of an "
             "image is measured within the class that it is taken for. Grey: the other directions.",
             draw=self._draw_accuracy,
@@ -303,7 +308,8 @@ class RealDirectionsResult(Result):
             caption="On the left those farthest from failure, on the right those farthest toward it, the farthest at "
             "the edge; above each what it is labelled, and after an arrow what it is taken for where that is something "
             f"else. Beside each row what the images of the {last} look like beside the rest, told as what going there "
-            "does; then their accuracy less that of the rest, in percentage points, with its corrected interval.",
+            "does; then their accuracy less that of the rest, in percentage points, with its corrected interval; and "
+            "that of the first part where it is there that real images differ.",
             draw=self._draw_ends,
         )
         return [accuracy, ends, gallery]
@@ -352,7 +358,9 @@ class RealDirectionsResult(Result):
         reverse = verdicts.count("real images fail at its other end")
         texts = []
         if reverse:
-            texts.append(f" Along {reverse} of them real images fail at the end where generated ones do not.")
+            texts.append(
+                f" Along {reverse} of the {len(verdicts)} real images fail at the end where generated ones do not."
+            )
         if distinct < found:
             texts.append(
                 f" Among the {found}, {distinct} {'is' if distinct == 1 else 'are'} distinct: the last parts of the "
@@ -418,12 +426,11 @@ class RealDirectionsResult(Result):
             chosen = torch.cat([order[:shown], order[-shown:]])
             rows.append(self.originals[chosen])
             cells += [self._short(row) for row in chosen.tolist()]
-            each = self.difference(t)
-            low, high = (f"{100 * end:+.1f}".replace("-", MINUS) for end in (each.low, each.high))
-            value = f"{100 * each.value:+.1f}".replace("-", MINUS)
+            verdict = self.verdict(t)
+            other = f": {_in_points(self.difference_at_other_end(t))}" if verdict.endswith("at its other end") else ""
             look = self.descriptions[t] or "looks no different"
             changes = textwrap.fill(f"{self._name(t)}: {look}", 44, max_lines=3, placeholder=" …")
-            names.append(f"{changes}\n{value} ({low} to {high}), {self.verdict(t)}")
+            names.append(f"{changes}\n{_in_points(self.difference(t))}, {verdict}{other}")
         return image_grid(torch.stack(rows), row_labels=names, cell_labels=cells, cell=0.8)
 
     def _short(self, row: int) -> str:
