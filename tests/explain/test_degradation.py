@@ -44,8 +44,8 @@ class TestPlanted:
         assert result.summary["dimensions"] == 0
         (finding,) = result.findings
         assert finding.sentence == (
-            "None of the 7 directions tried brings the mean styles of class 1 to one half. It takes no sample for 0 "
-            "or 2."
+            "None of the 7 directions tried brings the mean styles of class 1 to one half. It gives every sample the "
+            "same answer, 1."
         )
         assert len(finding.panels) == len(result.figures) == 0
 

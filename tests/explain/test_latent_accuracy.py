@@ -111,6 +111,14 @@ def test_samples_shown_lie_at_their_distance_and_examples_are_what_they_claim(pl
     )
 
 
+def test_accuracy_does_not_fall_where_its_trend_may_be_none(planted: LatentAccuracyResult) -> None:
+    trend = planted.trend.clone()
+    assert float(trend[0, 2]) < 0
+    trend[0, 2] = 0.01
+    (finding, *_) = replace(planted, trend=trend).findings
+    assert finding.sentence.startswith("Accuracy does not clearly fall with distance")
+
+
 def test_of_two_classifiers_the_one_that_is_misled_sooner_has_the_smaller_area() -> None:
     sooner = misled_beyond(1.0, name="sooner")
     result = explain(misled_beyond(BEYOND, name="later"), others=(sooner,))

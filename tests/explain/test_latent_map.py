@@ -124,7 +124,7 @@ def test_a_constant_classifier_is_wrong_about_other_classes_and_nowhere_within_t
     for space in "zws":
         assert result.summary[f"well_{space}"] == pytest.approx(0.5, abs=0.08)
     assert result.findings[0].sentence.startswith("Misclassified images of a class lie wherever others")
-    assert result.findings[0].sentence.endswith("It takes no sample for 0 or 2.")
+    assert result.findings[0].sentence.endswith("It gives every sample the same answer, 1.")
     assert result.count.tolist() == [result.drawn // CLASSES] * CLASSES
     assert result.predicted.tolist() == [0, result.drawn, 0]
     assert result.summary["same_class"] == 0

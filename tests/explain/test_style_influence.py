@@ -122,8 +122,8 @@ class TestBadInput:
         # Its mistakes are of other classes than what it gets right: that alone is no difference of styles.
         assert result.ks.isnan().all()
         assert result.findings[0].sentence == (
-            "No direction in which the images vary changes its score. It takes no sample for 0 or 2. No class has "
-            "samples of both kinds, well- and misclassified, to compare."
+            "It gives every sample the same answer, 1. No class has samples of both kinds, well- and misclassified, to "
+            "compare. No direction in which the images vary changes its score."
         )
         assert result.reached.tolist() == [0, 0]
 

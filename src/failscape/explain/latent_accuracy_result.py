@@ -263,7 +263,7 @@ class LatentAccuracyResult(Result):
         near, far = (self.accuracy(0, bins) for bins in nearest_and_farthest(self._bins(0)))
         if self.well[0] == self.samples:
             sentence = f"None of {self.samples:,} generated images is misclassified, however far from the middle."
-        elif far.high < near.low:
+        elif far.high < near.low and self.trend[0, 2] < 0:
             sentence = (
                 f"Accuracy falls from {percent(near.value)} near the centre of what it gets right to "
                 f"{percent(far.value)} far from it."

@@ -248,8 +248,7 @@ class StyleInfluenceResult(Result):
         """What the dimensions of largest effect do to a picture."""
         told = [i for i, text in enumerate(self.descriptions) if not text.startswith("changes nothing")]
         if not self.effect.abs().max() > 0:
-            sentence = f"No direction in which the images vary changes its score.{self._missing}"
-            return (Finding(sentence=sentence),)
+            return (Finding(sentence=self._with_missing("No direction in which the images vary changes its score.")),)
         if not told:
             return (Finding(sentence=self._missing.strip()),) if self._missing else ()
         # What the next sentence would take back does not lead, unless real images confirm none.
@@ -269,9 +268,9 @@ class StyleInfluenceResult(Result):
             f"Of {len(self.ids)} directions in which the images vary, this one costs it {most}: "
             f"it {self.descriptions[first]}.{self._held_against_real(first)}{more} The pictures show "
             f"the mean {self.class_names[int(self.start[first])]} at the start and moved by so many deviations (σ) "
-            f"along it, each with its probability of being one.{self._missing}"
+            f"along it, each with its probability of being one."
         )
-        return (Finding(sentence=sentence, panels=self._panels(first)),)
+        return (Finding(sentence=self._with_missing(sentence), panels=self._panels(first)),)
 
     @property
     def figures(self) -> Sequence[Figure]:
@@ -344,6 +343,12 @@ class StyleInfluenceResult(Result):
         if self.ks.isnan().all():
             return f"{unsaid} No class has samples of both kinds, well- and misclassified, to compare."
         return unsaid
+
+    def _with_missing(self, sentence: str) -> str:
+        """Say what is missing after a sentence, and before it of a classifier that gives all samples one answer."""
+        if int((self.predicted > 0).sum()) == 1:
+            return f"{self._missing} {sentence}".strip()
+        return f"{sentence}{self._missing}"
 
     def _held_against_real(self, i: int) -> str:
         """Say in a sentence what real images say of a shown dimension; empty if no step has looked at any."""

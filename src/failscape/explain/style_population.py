@@ -100,12 +100,16 @@ def left_unsaid(
 ) -> str:
     """Say in sentences which classes of samples are never predicted, or never rightly; empty if there are none.
 
+    Where all samples are taken for one class, it is that which is said.
+
     Args:
         count: samples of each class.
         right: how many of them are classified rightly.
         predicted: how many samples are taken for each class.
         class_names: K names.
     """
+    if int((predicted > 0).sum()) == 1 and int((count > 0).sum()) > 1:
+        return f" It gives every sample the same answer, {class_names[int(predicted.argmax())]}."
     never = [k for k in range(len(count)) if count[k] and not predicted[k]]
     wrong = [k for k in range(len(count)) if count[k] and predicted[k] and not right[k]]
     sentences = ""
