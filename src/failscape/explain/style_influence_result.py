@@ -268,7 +268,7 @@ class StyleInfluenceResult(Result):
             f"Of {len(self.ids)} directions in which the images vary, this one costs it {most}: "
             f"it {self.descriptions[first]}.{self._held_against_real(first)}{more} The pictures show "
             f"the mean {self.class_names[int(self.start[first])]} at the start and moved by so many deviations (σ) "
-            f"along it, each with its probability of being one."
+            "along it, each with the probability of its class."
         )
         return (Finding(sentence=self._with_missing(sentence), panels=self._panels(first)),)
 
