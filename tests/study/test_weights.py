@@ -8,10 +8,12 @@ import pytest
 
 from failscape import load_classifier, load_generator
 from failscape.errors import SpecError
+from failscape.storage import latest_run_folder
 from failscape.study.reproduce import weights
 from failscape.study.reproduce.latent_sympathetic_examples import WEIGHTS
+from failscape.study.reproduce.registry import REPRODUCTIONS
 from failscape.study.reproduce.weights import recipe_names, recorded_seconds, say_how_long, train_embedded
-from failscape.training import read_settings
+from failscape.training import VAESettings, read_settings
 from failscape.training.classifier_task import ClassifierTask
 from failscape.training.vae_task import VAETask
 
@@ -61,6 +63,14 @@ class TestEmbedded:
         assert provenance["command"].endswith(f"train embedded {name}")
         assert provenance["reached"].keys() & {"accuracy", "elbo", "frechet", "reconstruction"}
 
+    @pytest.mark.parametrize("name", REPRODUCTIONS)
+    def test_each_is_made_after_the_classifiers_that_its_recipe_names(self, name: str) -> None:
+        made = REPRODUCTIONS[name].WEIGHTS
+        for number, weight in enumerate(made):
+            settings = read_settings(ASSETS / "recipes" / f"{weight}.toml")
+            specs = [getattr(settings, role, "none") for role in ("classifier", "oracle")]
+            assert {spec.removeprefix("embedded:") for spec in specs if spec != "none"} <= set(made[:number])
+
     def test_how_long_each_took_is_on_record(self) -> None:
         seconds = {name: recorded_seconds(name) for name in recipe_names()}
         assert min(seconds.values()) > 0
@@ -100,6 +110,34 @@ class TestTraining:
         shutil.rmtree(package / "runs" / "00001-tiny-gan-first")
         shutil.rmtree(package / "runs" / "00002-tiny-gan-second")
         assert train_embedded("tiny-gan", package / "runs") == run
+
+    def test_classifiers_that_were_trained_again_take_the_place_of_the_embedded_ones(self, package: Path) -> None:
+        recipes, runs = package / "package" / "assets" / "recipes", package / "runs"
+        game = f'kind = "gan"\ndata = "{package}/some.npz"\nvalidation = "none"\nfamily = "mlp"\n'
+        game += 'images = 32\nbatch = 16\nhidden = 4\nclassifier = "embedded:tiny-classifier"\n'
+        game += 'oracle = "embedded:tiny-oracle"\n'
+        (recipes / "first").mkdir()
+        (recipes / "first" / "tiny-gan.toml").write_text(f'{game}name = "tiny-gan-first"')
+        (recipes / "tiny-gan.toml").write_text(f'{game}name = "tiny-gan"\nstart = "first/tiny-gan.toml"')
+        oracle = (recipes / "tiny-classifier.toml").read_text().replace("tiny-classifier", "tiny-oracle")
+        (recipes / "tiny-oracle.toml").write_text(oracle)
+        classifier, oracle = (str(train_embedded(name, runs)) for name in ("tiny-classifier", "tiny-oracle"))
+
+        made = train_embedded("tiny-gan", runs)
+
+        for run in (latest_run_folder(runs, "tiny-gan-first"), made):
+            assert run is not None
+            settings = read_settings(run / "train.toml")
+            assert (settings.classifier, settings.oracle) == (classifier, oracle)  # type: ignore[union-attr]
+
+    def test_one_that_was_cut_off_does_not(self, package: Path) -> None:
+        settings = weights._read_recipe("tiny-vae.toml", package / "runs")
+        assert isinstance(settings, VAESettings)
+        named = settings.model_copy(update={"classifier": "embedded:tiny-classifier", "target": "0"})
+        (package / "package" / "assets" / "recipes" / "tiny-vae.toml").write_text(named.to_toml())
+        (package / "runs" / "00001-tiny-classifier").mkdir(parents=True)
+
+        assert weights._read_recipe("tiny-vae.toml", package / "runs") == named
 
     @pytest.mark.parametrize("name", KINDS)
     def test_goes_on_after_being_cut_off(self, name: str, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

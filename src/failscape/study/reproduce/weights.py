@@ -18,7 +18,8 @@ def recipe_names() -> list[str]:
 def train_embedded(name: str, out: Path, *, progress: Callable[[str], None] = lambda message: None) -> Path:
     """Train the weights `embedded:NAME` again.
 
-    A training that was cut off goes on; one that is complete is not run again.
+    A training that was cut off goes on; one that is complete is not run again. Where `out` holds a complete training of
+    a classifier that the recipe names as embedded, that one is taken in its place: it is what will be explained.
 
     Args:
         name: of the embedded weights.
@@ -34,12 +35,20 @@ def train_embedded(name: str, out: Path, *, progress: Callable[[str], None] = la
     """
     if name not in recipe_names():
         raise SpecError(f"Expected one of {', '.join(recipe_names())} to retrain, but got {name!r}.")
-    return train_by(_begun(_read_recipe(f"{name}.toml"), out, progress), out, progress=progress)
+    return train_by(_begun(_read_recipe(f"{name}.toml", out), out, progress), out, progress=progress)
 
 
-def _read_recipe(path: str) -> AnySettings:
+def _read_recipe(path: str, out: Path) -> AnySettings:
+    """Return the settings of a recipe; classifiers that were trained again are named in place of the embedded ones."""
     with as_file(files("failscape") / "assets" / "recipes" / path) as recipe:
-        return read_settings(recipe)
+        settings = read_settings(recipe)
+    trained = {}
+    for role in ("classifier", "oracle"):
+        kind, _, name = getattr(settings, role, "none").partition(":")
+        run = latest_run_folder(out, name) if kind == "embedded" else None
+        if run is not None and _complete(run):
+            trained[role] = str(run)
+    return settings.model_copy(update=trained)
 
 
 def _begun(settings: AnySettings, out: Path, progress: Callable[[str], None]) -> AnySettings:
@@ -47,7 +56,7 @@ def _begun(settings: AnySettings, out: Path, progress: Callable[[str], None]) ->
     start = getattr(settings, "start", "none")
     if start == "none" or latest_run_folder(out, settings.name) is not None:
         return settings
-    before = _begun(_read_recipe(start), out, progress)
+    before = _begun(_read_recipe(start, out), out, progress)
     return settings.model_copy(update={"start": str(train_by(before, out, progress=progress))})
 
 
