@@ -115,8 +115,44 @@ def test_begins_with_another_run_and_goes_on_without_it(
     for name, tensor in theirs.items():
         if name != "mean_w":
             torch.testing.assert_close(ours[name], tensor, atol=1e-6, rtol=1e-4)
+    origin = provenance_of(first)
+    assert "start" not in origin
+    assert provenance_of(second)["start"] == origin
+    third = start_run(settings.model_copy(update=changes | {"start": str(second)}), tmp_path / "out")
+    assert provenance_of(third)["start"] == provenance_of(second)
     shutil.rmtree(first)
     assert resume_run(second) == second
+    assert provenance_of(second)["start"] == origin
+
+
+def test_of_a_run_that_was_cut_off_the_provenance_says_how_far_it_came(
+    gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    changes = {"data": str(stripes_file), "augment": "none", "images": 32, "checkpoint_every": 16}
+    first = start_run(gan_settings.model_copy(update=changes), tmp_path / "out")
+    for left in (*first.glob("generator.*"), *first.glob("checkpoints/000000000032.*")):
+        left.unlink()
+
+    second = start_run(gan_settings.model_copy(update=changes | {"start": str(first)}), tmp_path / "out")
+
+    begun = provenance_of(second)["start"]
+    assert begun["reached"]["images"] == 16
+    assert 0 < begun["reached"]["seconds"] < 60
+    assert GANSettings.parse(begun["settings"]) == read_settings(first / "train.toml")
+
+
+def test_one_that_was_cut_off_before_its_first_checkpoint_begins_with_the_other_run_again(
+    gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    settings = gan_settings.model_copy(update={"data": str(stripes_file), "augment": "none", "images": 32})
+    first = start_run(settings, tmp_path / "out")
+    second = start_run(settings.model_copy(update={"start": str(first)}), tmp_path / "out")
+    whole = (second / "generator.safetensors").read_bytes()
+    shutil.rmtree(second / "checkpoints")
+
+    resume_run(second)
+
+    assert (second / "generator.safetensors").read_bytes() == whole
 
 
 def test_a_run_to_begin_with_that_is_none_leaves_no_run_behind(

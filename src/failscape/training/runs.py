@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import failscape
 from failscape.classifiers import Classifier, load_classifier, target_distribution
 from failscape.data import ImageSet, load_images
 from failscape.errors import ClassifierError, ConfigError, TrainingError
-from failscape.storage import next_run_folder
-from failscape.training.checkpoint import load_checkpoint
+from failscape.storage import next_run_folder, read_json, write_json
+from failscape.training.checkpoint import has_checkpoint, load_checkpoint
 from failscape.training.classifier_task import ClassifierTask
 from failscape.training.distributed import Workers, process_group, workers
 from failscape.training.gan_task import GANTask
@@ -34,6 +35,9 @@ from failscape.training.task import Task
 from failscape.training.vae_gan_task import VAEGANTask
 from failscape.training.vae_task import VAETask
 from failscape.training.wgan_task import WGANTask
+
+# What a run that began with another holds of where that one came from.
+_START = "start.json"
 
 
 def start_run(settings: AnySettings, out: Path, *, allow_code: bool = False) -> Path:
@@ -63,9 +67,11 @@ def start_run(settings: AnySettings, out: Path, *, allow_code: bool = False) -> 
         images = group.in_turn(partial(_images_of, settings))
         check_images(*images)
         task, hooks = _task(settings, images[0], allow_code)
-        if isinstance(task, GANTask) and isinstance(settings, GANSettings) and settings.start != "none":
-            task.begin_with(load_checkpoint(Path(settings.start) / "checkpoints")[1]["task"])
+        begun = _begin(task, settings)
         folder = group.agree(partial(next_run_folder, out, settings.name))
+        if begun is not None:
+            # Kept here, because the other run may be gone when this one is complete.
+            group.agree(partial(write_json, folder / _START, begun))
         _train_in(folder, task, hooks, settings, images, resume=False)
         return folder
 
@@ -91,8 +97,32 @@ def resume_run(folder: Path, *, allow_code: bool = False) -> Path:
         # Before anything is built for images of another shape, and complains of that.
         check_same_images(folder, images[0])
         task, hooks = _task(settings, images[0], allow_code)
+        if not has_checkpoint(folder / "checkpoints"):
+            _begin(task, settings)
         _train_in(folder, task, hooks, settings, images, resume=True)
     return folder
+
+
+def _begin(task: Task, settings: AnySettings) -> dict[str, Any] | None:
+    """Begin with the networks of another run, if the settings name one, and return where these came from."""
+    if not isinstance(task, GANTask) or not isinstance(settings, GANSettings) or settings.start == "none":
+        return None
+    run = Path(settings.start)
+    state = load_checkpoint(run / "checkpoints")[1]
+    task.begin_with(state["task"])
+    if (run / "generator.json").exists():
+        provenance: dict[str, Any] = read_json(run / "generator.json")["provenance"]
+        return provenance
+    # One that was cut off; it counts as far as it came.
+    at = state["at"]
+    reached = at["numbers"] | {"images": at["images"], "seconds": at["seconds"]}
+    earlier = read_settings(run / "train.toml").model_dump(mode="json")
+    return {"settings": earlier, "reached": reached} | _start_of(run)
+
+
+def _start_of(folder: Path) -> dict[str, Any]:
+    """Return the provenance of what a run began with, as a part of its own."""
+    return {"start": read_json(folder / _START)} if (folder / _START).exists() else {}
 
 
 def _device_of(settings: AnySettings) -> str:
@@ -133,7 +163,7 @@ def _train_in(
         "settings": settings.model_dump(mode="json"),
         "reached": reached,
         "failscape": failscape.__version__,
-    }
+    } | _start_of(folder)
     workers().agree(partial(task.export, folder, provenance))
 
 
