@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import resource
 import shutil
 import tempfile
@@ -12,8 +13,10 @@ import torch
 
 from failscape.data import ImageSet
 from failscape.errors import CheckpointError, DataError, StorageError, TrainingError
-from failscape.training import ClassifierSettings, Task, VAESettings, VAETask, read_settings, train
+from failscape.training import ClassifierSettings, GANSettings, Task, VAESettings, VAETask, loop, read_settings, train
 from failscape.training.checkpoint import load_checkpoint
+from failscape.training.distributed import Workers
+from failscape.training.loop import warn_of_shares
 
 
 def task_of(settings: VAESettings, images: ImageSet) -> VAETask:
@@ -268,3 +271,30 @@ def test_validation_must_be_of_the_same_kind(
     with pytest.raises(DataError, match="to learn from"):
         train(task_of(vae_settings, images), empty, tmp_path, vae_settings)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("world", "changes", "said"),
+    [
+        (1, {"batch": 6}, ""),
+        (2, {}, ""),
+        (2, {"batch": 8}, "4 images of a batch, not a multiple of 8"),
+        (2, {"batch": 8, "guidance": 0.0, "late_guidance": 0.0}, ""),
+        (2, {"batch": 8, "classifier": "none"}, ""),
+        (2, {"batch": 8, "guidance": 0.0, "late_guidance": 0.1}, "multiple of 8"),
+        (2, {"batch": 12, "images": 24, "guidance": 0.0}, "6 images of a batch, not a multiple of 4"),
+        (2, {"images": 200}, "4 or 8 images of a batch, not a multiple of 8: .* multiples of 16"),
+    ],
+)
+def test_warns_of_shares_whose_images_are_compared_otherwise_than_in_one_process(
+    world: int,
+    changes: dict[str, Any],
+    said: str,
+    gan_settings: GANSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(loop, "workers", lambda: Workers(rank=0, world=world))
+    warn_of_shares(gan_settings.model_copy(update=changes))
+    assert bool(caplog.messages) == bool(said)
+    assert all(re.search(said, message) for message in caplog.messages)

@@ -1,5 +1,6 @@
 """The one training loop: batches in, checkpoints and records out."""
 
+import logging
 import math
 import os
 import time
@@ -19,13 +20,15 @@ from failscape.training.checkpoint import has_checkpoint, load_checkpoint, save_
 from failscape.training.distributed import workers
 from failscape.training.ema import ema_decay
 from failscape.training.log import LossWindow, ProgressLine, RunLog
-from failscape.training.settings import TrainingSettings, read_settings
+from failscape.training.settings import GANSettings, TrainingSettings, read_settings
 from failscape.training.task import Task
 
 Hook = Callable[[Task, int, Path], Mapping[str, float]]
 """Called with the task, the images seen and the run folder at each evaluation; what it returns is logged."""
 
 _IN_MEMORY_BYTES = 2**30
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -80,6 +83,8 @@ def train(
     group = workers()
     check_images(images, validation)
     check_shares(settings)
+    if group.first:
+        warn_of_shares(settings)
     group.agree(partial(_claim, folder, settings, resume))
 
     # All state: the task's, the random generator's, and the position, which is the sampler's state too.
@@ -182,6 +187,26 @@ def check_shares(settings: TrainingSettings) -> None:
     """
     for size in (min(settings.batch, settings.images), settings.images % settings.batch):
         workers().share_of(size)
+
+
+def warn_of_shares(settings: TrainingSettings) -> None:
+    """Warn of shares that several processes cannot divide into the groups of images that one process compares.
+
+    These are groups of 4, with guidance among every second image, which is disturbed, and among the others.
+    """
+    world = workers().world
+    whole = 4
+    if isinstance(settings, GANSettings) and settings.classifier != "none":
+        whole = 8 if max(settings.guidance, settings.late_guidance) > 0 else 4
+    shares = {min(settings.batch, settings.images) // world, settings.images % settings.batch // world}
+    if world > 1 and any(share % whole for share in shares):
+        _log.warning(
+            "Each process has %s images of a batch, not a multiple of %d: images are compared in other groups than in "
+            "one process, so that the losses are not the same. Choose `batch` and `images` as multiples of %d.",
+            " or ".join(str(share) for share in sorted(shares - {0})),
+            whole,
+            whole * world,
+        )
 
 
 def check_same_images(folder: Path, images: ImageSet) -> None:
