@@ -43,6 +43,21 @@ def test_the_temperature_is_the_network_s_own_whatever_it_had_before(world: Any,
     assert result.summary["calibration_error_before"] > 2 * result.summary["calibration_error_after"]
 
 
+def test_before_may_be_the_bare_network_whatever_temperature_the_classifier_has(world: Any, sharp: Classifier) -> None:
+    x, y, ids = world.images.x, world.images.y, world.images.ids
+    bare, plain = (
+        Calibration(bare=bare)(classifier, world.ten, x, y, rng=torch.Generator().manual_seed(0), ids=ids)
+        for classifier, bare in ((sharp, True), (world.classifier, False))
+    )
+    assert bare.summary == pytest.approx(plain.summary, rel=1e-4)
+    assert bare.temperature_before == 1.0
+    assert bare.ids == plain.ids
+    for column in ("confidence", "calibrated"):
+        assert bare.table[column].to_pylist() == pytest.approx(plain.table[column].to_pylist(), abs=1e-4)
+    assert bare.findings[0].sentence == plain.findings[0].sentence
+    assert [panel.label for panel in bare.findings[0].panels] == [panel.label for panel in plain.findings[0].panels]
+
+
 def test_numbers_are_those_of_the_other_half(world: Any, sharp: Classifier, result: CalibrationResult) -> None:
     rows = measured(len(world.images))
     x, y = world.images.x[rows], world.images.y[rows]

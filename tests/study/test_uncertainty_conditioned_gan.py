@@ -117,6 +117,7 @@ class TestMetrics:
             ("mnist.corrupted.frechet", 0.3),
             ("mnist.corrupted.frechet_ratio", 1.5),
             ("mnist.corrupted.recall", 0.7),
+            ("mnist.corrupted.calibration_error_before", 0.02),
             ("mnist.corrupted.calibration_error_after", 0.01),
             ("mnist.clean.accuracy", 0.75),
             ("moons.mae", 0.02),
@@ -177,6 +178,10 @@ class TestStudy:
         (step,) = [step for step in study(EMBEDDED).steps if step.method == "uncertain-samples"]
         assert prepare_method(step).method.per_class == 200  # type: ignore[attr-defined]
         assert prepare_method(step).method.steps <= 10  # type: ignore[attr-defined]
+
+    def test_calibration_is_measured_from_the_bare_network_on(self) -> None:
+        (step,) = [step for step in study(EMBEDDED).steps if step.method == "calibration"]
+        assert prepare_method(step).method.bare is True  # type: ignore[attr-defined]
 
 
 class TestAblation:

@@ -23,7 +23,7 @@ _DEFINITIONS = {
     "images": "Images on which calibration was measured: the half that the temperature was not fitted on.",
     "fitted": "Images that the temperature was fitted on: a random half.",
     "temperature": "What the network's logits are to be divided by; more than before makes the classifier less sure.",
-    "temperature_before": "What they were divided by before.",
+    "temperature_before": "What they were divided by before; of the bare network 1.",
     "accuracy": "Share of images that are classified as labelled; no temperature changes it. Interval: Wilson, 95 %.",
     "calibration_error_before": "Expected calibration error (ECE): mean distance, over bins of the confidence weighted "
     "by their images, of accuracy and mean confidence; at the temperature before.",
@@ -68,6 +68,7 @@ class CalibrationResult(Result):
         ids: their names.
         temperature: what the network's logits are to be divided by.
         temperature_before: what they were divided by before.
+        temperature_given: what they are divided by in the classifier that was given, which verifies the images.
         fitted: images that the temperature was fitted on.
         right: which of the measured images are classified as labelled.
         error: expected calibration errors.
@@ -86,6 +87,7 @@ class CalibrationResult(Result):
     ids: tuple[str, ...]
     temperature: float
     temperature_before: float
+    temperature_given: float
     fitted: int
     right: Bool[Tensor, " M"]
     error: Float[Tensor, " 2"]
@@ -111,8 +113,16 @@ class CalibrationResult(Result):
     @property
     def probs(self) -> Float[Tensor, "N K"]:
         """The probabilities of the images after calibration."""
+        return self._probs_at(self.temperature)
+
+    @property
+    def probs_before(self) -> Float[Tensor, "N K"]:
+        """The probabilities of the images before."""
+        return self._probs_at(self.temperature_before)
+
+    def _probs_at(self, temperature: float) -> Float[Tensor, "N K"]:
         assert self.verification is not None
-        return (self.verification.probs.log() * (self.temperature_before / self.temperature)).softmax(dim=1)
+        return (self.verification.probs.log() * (self.temperature_given / temperature)).softmax(dim=1)
 
     @property
     def reliabilities(self) -> tuple[Reliability, Reliability]:
@@ -156,7 +166,7 @@ class CalibrationResult(Result):
                 "label": pa.array([self.class_names[k] for k in self.labels.tolist()], pa.string()),
                 "prediction": pa.array([self.class_names[k] for k in prediction.tolist()], pa.string()),
                 "mistaken": self.mistaken.numpy(),
-                "confidence": self.verification.probs.amax(dim=1).numpy(),
+                "confidence": self.probs_before.amax(dim=1).numpy(),
                 "calibrated": self.probs.amax(dim=1).numpy(),
             }
         )
@@ -201,18 +211,16 @@ class CalibrationResult(Result):
         shown = self.mistaken.nonzero()[:, 0].tolist()[:4]
         if not shown:
             return (Finding(sentence=sentence + "."),)
-        assert self.verification is not None
         panels = []
         for row in shown:
-            probs, label = self.verification.probs[row], self.class_names[int(self.labels[row])]
+            probs, label = self.probs_before[row], self.class_names[int(self.labels[row])]
             said = f"{self.class_names[int(probs.argmax())]} ({percent(float(probs.max()))})"
             panels.append(Panel(label=f"{label}, taken for {said}", pixels=self.images[row]))
         here = "here is the mistake" if len(shown) == 1 else "here are the mistakes"
         return (Finding(sentence=f"{sentence}; {here} that it is surest of.", panels=panels),)
 
     def _case(self, row: int) -> Case:
-        assert self.verification is not None
-        before, after = self.verification.probs[row], self.probs[row]
+        before, after = self.probs_before[row], self.probs[row]
         label = self.class_names[int(self.labels[row])]
         prediction = self.class_names[int(before.argmax())]
         mistaken = bool(self.mistaken[row])
@@ -243,6 +251,7 @@ class Calibration(Method[CalibrationResult]):
     Args:
         bins: equal parts of [0, 1] by which images are put together by their confidence.
         shown: how many of the most confident mistakes to show.
+        bare: take for "before" the bare network, at temperature 1, and not the temperature that the classifier has.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -259,11 +268,12 @@ class Calibration(Method[CalibrationResult]):
 
     result_type: ClassVar[type[CalibrationResult]] = CalibrationResult
 
-    def __init__(self, *, bins: int = 15, shown: int = 12) -> None:
+    def __init__(self, *, bins: int = 15, shown: int = 12, bare: bool = False) -> None:
         if bins < 1 or shown < 1:
             raise ValueError(f"Expected `bins` and `shown` to be at least 1, but got {bins} and {shown}.")
         self.bins = bins
         self.shown = shown
+        self.bare = bare
 
     @torch.no_grad()
     def run(
@@ -284,7 +294,9 @@ class Calibration(Method[CalibrationResult]):
             )
         fitted = torch.zeros(len(x), dtype=torch.bool)
         fitted[torch.randperm(len(x), generator=rng)[: len(x) // 2]] = True
-        logits = torch.cat([classifier(batch).cpu() for batch in x.split(_BATCH)])
+        before = 1.0 if self.bare else classifier.temperature
+        given = torch.cat([classifier(batch).cpu() for batch in x.split(_BATCH)])
+        logits = given * (classifier.temperature / before)
         fit = fit_and_measure(logits, y, fitted=fitted, bins=self.bins)
 
         probs = (logits / fit.temperature).softmax(dim=1)
@@ -295,8 +307,9 @@ class Calibration(Method[CalibrationResult]):
             images=x[surest],
             labels=y[surest],
             ids=tuple(ids[row] for row in surest.tolist()),
-            temperature=classifier.temperature * fit.temperature,
-            temperature_before=classifier.temperature,
+            temperature=before * fit.temperature,
+            temperature_before=before,
+            temperature_given=classifier.temperature,
             fitted=fit.fitted,
             right=fit.right,
             error=torch.tensor([fit.before.error, fit.after.error]),
