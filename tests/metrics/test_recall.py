@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from failscape.errors import MetricError
-from failscape.metrics import precision_and_recall, recall
+from failscape.metrics import precision_and_recall, rate_of, recall
 
 
 def clusters(n: int, *centres: float, seed: int) -> Tensor:
@@ -11,26 +11,32 @@ def clusters(n: int, *centres: float, seed: int) -> Tensor:
     return torch.cat([centre + torch.randn(n, 2, generator=rng) for centre in centres])
 
 
+def shares(real: Tensor, generated: Tensor, *, neighbours: int = 3) -> tuple[float, float]:
+    precision, recall = precision_and_recall(real, generated, neighbours=neighbours)
+    return precision.value, recall.value
+
+
 def test_in_one_dimension_by_hand() -> None:
     # With k = 1 the balls about 0, 1, 3 reach 1, 1, 2; those about 0.5, 4, 9 reach 3.5, 3.5, 5.
     real, generated = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.5], [4.0], [9.0]])
-    assert precision_and_recall(real, generated, neighbours=1) == (2 / 3, 1)
-    assert precision_and_recall(generated, real, neighbours=1) == (1, 2 / 3)
+    assert shares(real, generated, neighbours=1) == (2 / 3, 1)
+    assert shares(generated, real, neighbours=1) == (1, 2 / 3)
 
 
 def test_of_identical_sets_are_one() -> None:
     x = clusters(200, 0.0, 30.0, seed=0)
-    assert precision_and_recall(x, x.clone()) == (1, 1)
+    assert shares(x, x.clone()) == (1, 1)
 
 
 def test_of_distant_sets_are_zero() -> None:
-    assert precision_and_recall(clusters(100, 0.0, seed=0), clusters(100, 90.0, seed=1)) == (0, 0)
+    assert shares(clusters(100, 0.0, seed=0), clusters(100, 90.0, seed=1)) == (0, 0)
 
 
 def test_of_a_half_covered_mixture_the_recall_is_one_half() -> None:
     result = precision_and_recall(clusters(500, 0.0, 50.0, seed=0), clusters(1000, 0.0, seed=1))
-    assert result.recall == pytest.approx(0.5, abs=0.03)
-    assert result.precision > 0.95
+    assert result.recall.value == pytest.approx(0.5, abs=0.03)
+    assert result.recall == rate_of(round(1000 * result.recall.value), 1000)
+    assert result.precision.low > 0.95
     swapped = precision_and_recall(clusters(1000, 0.0, seed=1), clusters(500, 0.0, 50.0, seed=0))
     assert (swapped.precision, swapped.recall) == (result.recall, result.precision)
 
@@ -48,9 +54,9 @@ def test_are_those_of_all_distances_at_once_however_the_rows_are_split(monkeypat
         (apart <= reach[1]).any(dim=1).double().mean().item(),
     )
     assert 0 < expected[1] < 1
-    assert precision_and_recall(real, generated, neighbours=4) == expected
+    assert shares(real, generated, neighbours=4) == expected
     monkeypatch.setattr(recall, "_CHUNK", 200)
-    assert precision_and_recall(real, generated, neighbours=4) == expected
+    assert shares(real, generated, neighbours=4) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from failscape.explain import METHODS, UncertainResult, Verification
 from failscape.explain.uncertain_result import ALONE, GRID, REAL, REFINED, SWEEP
-from failscape.metrics import Estimate, mean, rate
+from failscape.metrics import Estimate, mean, rate, rate_of
 from failscape.study import StudyConfig
 from failscape.study.methods import prepare_method
 from failscape.study.reproduce import reproduce
@@ -82,7 +83,7 @@ def results() -> dict[str, Any]:
         "moons": Moons(),
         "accuracy": {name: rate(torch.tensor([True, True, False, True])) for name in ("clean", "corrupted")},
         "training_accuracy": {name: rate(torch.tensor([True, False])) for name in ("clean", "corrupted")},
-        "quality": {"frechet": 0.3, "floor": 0.2, "recall": 0.7, "precision": 0.8},
+        "quality": {"frechet": 0.3, "floor": 0.2, "recall": rate_of(7, 10), "precision": rate_of(8, 10)},
         "ablation": Ablation(rows={"guided": dict.fromkeys(_NUMBERS, 0.5)}),
     }
 
@@ -139,6 +140,7 @@ class TestMetrics:
         write_metrics(tmp_path, numbers, CLAIMS)
         written = json.loads((tmp_path / "metrics.json").read_text())
         assert written["mnist"]["corrupted"]["alone"]["mae"]["n"] == 4
+        assert written["mnist"]["corrupted"]["recall"] == asdict(rate_of(7, 10))
         assert len(json.loads((tmp_path / "claims.json").read_text())) == len(CLAIMS)
 
     def test_claims_are_no_weaker_than_what_was_set_out_to_be_reached(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from failscape.errors import MetricError
 from failscape.metrics.features import check_features
+from failscape.metrics.intervals import Estimate, rate
 
 # Distances that are held at the same time, 64 MiB of float64.
 _CHUNK = 2**23
@@ -17,22 +18,23 @@ class PrecisionAndRecall(NamedTuple):
     """How two sets of features cover each other.
 
     Attributes:
-        precision: share of the generated rows that lie among the real ones, in [0, 1].
-        recall: share of the real rows that lie among the generated ones, in [0, 1].
+        precision: share of the generated rows that lie among the real ones.
+        recall: share of the real rows that lie among the generated ones.
     """
 
-    precision: float
-    recall: float
+    precision: Estimate
+    recall: Estimate
 
 
 def precision_and_recall(
     real: Float[Tensor, "N F"], generated: Float[Tensor, "M F2"], *, neighbours: int = 3
 ) -> PrecisionAndRecall:
-    r"""Return the shares of each set that the other one covers.
+    r"""Return the shares of each set that the other one covers, with their Wilson intervals of 95 %.
 
     A set covers the union of balls, one about each of its rows, that reach to the row's `neighbours`-th nearest
     neighbour in the set. Precision is the share of `generated` that `real` covers, a measure of how good the
-    images are; recall the share of `real` that `generated` covers, a measure of how many kinds there are.
+    images are; recall the share of `real` that `generated` covers, a measure of how many kinds there are. The
+    intervals are those of rows drawn anew from one set, with the other one as it is.
 
     Args:
         real: features of real images, one row an image.
@@ -45,8 +47,8 @@ def precision_and_recall(
 
     Example:
         >>> real = torch.randn(1000, 8)
-        >>> precision_and_recall(real, real.flip(0))
-        PrecisionAndRecall(precision=1.0, recall=1.0)
+        >>> print(precision_and_recall(real, real.flip(0)).recall)
+        1.000 [0.996, 1.000] (n = 1000)
 
     References:
         Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", NeurIPS 2019,
@@ -59,8 +61,8 @@ def precision_and_recall(
     centre = real.double().mean(dim=0)
     a, b = real.double() - centre, generated.double() - centre
     return PrecisionAndRecall(
-        precision=_covered(b, a, _radii(a, neighbours)).double().mean().item(),
-        recall=_covered(a, b, _radii(b, neighbours)).double().mean().item(),
+        precision=rate(_covered(b, a, _radii(a, neighbours))),
+        recall=rate(_covered(a, b, _radii(b, neighbours))),
     )
 
 

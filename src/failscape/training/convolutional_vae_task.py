@@ -183,4 +183,4 @@ class ConvolutionalVAETask(GeneratorTask, Generic[Network]):
             self._evaluation = GeneratorEvaluation(
                 images, self._images, classifier=None, oracle=self._oracle, seed=self._seed
             )
-        return numbers | self._evaluation.quality(self.judged)
+        return numbers | self._evaluation(self.judged)

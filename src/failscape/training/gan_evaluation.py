@@ -8,7 +8,7 @@ from failscape.classifiers import SCORES, Classifier, penultimate_features
 from failscape.data import ImageSet
 from failscape.generators import Condition, Generator
 from failscape.generators.condition import VECTOR
-from failscape.metrics import frechet_distance, precision_and_recall, rank_correlation
+from failscape.metrics import Estimate, frechet_distance, precision_and_recall, rank_correlation
 from failscape.training.conditions import conditions_of
 
 _BATCH = 500
@@ -55,11 +55,15 @@ class GeneratorEvaluation:
             self._requests = conditions_of(classifier, training.read(rows), training.y[rows], score=score)
 
     def __call__(self, generator: Generator) -> dict[str, float]:
-        """Return `quality`, and of a generator with a condition `binding`."""
-        return self.quality(generator) | (self.binding(generator) if generator.condition_space is not None else {})
+        """Return `quality` without intervals, and of a generator with a condition `binding`."""
+        quality = {
+            key: number.value if isinstance(number, Estimate) else number
+            for key, number in self.quality(generator).items()
+        }
+        return quality | (self.binding(generator) if generator.condition_space is not None else {})
 
     @torch.no_grad()
-    def quality(self, generator: Generator) -> dict[str, float]:
+    def quality(self, generator: Generator) -> dict[str, Estimate | float]:
         """Return the Fréchet distance of samples from the real images, its floor, precision and recall.
 
         Requests are those of training images, so the samples should be distributed as these are.

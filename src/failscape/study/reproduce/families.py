@@ -145,7 +145,7 @@ def measure_families(trained: Mapping[str, Path], test: ImageSet, training: Imag
     for name, run in trained.items():
         generator = load_generator(str(run))
         assert isinstance(generator, Autoencoder), "every family has an encoder"
-        quality = evaluation.quality(generator)
+        quality = evaluation(generator)
         reached = read_json(run / "generator.json")["provenance"]["reached"]
         rows[name] = {
             "frechet": quality["frechet"],

@@ -218,7 +218,7 @@ def _accuracy(classifier: str, images: str) -> Estimate:
     return rate(torch.cat([explained.predict(batch.x) == batch.y for batch in labelled.batches(1000)]))
 
 
-def _quality(weights: Mapping[str, str]) -> dict[str, float]:
+def _quality(weights: Mapping[str, str]) -> dict[str, Estimate | float]:
     """Return Fréchet distance, floor, recall and precision on fresh samples."""
     evaluation = GeneratorEvaluation(
         load_images(_TEST),
