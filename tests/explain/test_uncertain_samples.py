@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from failscape.classifiers import Classifier
+from failscape.classifiers import SCORES, Classifier
 from failscape.errors import FailscapeError, GeneratorError, LabelError, UnsupportedClassifier, UnsupportedGenerator
 from failscape.explain import UncertainResult, UncertainSamples, load_result
 from failscape.explain.uncertain_result import ALONE, GRID, REAL, REAL_GRID, REAL_SWEEP, REFINED, SWEEP
@@ -100,6 +100,10 @@ def logits_of(result: UncertainResult, part: int) -> tuple[Tensor, Tensor]:
     assert result.verification is not None
     obtained = result.verification.probs[rows].gather(1, result.asked[rows][:, None])[:, 0]
     return result.requested[rows].logit(), obtained.logit()
+
+
+def sweeps_of(result: UncertainResult) -> Gallery:
+    return next(figure for figure in result.figures if isinstance(figure, Gallery))
 
 
 def patterns(x: Tensor) -> Tensor:
@@ -315,6 +319,7 @@ def test_a_generator_of_whole_distributions_is_asked_for_those_of_real_images() 
     # An encoder gives no distribution to go with the latent, so no real image is swept.
     assert not result.of(REAL_SWEEP).any()
     assert len(result.sources) == 0
+    assert "Real images are not swept: the generator takes whole distributions" in sweeps_of(result).caption
     with pytest.raises(UnsupportedGenerator, match=r"taken for class 0, .* Give more images"):
         explain(Flat(score="vector"), method, x=x[y == 1], y=y[y == 1], ids=None)
 
@@ -338,12 +343,72 @@ def test_where_no_real_image_is_sure_none_is_swept() -> None:
     result = explain(Flat(), x=x, y=1 - y)
     assert not result.of(REAL_SWEEP).any()
     assert "real_monotone" not in result.summary
+    why = "of the 400 given none of these classes is taken for its own with a score above 0.9."
+    assert sweeps_of(result).caption.endswith(f"Real images are not swept: {why}")
     assert [figure.name for figure in result.figures] == [
         "grid",
         "real-grid",
         "requested-against-obtained",
         "sweeps",
     ]
+
+
+def test_what_is_not_beside_the_samples_is_said(off: UncertainResult) -> None:
+    assert "Real images" not in sweeps_of(off).caption
+    assert "No real images" not in off.figures[0].caption
+    assert off.unswept == ""
+    x, y = real_images()
+    method = UncertainSamples(per_class=2, rows=1, real_rows=0, levels=(0.9, 0.6), classes=("bright",))
+    result = explain(Flat(), method, x=x[y == 0], y=y[y == 0], ids=None)
+    assert sweeps_of(result).caption.endswith("Real images are not swept: none were asked for.")
+    assert result.figures[0].caption.endswith("of those given none comes near a confidence asked for of its class.")
+    assert [figure.name for figure in result.figures] == ["grid", "requested-against-obtained", "sweeps"]
+
+
+@pytest.mark.parametrize(
+    ("score", "levels"),
+    [("true-class", (0.9, 0.8, 0.6)), ("margin", (0.9, 0.6, 0.3)), ("entropy", (0.9, 0.5, 0.2))],
+)
+def test_the_real_images_swept_are_sure_by_the_score_itself(score: str, levels: tuple[float, ...]) -> None:
+    x, y = real_images()
+    result = explain(Flat(score=score), UncertainSamples(per_class=2, rows=1, real_rows=6, levels=levels))
+    value = SCORES[score].of(by_brightness()(x), y)
+    # Of an entropy the second level from the sure end, which is the last.
+    sure = value < levels[-2] if score == "entropy" else value > levels[1]
+    dark, bright = ((sure & (y == k)).nonzero()[:, 0].tolist() for k in (0, 1))
+    assert result.source_ids == tuple(f"real-{i}" for pair in zip(dark[:3], bright[:3], strict=True) for i in pair)
+
+
+@pytest.mark.parametrize(
+    ("score", "supported", "first", "last"),
+    [
+        ("confidence", [[0.3, 1.0], [0.5, 0.995]], 0.999, 0.55),
+        # As of a classifier that learnt smoothed labels.
+        ("confidence", [[0.3, 0.93], [0.5, 0.95]], 0.93, 0.55),
+        ("confidence", [[0.3, 1.0], [0.7, 1.0]], 0.999, 0.7),
+        ("true-class", [[0.0, 0.9], [0.1, 0.9]], 0.9, 0.1),
+        ("margin", [[0.0, 1.0], [0.2, 0.9]], 0.9, 0.2),
+        ("entropy", [[0.1, 0.9], [0.05, 0.8]], 0.8, 0.1),
+        ("entropy", None, 0.999, 0.001),
+    ],
+)
+def test_levels_are_by_default_what_the_generator_supports(
+    score: str, supported: Any, first: float, last: float
+) -> None:
+    generator = Flat(score=score, supported=supported)
+    result = explain(generator, UncertainSamples(per_class=2, rows=1, real_rows=1, steps=0))
+    requested = result.requested[result.of(SWEEP)]
+    assert len(requested) == 10
+    assert (requested.diff() < 0).all()
+    assert requested[[0, -1]].tolist() == pytest.approx([first, last])
+    assert len(result.sources) == 1
+
+
+def test_classes_without_a_score_in_common_need_levels() -> None:
+    generator = Flat(supported=[[0.5, 0.7], [0.8, 0.95]])
+    with pytest.raises(GeneratorError, match=r"of dark, bright the highest low is 0\.800 and the lowest high 0\.700"):
+        explain(generator, UncertainSamples())
+    explain(generator, UncertainSamples(per_class=2, rows=1, real_rows=0, classes=("bright",)))
 
 
 @pytest.mark.parametrize(

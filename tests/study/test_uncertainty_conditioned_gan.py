@@ -56,6 +56,7 @@ def some_samples() -> UncertainResult:
         requested=torch.cat(requested),
         sources=torch.zeros(0, 1, 2, 2),
         source_ids=(),
+        unswept="none were asked for",
         score="confidence",
         class_names=("a", "b"),
         verification=Verification(probs=two_classes(probs), oracle_probs=two_classes(theirs)),

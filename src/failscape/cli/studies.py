@@ -118,7 +118,8 @@ def uncertain(
         generator: embedded:NAME, or what `failscape train gan` saved.
         oracle: another classifier, which judges what is drawn.
         class_names: a class to show, and more by giving it again; by default all.
-        levels: the confidences to show, falling, each by giving it again; by default ten from 1 to 0.55.
+        levels: the confidences to show, falling, each by giving it again; by default ten from 1 to 0.55, or
+            as many that the generator supports.
         per_class: requests of each class, on which the numbers rest.
         limit: take at most so many images.
         out: where numbered run folders are made.

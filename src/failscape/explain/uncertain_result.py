@@ -99,6 +99,7 @@ class UncertainResult(Result):
         requested: score asked for.
         sources: the real images that were swept.
         source_ids: their names.
+        unswept: why no real images were swept; empty where some were.
         score: which score.
         class_names: K names.
     """
@@ -109,6 +110,7 @@ class UncertainResult(Result):
     requested: Float[Tensor, " N"]
     sources: Float[Tensor, "R C H W"] = field(metadata=EIGHT_BITS)
     source_ids: tuple[str, ...]
+    unswept: str
     score: str
     class_names: tuple[str, ...] = field(metadata=SHARED)
 
@@ -246,7 +248,8 @@ class UncertainResult(Result):
                 title=f"From {self._way}: samples at falling {self._name}",
                 caption=f"A column a class, a row a requested {self._name}; each picture a sample of its own latent, "
                 f"refined. Above it stands the {self._name} obtained, measured on the 8-bit picture. A name in "
-                "brackets says that the classifier does not take it for the class asked for, but for that one.",
+                "brackets says that the classifier does not take it for the class asked for, but for that one."
+                f"{self._no_real_grid}",
                 draw=self._draw_grid,
             ),
             *self._real_grid,
@@ -258,11 +261,21 @@ class UncertainResult(Result):
                 "95 % of what was obtained. Where everything is obtained as requested, all dots lie on the diagonal.",
                 draw=self._draw_requests,
             ),
-            self._sweeps("sweeps", f"One latent, from {self._way}", SWEEP),
+            self._sweeps("sweeps", f"One latent, from {self._way}", SWEEP, missing=self._unswept),
         ]
         if len(self.sources):
             figures.append(self._sweeps("real-sweeps", f"A real image, from {self._way}", REAL_SWEEP))
         return figures
+
+    @property
+    def _unswept(self) -> str:
+        return f" Real images are not swept: {self.unswept}." if self.unswept else ""
+
+    @property
+    def _no_real_grid(self) -> str:
+        if self.of(REAL_GRID).any():
+            return ""
+        return f" No real images stand beside it: of those given none comes near a {self._name} asked for of its class."
 
     @property
     def _real_grid(self) -> Sequence[Figure]:
@@ -380,7 +393,7 @@ class UncertainResult(Result):
             panels[name] = (requested, obtained, quantile_bands(requested, obtained))
         return requested_against_obtained(panels, x_label=f"requested {self._name}", y_label=f"obtained {self._name}")
 
-    def _sweeps(self, name: str, title: str, part: int) -> Gallery:
+    def _sweeps(self, name: str, title: str, part: int, *, missing: str = "") -> Gallery:
         count = min(_CASES, int(self.row[self.of(part)].max()) + 1)
         start = "One latent and its noise are drawn again and again"
         if part == REAL_SWEEP:
@@ -391,7 +404,7 @@ class UncertainResult(Result):
             caption=f"{start} while the requested {self._name}, written below each picture, falls; each is refined. "
             "Beside it stands what the classifier takes the picture for, with its confidence, and the oracle, if any. "
             f"Under it, what has changed since the first one drawn. A case fails if the {self._name} obtained ever "
-            f"rises by more than {_RISE} above what it had fallen to, or has not fallen in the end.",
+            f"rises by more than {_RISE} above what it had fallen to, or has not fallen in the end.{missing}",
             class_names=self.class_names,
             cases=[self._case(part, number) for number in range(count)],
             definitions={key: _DEFINITIONS[key] for key in ("largest miss", "oracle agrees")},

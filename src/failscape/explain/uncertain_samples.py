@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, final
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from failscape.classifiers import SCORES, Classifier
-from failscape.errors import LabelError, UnsupportedGenerator
+from failscape.errors import GeneratorError, LabelError, UnsupportedGenerator
 from failscape.explain.method import Method, to_8_bits_with_gradient
 from failscape.explain.uncertain_result import (
     ALONE,
@@ -28,6 +29,8 @@ from failscape.search import reach_level
 _BATCH = 250
 # Requests are met to this in the logit of the score.
 _TOLERANCE = 0.02
+# Of confidences and probabilities, where the generator supports them; else, as many over what it supports.
+_LEVELS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55)
 # A real image stands for a request if its own score is as near as this.
 _SAME_SCORE = 0.01
 
@@ -65,16 +68,20 @@ class UncertainSamples(Method[UncertainResult]):
     Args:
         per_class: requests of each class.
         steps: of the refinement at most; with 0 what is called refined is the generator alone.
-        levels: scores of the grid and the sweeps, falling.
+        levels: scores of the grid and the sweeps, falling; by default ten from 1 to 0.55, and where one of them is
+            outside what the training images of all classes shown support, or the score is an entropy or a margin, ten
+            spread evenly over that.
         rows: latents that are swept; the classes take turns.
-        real_rows: real images that are swept: the first correctly classified, sure ones.
+        real_rows: real images that are swept: the first correctly classified ones that are surer than the second of
+            the levels.
         classes: names of the classes to show; by default all.
 
     Raises:
         ValueError: if a setting is out of its range.
         UnsupportedClassifier: if the classifier has no gradients, and there are `steps`.
         UnsupportedGenerator: if the generator was trained without condition.
-        GeneratorError: if a level lies outside what the training images support, naming the range.
+        GeneratorError: if a level lies outside what the training images support, naming the range; or if, without
+            levels, the classes shown have no range in common.
         LabelError: if a class to show is none of the classifier's.
 
     References:
@@ -88,7 +95,7 @@ class UncertainSamples(Method[UncertainResult]):
         *,
         per_class: int = 200,
         steps: int = 10,
-        levels: tuple[float, ...] = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55),
+        levels: tuple[float, ...] | None = None,
         rows: int = 100,
         real_rows: int = 20,
         classes: tuple[str, ...] | None = None,
@@ -98,7 +105,7 @@ class UncertainSamples(Method[UncertainResult]):
                 "Expected `per_class` of at least 2, `rows` of at least 1, and `steps` and `real_rows` of at least 0, "
                 f"but got {per_class}, {rows}, {steps}, {real_rows}."
             )
-        if len(levels) < 2 or list(levels) != sorted(set(levels), reverse=True) or not 0 < levels[-1] < levels[0] <= 1:
+        if levels is not None and not _fall(levels):
             raise ValueError(f"Expected at least two falling `levels` in (0, 1], but got {levels}.")
         if classes is not None and not classes:
             raise ValueError("Expected `classes` to name at least one class, but got none. Leave it out to show all.")
@@ -138,7 +145,8 @@ class UncertainSamples(Method[UncertainResult]):
         parts.append((REAL, x[chosen], asked[same], same))
 
         # The global view: fresh samples at each level.
-        levels = torch.tensor(self.levels).clamp_max(SUREST)
+        shown = self._shown_levels(classifier, space, labels)
+        levels = torch.tensor(shown).clamp_max(SUREST)
         grid = drawer.requests(labels.repeat(len(levels)), levels.repeat_interleave(len(labels)), probs, rng)
         parts.append((GRID, drawer.refined(drawer.draw(grid, rng)), grid, torch.arange(len(grid)) // len(labels)))
 
@@ -153,8 +161,7 @@ class UncertainSamples(Method[UncertainResult]):
         noise = None if first.noise is None else first.noise[numbers]
         repeated = _Draw(z=first.z[numbers], noise=noise, condition=sweep)
         parts.append((SWEEP, drawer.refined(repeated), sweep, numbers))
-        encodes = isinstance(generator, Autoencoder) and space.score != VECTOR
-        sources = self._sources(probs, y, labels) if encodes else torch.empty(0, dtype=torch.long)
+        sources, unswept = self._sources(generator, space, shown, probs, y, labels)
         if isinstance(generator, Autoencoder) and len(sources):
             numbers = torch.arange(len(sources)).repeat_interleave(len(levels))
             sweep = drawer.requests(y[sources][numbers], levels.repeat(len(sources)), probs, rng)
@@ -170,6 +177,7 @@ class UncertainSamples(Method[UncertainResult]):
             requested=torch.cat([condition.score.float() for _, _, condition, _ in parts]),
             sources=x[sources],
             source_ids=tuple(ids[i] for i in sources.tolist()),
+            unswept=unswept,
             score=space.score,
             class_names=classifier.class_names,
         )
@@ -182,19 +190,68 @@ class UncertainSamples(Method[UncertainResult]):
                 f"Expected `classes` among {', '.join(classifier.class_names)}, but got {', '.join(unknown)}. Name "
                 "classes of the classifier."
             )
-        labels = [classifier.class_names.index(name) for name in names]
-        for label in labels:
-            for level in self.levels:
-                space.require_supported(label, level, classifier.class_names[label])
-        return torch.tensor(labels)
+        return torch.tensor([classifier.class_names.index(name) for name in names])
 
-    def _sources(self, probs: Tensor, y: Tensor, labels: Tensor) -> Int[Tensor, " R"]:
-        """Choose real images to sweep: the first that are classified rightly and surely, class by class in turn."""
-        confidence, prediction = probs.max(dim=1)
-        sure = (prediction == y) & (confidence > self.levels[1])
+    def _shown_levels(self, classifier: Classifier, space: ConditionSpace, labels: Tensor) -> tuple[float, ...]:
+        """Return the levels that were asked for, or else those that the training images of all classes support."""
+        names = classifier.class_names
+        if self.levels is not None:
+            for label in labels.tolist():
+                for level in self.levels:
+                    space.require_supported(label, level, names[label])
+            return self.levels
+        for label in labels.tolist():
+            space.require_class(label, names[label])
+        if space.score not in ("entropy", "margin") and all(
+            space.supports(label, level) for label in labels.tolist() for level in _LEVELS
+        ):
+            return _LEVELS
+        ranges = [space.supported[label] for label in labels.tolist()]
+        low, high = max(low for low, _ in ranges), min(high for _, high in ranges)
+        if space.score in ("confidence", VECTOR) and high > _LEVELS[-1]:
+            low = max(low, _LEVELS[-1])
+        low, high = max(low, 1 - SUREST), min(high, SUREST)
+        levels = tuple(torch.linspace(high, low, len(_LEVELS), dtype=torch.float64).tolist())
+        if not _fall(levels):
+            raise GeneratorError(
+                f"Expected classes whose training images have scores in common, to take levels from, but of "
+                f"{', '.join(names[label] for label in labels.tolist())} the highest low is {low:.3f} and the lowest "
+                f"high {high:.3f}. Show fewer `classes`, each with its own `levels`."
+            )
+        return levels
+
+    def _sources(
+        self,
+        generator: Generator,
+        space: ConditionSpace,
+        levels: tuple[float, ...],
+        probs: Tensor,
+        y: Tensor,
+        labels: Tensor,
+    ) -> tuple[Int[Tensor, " R"], str]:
+        """Choose real images to sweep: the first that are classified rightly and surely, class by class in turn.
+
+        Returns:
+            Their positions, and why there are none.
+        """
+        none = torch.empty(0, dtype=torch.long)
+        if not self.real_rows:
+            return none, "none were asked for"
+        if not isinstance(generator, Autoencoder):
+            return none, "the generator has no encoder, which finds their latents"
+        if space.score == VECTOR:
+            return none, "the generator takes whole distributions, and an encoder gives none to go with a latent"
+        value = SCORES[space.score].of(_logits(probs), y)
+        # An entropy alone grows as the classifier gets less sure: its surest levels are the last.
+        rises = space.score == "entropy"
+        beyond = value < levels[-2] if rises else value > levels[1]
+        sure = (probs.argmax(dim=1) == y) & beyond
         found = [(sure & (y == label)).nonzero()[:, 0] for label in labels.tolist()]
         turns = [rows[turn] for turn in range(self.real_rows) for rows in found if turn < len(rows)]
-        return torch.stack(turns[: self.real_rows]) if turns else torch.empty(0, dtype=torch.long)
+        if not turns:
+            bound = f"below {levels[-2]:.3g}" if rises else f"above {levels[1]:.3g}"
+            return none, f"of the {len(y):,} given none of these classes is taken for its own with a score {bound}"
+        return torch.stack(turns[: self.real_rows]), ""
 
 
 @final
@@ -300,7 +357,7 @@ def _same_scores(
 ) -> tuple[Int[Tensor, " R"], Int[Tensor, " R"]]:
     """Return requests, and for each a real image of its class and its score; no image twice."""
     kind = SCORES["confidence" if score == VECTOR else score]
-    logits = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+    logits = _logits(probs)
     classes = kind.classes(logits, y)
     values = kind.value(logits, classes)
     free = torch.ones(len(probs), dtype=torch.bool)
@@ -316,6 +373,16 @@ def _same_scores(
             free[candidates[nearest]] = False
     requests, images = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).unbind(dim=1)
     return requests, images
+
+
+def _logits(probs: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+    return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+
+
+def _fall(levels: Sequence[float]) -> bool:
+    """Tell whether these are at least two levels in (0, 1], each below the one before."""
+    falling = all(above > below for above, below in pairwise(levels))
+    return len(levels) > 1 and falling and 0 < levels[-1] < levels[0] <= 1
 
 
 def _parts(n: int) -> Sequence[slice]:

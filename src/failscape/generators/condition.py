@@ -247,11 +247,17 @@ class ConditionSpace:
                     f"but got {'none' if got is None else f'one over {got}'}. Set `probs` in the condition."
                 )
 
-    def require_supported(self, y: int, score: float, class_name: str | None = None) -> None:
-        """Refuse a request that the training images say nothing about.
+    def supports(self, y: int, score: float) -> bool:
+        """Tell whether training images of a class have such a score."""
+        low, high = self.supported[y]
+        # A highest score just below 1 is a matter of how many images there were.
+        return low <= score <= (1.0 if high > 0.99 else high)
+
+    def require_class(self, y: int, class_name: str | None = None) -> None:
+        """Refuse a class that the generator does not know, or has not seen.
 
         Raises:
-            GeneratorError: naming the range that they support.
+            GeneratorError: naming it.
         """
         if not 0 <= y < self.num_classes:
             raise GeneratorError(
@@ -259,15 +265,24 @@ class ConditionSpace:
                 "classes."
             )
         low, high = self.supported[y]
-        name = str(y) if class_name is None else class_name
         if low > high:
+            name = str(y) if class_name is None else class_name
             raise GeneratorError(
                 f"Expected a class that the generator has seen, but no training image was taken for {name!r}. Ask for "
                 "another class."
             )
+
+    def require_supported(self, y: int, score: float, class_name: str | None = None) -> None:
+        """Refuse a request that the training images say nothing about.
+
+        Raises:
+            GeneratorError: naming the range that they support.
+        """
+        self.require_class(y, class_name)
+        low, high = self.supported[y]
+        name = str(y) if class_name is None else class_name
         kind = "confidence" if self.score == VECTOR else self.score
-        # A highest score just below 1 is a matter of how many images there were.
-        if not low <= score <= (1.0 if high > 0.99 else high):
+        if not self.supports(y, score):
             raise GeneratorError(
                 f"Expected a {kind} between {low:.3f} and {high:.3f} for class {name!r}, which is what the "
                 f"training images support, but got {score:g}. Ask within that range."
