@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from planted import GREY, PLANE, SHAPE, Linear, brighter_than, classes_by, grey_images
+from planted import GREY, PLANE, SHAPE, Linear, brighter_than, classes_by, grey_images, never
 from torch import Tensor
 
 from failscape import load_classifier, load_generator, load_images
@@ -164,6 +164,24 @@ class TestPlanted:
         )
         assert torch.equal(once.images, again.images)
 
+    def test_a_quirk_of_the_classifier_is_not_used_where_there_is_another_way(self) -> None:
+        # A fine pattern moves the logit by up to 4, to and fro as it grows: too rough for others to learn.
+        pattern = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)
+        classifier = classes_by(
+            lambda x: 0 * x.mean(dim=(1, 2)),
+            lambda x: 20 * (x.mean(dim=(1, 2)) - GREY) + 4 * (200 * (x * pattern).mean(dim=(1, 2))).sin(),
+            never,
+        )
+        off = []
+        for opinions in (0, 3):
+            result = Frontier(targets=("0,1",), per_target=32, samples=2000, opinions=opinions)(
+                classifier, Linear(torch.stack([torch.ones(4, 4), pattern])), grey_images(), torch.arange(3), rng=seeded()
+            )
+            assert result.success.all()
+            print(opinions, result.images.std(), (20 * (result.images.mean(dim=(1, 2, 3)) - GREY)).abs().mean())
+            off.append((20 * (result.images.mean(dim=(1, 2, 3)) - GREY)).abs().mean())
+        assert off[1] < 0.6 * off[0]
+
     def test_the_oracle_judges_the_classes_and_not_the_shares(self) -> None:
         world, classifier = Linear(PLANE), brighter_than(GREY)
         # It has class 2 first wherever the left is brighter than the right: about half of all images.
@@ -172,7 +190,7 @@ class TestPlanted:
             lambda x: 1 + 0 * x.mean(dim=(1, 2)),
             lambda x: 1e4 * (x[:, :, :2].mean(dim=(1, 2)) - x[:, :, 2:].mean(dim=(1, 2))),
         )
-        result = Frontier(targets=("0,1",), per_target=64, samples=500)(
+        result = Frontier(targets=("0,1",), per_target=64, samples=500, opinions=0)(
             classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded(), oracle=oracle
         )
         left, right = (part.mean(dim=(1, 2)) for part in result.images[:, 0].split(2, dim=2))

@@ -71,6 +71,37 @@ def test_what_is_missing_in_another_view_is_missing():
     torch.testing.assert_close(found.point, starts.mean(dim=1, keepdim=True).expand(-1, 3), atol=0.02, rtol=0)
 
 
+def test_another_view_leads_until_it_agrees_and_no_farther():
+    """The first view has the target where the first two latents are equal, the second where the last two are."""
+
+    def views(z: torch.Tensor, rows: torch.Tensor) -> list[torch.Tensor]:
+        return [z[:, :2].log_softmax(dim=1), z[:, 1:].log_softmax(dim=1)]
+
+    starts = torch.tensor([[2.0, -1.0, 5.0], [1.0, 0.0, 0.4]])
+
+    found = reach_target(views, starts, torch.tensor([0.5, 0.5]), tolerance=1e-3, agreement=0.2, radius=9.0)
+
+    assert found.arrived.all()
+    even = torch.full((2, 2), 0.5)
+    first, second = (total_variation(each.exp(), even) for each in views(found.point, torch.arange(2)))
+    assert first.max() <= 1e-3
+    assert second.max() <= 0.2
+    # The second row's agreed from the start, so the way is that of the first view alone.
+    torch.testing.assert_close(found.point[1], torch.tensor([0.5, 0.5, 0.4]), atol=0.01, rtol=0)
+
+
+def test_what_another_view_contradicts_does_not_arrive():
+    """The second view says the same of every point."""
+
+    def views(z: torch.Tensor, rows: torch.Tensor) -> list[torch.Tensor]:
+        return [z[:, :2].log_softmax(dim=1), torch.tensor([9.0, 0.0]).log_softmax(dim=0).expand(len(z), -1) + 0 * z[:, :2]]
+
+    found = reach_target(views, torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0.5, 0.5]), agreement=0.2, steps=5)
+
+    assert not found.arrived.any()
+    assert found.total_variation.min() > 1
+
+
 def test_no_row_depends_on_another():
     starts = torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
     wanted = torch.tensor([0.6, 0.4, 0.0])

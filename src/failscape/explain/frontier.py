@@ -22,6 +22,7 @@ from failscape.explain.frontier_request import (
 from failscape.explain.frontier_result import FrontierResult
 from failscape.explain.latent_space import LatentSpace, encoded_log_prior, realism_of
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
+from failscape.explain.second_opinion import SecondOpinion, reduced
 from failscape.generators import Condition, Generator
 from failscape.search import LogProbs, StandIn, TargetSearch, reach_target, total_variation
 from failscape.training import steer
@@ -36,7 +37,9 @@ _CHOICE = 4
 _ROUNDS = 2
 _LEAST_LED = 64
 # So many times as many as are needed set out, since of those that arrive some are less settled than others.
-_SURPLUS = 1.5
+_SURPLUS = 2.0
+# Others agree within this total variation distance.
+_AGREEMENT = 0.2
 # Part of the tolerance that the search may use. The images are rounded in it, so nothing else is to be lost.
 _WITHIN = 0.95
 
@@ -120,13 +123,25 @@ class _Landscape:
         prediction = torch.cat([views[0].argmax(dim=1) for views in parts])
         return prediction, torch.cat([torch.stack(views).mean(dim=0) for views in parts])
 
-    def log_probs(self, *opinions: StandIn) -> LogProbs:
-        """Return what is said of points, differentiable: of the image, of its shifts together, and by stand-ins."""
+    @torch.no_grad()
+    def unsettled(
+        self, points: Float[Tensor, "M D"], target: Float[Tensor, "M K"], opinions: Sequence[SecondOpinion]
+    ) -> Float[Tensor, " M"]:
+        """Return how far from the target the mean over shifts of each 8-bit image is, and others are, in sum."""
+        distance = total_variation(self.verdicts(points)[1].softmax(dim=1), target)
+        for opinion in opinions:
+            said = torch.cat([opinion(self.space.drawn(part)) for part in points.split(_BATCH)])
+            distance = distance + total_variation(said.softmax(dim=1), target)
+        return distance
+
+    def log_probs(self, *opinions: SecondOpinion) -> LogProbs:
+        """Return what is said of points, differentiable: of the image, of its shifts together, and by others."""
 
         def views(point: Tensor, rows: Tensor) -> list[Tensor]:
-            image, *shifted = self._views(to_8_bits_with_gradient(self.space.draw(point)), self.guard)
+            x = to_8_bits_with_gradient(self.space.draw(point))
+            image, *shifted = self._views(x, self.guard)
             together = [torch.stack(shifted).mean(dim=0)] if shifted else []
-            return [image, *together, *(opinion(point) for opinion in opinions)]
+            return [image, *together, *(opinion(x) for opinion in opinions)]
 
         return views
 
@@ -145,9 +160,10 @@ class Frontier(Method[FrontierResult]):
     - *search*: a stand-in for generator and classifier (`failscape.search.StandIn`) learns from samples what the
       classifier says, leads points to the targets at next to no cost, and learns from what is really there. From the
       nearest then, more than are needed, walk by Gauss-Newton steps on the log-odds
-      (`failscape.search.reach_target`) to where the 8-bit image has the target and the stand-in, which knows nothing
-      of the classifier's roughness, agrees. Those are kept of which shifts by a pixel change least. What is missing
-      walks on without the stand-in, and then begins again, ever nearer to one that arrived.
+      (`failscape.search.reach_target`) to where the 8-bit image has the target and networks of another make, taught by
+      the classifier's verdicts (`SecondOpinion`), agree: they do not share its quirks. Those are kept of which shifts
+      by a pixel change least. What is missing walks on without them, and then begins again, ever nearer to one that
+      arrived.
     - *training*, as the paper does it: for each target a copy of the generator goes on training with $k \cdot KL(t \|
       p)$ added to its loss (eq. 2), and draws.
 
@@ -162,10 +178,11 @@ class Frontier(Method[FrontierResult]):
         by: "search" or "training".
         per_target: images of each.
         tolerance: the largest total variation distance from the target.
-        samples: of the generator, from which the stand-in learns, the search sets out, and the way is measured.
-        steps: of the search from a start, at most; half as many where the stand-in is to agree.
+        samples: of the generator, from which the networks learn, the search sets out, and the way is measured.
+        steps: of the search from a start, at most; half as many of the first walk.
         restarts: of each image, at most.
         guard: shifted copies of the image, at most 4, whose mean verdict is to come near the target as well.
+        opinions: networks that learn from samples what the classifier says, and are to agree where they can; 0 is none.
         training_steps: of each training.
         weight: $k$ of the training; by default 10, and 100 for a VAE or an IntroVAE, whose loss sums over pixels.
         shown: images of each target in the report.
@@ -200,6 +217,7 @@ class Frontier(Method[FrontierResult]):
         steps: int = 20,
         restarts: int = 10,
         guard: int = 0,
+        opinions: int = 3,
         training_steps: int = 200,
         weight: float | None = None,
         shown: int = 16,
@@ -217,10 +235,11 @@ class Frontier(Method[FrontierResult]):
                     'Expected each of `targets` as a text, such as "3,8", or as the shares of classes, such as '
                     f'{{"3": 0.7, "8": 0.3}}, but got {target!r}. Name classes as the classifier does.'
                 )
-        if min(per_target, samples, steps, training_steps, shown) < 1 or restarts < 0:
+        if min(per_target, samples, steps, training_steps, shown) < 1 or min(restarts, opinions) < 0:
             raise ValueError(
                 "Expected `per_target`, `samples`, `steps`, `training_steps` and `shown` of at least 1, and `restarts` "
-                f"of at least 0, but got {per_target}, {samples}, {steps}, {training_steps}, {shown}, {restarts}."
+                f"and `opinions` of at least 0, but got {per_target}, {samples}, {steps}, {training_steps}, {shown}, "
+                f"{restarts}, {opinions}."
             )
         if not 0 < tolerance < 1:
             raise ValueError(f"Expected `tolerance` between 0 and 1, but got {tolerance}.")
@@ -236,6 +255,7 @@ class Frontier(Method[FrontierResult]):
         self.steps = steps
         self.restarts = restarts
         self.guard = guard
+        self.opinions = opinions
         self.training_steps = training_steps
         self.weight = weight
         self.shown = shown
@@ -264,7 +284,12 @@ class Frontier(Method[FrontierResult]):
         if self.by == "search":
             # What is asked for whole distributions is asked for each target, and searched by itself.
             groups = targets.split(1) if takes_targets(generator) else [targets]
-            searched = [self._searched(classifier, generator, group, rng) for group in groups]
+            spaces = [self._space(generator, group, rng) for group in groups]
+            opinions = self._opinions(classifier, spaces, rng)
+            searched = [
+                self._searched(classifier, space, group, opinions, rng)
+                for space, group in zip(spaces, groups, strict=True)
+            ]
             images, log_prior, way, steps, prediction = (torch.cat(parts) for parts in zip(*searched, strict=True))
         else:
             space = LatentSpace(generator, rng=rng)
@@ -289,8 +314,33 @@ class Frontier(Method[FrontierResult]):
             class_names=classifier.class_names,
         )
 
+    def _space(self, generator: Generator, targets: Float[Tensor, "T K"], rng: torch.Generator) -> LatentSpace:
+        condition = Condition.of_distributions(targets) if takes_targets(generator) else None
+        return LatentSpace(generator, rng=rng, condition=condition)
+
+    def _opinions(
+        self, classifier: Classifier, spaces: Sequence[LatentSpace], rng: torch.Generator
+    ) -> list[SecondOpinion]:
+        """Return what others say who learnt what the classifier says of samples; nothing if it is not asked for."""
+        if not self.opinions:
+            return []
+        each = math.ceil(self.samples / len(spaces))
+        examples, log_probs = [], []
+        with torch.no_grad():
+            for space in spaces:
+                for points in space.sample(each, rng=rng).split(_BATCH):
+                    x = space.drawn(points)
+                    examples.append(reduced(x))
+                    log_probs.append(classifier(x).cpu().log_softmax(dim=1))
+        return [SecondOpinion(torch.cat(examples), torch.cat(log_probs), networks=self.opinions, rng=rng)]
+
     def _searched(
-        self, classifier: Classifier, generator: Generator, targets: Float[Tensor, "T K"], rng: torch.Generator
+        self,
+        classifier: Classifier,
+        space: LatentSpace,
+        targets: Float[Tensor, "T K"],
+        opinions: Sequence[SecondOpinion],
+        rng: torch.Generator,
     ) -> tuple[
         Float[Tensor, "N C H W"], Float[Tensor, " N"], Float[Tensor, " N"], Int[Tensor, " N"], Int[Tensor, " S"]
     ]:
@@ -300,24 +350,27 @@ class Frontier(Method[FrontierResult]):
             The images, the log-density of each, the way from it to the classes, the gradients that it took, and what
             the classifier takes the generator's samples for.
         """
-        condition = Condition.of_distributions(targets) if takes_targets(generator) else None
-        space = LatentSpace(generator, rng=rng, condition=condition)
         points = space.sample(self.samples, rng=rng)
         landscape = _Landscape(classifier=classifier, space=space, guard=self.guard)
         prediction, log_probs = landscape.verdicts(points)
         pool = _Pool(points=points, log_probs=log_probs, origin=torch.arange(len(points)), prediction=prediction)
-        found, steps = self._search(landscape, pool, targets, rng)
+        found, steps = self._search(landscape, pool, targets, opinions, rng)
         way = _ways(found, targets.repeat_interleave(self.per_target, dim=0), pool)
         return space.drawn(found), space.log_prior(found), way, steps, prediction
 
     def _search(
-        self, landscape: _Landscape, pool: _Pool, targets: Float[Tensor, "T K"], rng: torch.Generator
+        self,
+        landscape: _Landscape,
+        pool: _Pool,
+        targets: Float[Tensor, "T K"],
+        opinions: Sequence[SecondOpinion],
+        rng: torch.Generator,
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
         """Return the points that came nearest, and the gradients that each took."""
         stand_in = StandIn(pool.points, pool.log_probs, rng=rng)
         for _ in range(_ROUNDS):
             pool = self._explored(landscape, pool, stand_in, targets, rng)
-        found, distance, steps = self._settled(landscape, pool, stand_in, targets)
+        found, distance, steps = self._settled(landscape, pool, targets, opinions)
         target = targets.repeat_interleave(self.per_target, dim=0)
         left = (distance > self._within).nonzero()[:, 0]
         starts = found[left]
@@ -360,29 +413,41 @@ class Frontier(Method[FrontierResult]):
         return pool
 
     def _settled(
-        self, landscape: _Landscape, pool: _Pool, stand_in: StandIn, targets: Float[Tensor, "T K"]
+        self, landscape: _Landscape, pool: _Pool, targets: Float[Tensor, "T K"], opinions: Sequence[SecondOpinion]
     ) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"], Int[Tensor, " N"]]:
-        """Walk from more starts than are needed to where the stand-in agrees, and keep the ends that are most settled.
+        """Walk from more starts than are needed to where others agree; the most promising of each target go on.
 
-        Settled is that of which the mean over shifts says the same as the image. Returns the points, the distances of
-        their images, and the gradients that each took.
+        Of those that arrive the most settled are kept: of which the mean over shifts, and others, say what the image
+        is to have. Returns the points, how far they are, beyond 1 where others do not agree, and the gradients that
+        each took.
         """
-        count = math.ceil(_SURPLUS * self.per_target)
-        starts = torch.cat([pool.near(target, count) for target in targets])
-        target = targets.repeat_interleave(count, dim=0)
-        search = self._walk(landscape.log_probs(stand_in), pool.points[starts], target, steps=math.ceil(self.steps / 2))
-        unsettled = total_variation(landscape.verdicts(search.point)[1].softmax(dim=1), target)
-        # What arrived comes before all else, of which the nearest comes first.
-        order = torch.where(search.arrived, unsettled, 1 + search.total_variation).view(-1, count)
+        log_probs, count = landscape.log_probs(*opinions), math.ceil(_SURPLUS * self.per_target)
+        starts = pool.points[torch.cat([pool.near(target, count) for target in targets])]
+        wanted = targets.repeat_interleave(count, dim=0)
+        search = self._walk(log_probs, starts, wanted, steps=math.ceil(self.steps / 2))
+        unsettled = landscape.unsettled(search.point, wanted, opinions)
+        order = torch.where(search.arrived, unsettled, unsettled.max() + search.total_variation).view(-1, count)
         best = order.topk(self.per_target, dim=1, largest=False).indices
         rows = (best + count * torch.arange(len(targets))[:, None]).flatten()
-        return search.point[rows], search.total_variation[rows], search.steps[rows]
+        found, distance, steps = search.point[rows], search.total_variation[rows], search.steps[rows]
+        left = (~search.arrived[rows]).nonzero()[:, 0]
+        search = self._walk(log_probs, found[left], wanted[rows[left]], steps=self.steps)
+        found[left], distance[left] = search.point, search.total_variation
+        steps[left] += search.steps
+        return found, distance, steps
 
     def _walk(
         self, log_probs: LogProbs, starts: Float[Tensor, "N D"], target: Float[Tensor, "N K"], *, steps: int
     ) -> TargetSearch:
         return reach_target(
-            log_probs, starts, target, tolerance=self._within, steps=steps, radius=_RADIUS, batch_size=_BATCH
+            log_probs,
+            starts,
+            target,
+            tolerance=self._within,
+            agreement=_AGREEMENT,
+            steps=steps,
+            radius=_RADIUS,
+            batch_size=_BATCH,
         )
 
     def _again(

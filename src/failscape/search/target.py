@@ -28,7 +28,8 @@ class TargetSearch:
 
     Attributes:
         point: where, shape `(N, D)`.
-        total_variation: half the sum of absolute differences from the target there, in [0, 1].
+        total_variation: half the sum of absolute differences from the target there, in [0, 1]; larger by 1 or more if
+            other views do not agree.
         arrived: whether that is within the tolerance.
         steps: gradient evaluations of each row, those before a restart too.
         restarts: of each row.
@@ -58,6 +59,7 @@ def reach_target(
     *,
     restart: Restart | None = None,
     tolerance: float = 0.05,
+    agreement: float | None = None,
     steps: int = 25,
     restarts: int = 3,
     radius: float = 1.0,
@@ -85,6 +87,8 @@ def reach_target(
         target: $t$, one a row, or one for all.
         restart: draws new starts; without it no row begins again.
         tolerance: in total variation of the first view.
+        agreement: in total variation of each other view, which guides while it is farther, and must be within it for a
+            row to arrive. By default other views guide always, and need not agree.
         steps: gradient evaluations a start at most.
         restarts: of a row at most.
         radius: the longest first step.
@@ -116,7 +120,15 @@ def reach_target(
         rows, waiting = waiting[:batch_size], waiting[batch_size:]
         point = walk.point[rows]
         missing, jacobian, probs = _missing(log_probs, wanted, point, rows)
-        distance = total_variation(probs, target[rows])
+        distance, *others = [total_variation(each, target[rows]) for each in probs]
+        if agreement is not None:
+            columns = missing.shape[1] // len(probs)
+            for number, other in enumerate(others, start=1):
+                agrees, view = other <= agreement, slice(number * columns, (number + 1) * columns)
+                missing[:, view].masked_fill_(agrees[:, None], 0)
+                jacobian[:, view].masked_fill_(agrees[:, None, None], 0)
+                # The less it agrees the farther, and farther than all that agree.
+                distance = torch.where(agrees, distance, 1 + other)
         nearer = distance < best.total_variation[rows]
         best.point[rows[nearer]] = point[nearer]
         best.total_variation[rows[nearer]] = distance[nearer]
@@ -215,8 +227,8 @@ class _Walk:
 
 def _missing(
     log_probs: LogProbs, wanted: _Wanted, point: Float[Tensor, "M D"], rows: Int[Tensor, " M"]
-) -> tuple[Float[Tensor, "M R"], Float[Tensor, "M R D"], Float[Tensor, "M K"]]:
-    """Return what is missing at points, its derivatives, and the probabilities in the first view."""
+) -> tuple[Float[Tensor, "M R"], Float[Tensor, "M R D"], list[Float[Tensor, "M K"]]]:
+    """Return what is missing at points, its derivatives, and the probabilities in each view."""
     with torch.enable_grad():
         point = point.detach().requires_grad_()
         views = log_probs(point, rows)
@@ -226,4 +238,4 @@ def _missing(
             torch.autograd.grad(column.sum(), point, retain_graph=index < len(missing) - 1)[0]
             for index, column in enumerate(missing)
         ]
-    return torch.stack(missing, dim=1).detach(), torch.stack(gradients, dim=1), views[0].detach().exp()
+    return torch.stack(missing, dim=1).detach(), torch.stack(gradients, dim=1), [view.detach().exp() for view in views]
