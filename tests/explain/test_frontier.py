@@ -25,6 +25,11 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def searching(**settings: Any) -> Frontier:
+    """Search by the classifier's word alone, which is quick."""
+    return Frontier(opinions=0, **settings)
+
+
 def quadrants() -> Classifier:
     """Three classes: how bright the left half, the upper half and the whole are."""
     return classes_by(
@@ -36,7 +41,7 @@ def quadrants() -> Classifier:
 
 def all_found(targets: tuple[str, ...], *, oracle: tuple[float, ...] | None = None) -> FrontierResult:
     """Two images of each target, said to have it; of each the oracle says the same."""
-    result = Frontier(targets=targets, per_target=2, samples=100, restarts=0)(
+    result = searching(targets=targets, per_target=2, samples=100, restarts=0)(
         brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 2]), rng=seeded()
     )
     probs = result.targets[result.asked]
@@ -103,7 +108,7 @@ class TestPlanted:
         # Of 20 (mean - GREY) a probability of 0.5 is at the grey itself, and 0.7 where the logit is log(7 / 3).
         world, classifier = Linear(PLANE), brighter_than(GREY)
         for target, logit in (("0,1", 0.0), ({"0": 0.3, "1": 0.7}, 0.8473)):
-            result = Frontier(targets=target, per_target=32, tolerance=0.02, samples=500)(
+            result = searching(targets=target, per_target=32, tolerance=0.02, samples=500)(
                 classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
             )
             assert result.success.all()
@@ -114,7 +119,7 @@ class TestPlanted:
 
     def test_verified_success_is_of_the_images(self) -> None:
         world, classifier = Linear(PLANE), quadrants()
-        method = Frontier(per_target=8, samples=500)
+        method = searching(per_target=8, samples=500)
         result = method(classifier, world, grey_images(), torch.tensor([0, 1, 2]), rng=seeded())
         probs = classifier.probs(result.images)
         distance = 0.5 * (probs - result.targets[result.asked]).abs().sum(dim=1)
@@ -124,7 +129,7 @@ class TestPlanted:
     def test_where_there_is_no_frontier_nothing_is_claimed(self) -> None:
         # Class 2 is never likelier than exp(-100): no image has half of it.
         world = Linear(PLANE)
-        method = Frontier(per_target=3, samples=500, restarts=1)
+        method = searching(per_target=3, samples=500, restarts=1)
         result = method(brighter_than(GREY), world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded())
         assert [estimate.value for estimate in result.rates] == [1.0, 0.0, 0.0]
         assert result.summary["found"] == 1.0
@@ -135,7 +140,7 @@ class TestPlanted:
         assert result.ways[1] is None
 
     def test_a_class_that_is_never_drawn_is_named(self) -> None:
-        method = Frontier(per_target=3, samples=500, restarts=1)
+        method = searching(per_target=3, samples=500, restarts=1)
         result = method(brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded())
         assert result.drawn.sum() == 500
         assert result.never_drawn == ("2",)
@@ -149,7 +154,7 @@ class TestPlanted:
     def test_a_class_that_is_found_though_it_is_never_drawn_is_not_blamed(self) -> None:
         # Brighter than any sample, but not than any latent.
         classifier = brighter_than(GREY + 0.38)
-        result = Frontier(targets=("0,1",), per_target=4, samples=500)(
+        result = searching(targets=("0,1",), per_target=4, samples=500)(
             classifier, Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
         )
         assert int(result.drawn[1]) == 0
@@ -157,7 +162,7 @@ class TestPlanted:
         assert result.never_drawn == ()
 
     def test_a_seed_decides_everything(self) -> None:
-        method = Frontier(targets=("0,1",), per_target=4, samples=200)
+        method = searching(targets=("0,1",), per_target=4, samples=200)
         once, again = (
             method(brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded())
             for _ in range(2)
@@ -175,12 +180,28 @@ class TestPlanted:
         off = []
         for opinions in (0, 3):
             result = Frontier(targets=("0,1",), per_target=32, samples=2000, opinions=opinions)(
-                classifier, Linear(torch.stack([torch.ones(4, 4), pattern])), grey_images(), torch.arange(3), rng=seeded()
+                classifier,
+                Linear(torch.stack([torch.ones(4, 4), pattern])),
+                grey_images(),
+                torch.arange(3),
+                rng=seeded(),
             )
             assert result.success.all()
-            print(opinions, result.images.std(), (20 * (result.images.mean(dim=(1, 2, 3)) - GREY)).abs().mean())
             off.append((20 * (result.images.mean(dim=(1, 2, 3)) - GREY)).abs().mean())
         assert off[1] < 0.6 * off[0]
+
+    @pytest.mark.parametrize("guard", [0, 2])
+    def test_a_guard_guides_and_does_not_decide(self, guard: int) -> None:
+        # Shifts change nothing of a mean: with and without a guard all arrive, by their own verdict.
+        method = searching(targets=("0,1",), per_target=16, samples=300, guard=guard)
+        result = method(brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded())
+        assert result.success.all()
+        # Of a classifier that shifts turn round no image has both verdicts even: the image's own is what counts.
+        first = classes_by(lambda x: 0 * x.mean(dim=(1, 2)), lambda x: 9 + 40 * (x[:, 0, 0] - x[:, 1, 1]), never)
+        result = method(
+            first, Linear(torch.eye(16).view(16, 4, 4)), grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
+        )
+        assert result.success.all()
 
     def test_the_oracle_judges_the_classes_and_not_the_shares(self) -> None:
         world, classifier = Linear(PLANE), brighter_than(GREY)
@@ -190,7 +211,7 @@ class TestPlanted:
             lambda x: 1 + 0 * x.mean(dim=(1, 2)),
             lambda x: 1e4 * (x[:, :, :2].mean(dim=(1, 2)) - x[:, :, 2:].mean(dim=(1, 2))),
         )
-        result = Frontier(targets=("0,1",), per_target=64, samples=500, opinions=0)(
+        result = searching(targets=("0,1",), per_target=64, samples=500)(
             classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded(), oracle=oracle
         )
         left, right = (part.mean(dim=(1, 2)) for part in result.images[:, 0].split(2, dim=2))
@@ -201,7 +222,7 @@ class TestPlanted:
 
     def test_the_most_typical_come_first(self) -> None:
         world = Linear(PLANE)
-        result = Frontier(targets=("0,1",), per_target=32, samples=500)(
+        result = searching(targets=("0,1",), per_target=32, samples=500)(
             brighter_than(GREY), world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
         )
         order = result.log_prior[result.typical(0)]
@@ -209,7 +230,7 @@ class TestPlanted:
 
     def test_what_is_equally_typical_ranks_equally(self) -> None:
         world = Linear(PLANE)
-        result = Frontier(targets=("0,1",), per_target=8, samples=500)(
+        result = searching(targets=("0,1",), per_target=8, samples=500)(
             brighter_than(GREY), world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
         )
         # Of one density all, the critic alone decides; where it is as fond of two, they stay in order.
@@ -251,7 +272,7 @@ class TestPlanted:
 
     def test_which_targets_are_shown_is_said_truly(self) -> None:
         targets = tuple({"0": k / 20, "1": 1 - k / 20} for k in range(3, 17))
-        result = Frontier(targets=targets, per_target=1, samples=300)(
+        result = searching(targets=targets, per_target=1, samples=300)(
             brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
         )
         captions = {figure.name: figure.caption for figure in result.figures}
@@ -261,7 +282,7 @@ class TestPlanted:
         assert captions["examples"].endswith("Of 14 targets 12.")
 
     def test_a_target_of_one_class_has_no_way(self) -> None:
-        result = Frontier(targets=("0", "0,1"), per_target=2, samples=300)(
+        result = searching(targets=("0", "0,1"), per_target=2, samples=300)(
             brighter_than(GREY), Linear(PLANE), grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
         )
         assert [way is None for way in result.ways] == [True, False]
@@ -287,7 +308,7 @@ class TestPlanted:
 
     def test_a_way_is_the_sum_to_both_sides(self) -> None:
         world, classifier = Linear(PLANE), brighter_than(GREY, slope=200.0)
-        result = Frontier(targets=("0,1",), per_target=16, samples=2000)(
+        result = searching(targets=("0,1",), per_target=16, samples=2000)(
             classifier, world, grey_images(), torch.tensor([0, 1, 1]), rng=seeded()
         )
         # Samples lie densely on both sides of the boundary, so the way is short; and it is not zero.
@@ -373,7 +394,7 @@ def test_a_training_brings_the_classifier_markedly_nearer_to_the_target() -> Non
 
 def test_styles_are_searched_in_w() -> None:
     classifier = load_classifier("embedded:mnist-corrupted")
-    method = Frontier(targets=("3,8",), per_target=4, samples=500)
+    method = searching(targets=("3,8",), per_target=4, samples=500)
     x, y = torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.long)
     result = method(classifier, load_generator("embedded:mnist-stylegan2"), x, y, rng=seeded())
     assert result.success.any()
@@ -450,7 +471,7 @@ class Told(Linear):
 def test_a_generator_of_whole_distributions_is_asked_for_each_target() -> None:
     # From the grey the latents could reach neither target: it is the condition that leads there.
     generator, classifier = Told(), brighter_than(GREY)
-    method = Frontier(targets=({"0": 0.3, "1": 0.7}, {"0": 0.9, "1": 0.1}), per_target=8, tolerance=0.02, samples=200)
+    method = searching(targets=({"0": 0.3, "1": 0.7}, {"0": 0.9, "1": 0.1}), per_target=8, tolerance=0.02, samples=200)
     result = method(classifier, generator, grey_images(), torch.tensor([0, 1, 1]), rng=seeded())
     assert {tuple(row) for row in torch.stack(generator.asked).tolist()} == {
         tuple(row) for row in result.targets.tolist()

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -94,12 +96,33 @@ def test_what_another_view_contradicts_does_not_arrive():
     """The second view says the same of every point."""
 
     def views(z: torch.Tensor, rows: torch.Tensor) -> list[torch.Tensor]:
-        return [z[:, :2].log_softmax(dim=1), torch.tensor([9.0, 0.0]).log_softmax(dim=0).expand(len(z), -1) + 0 * z[:, :2]]
+        return [
+            z[:, :2].log_softmax(dim=1),
+            torch.tensor([9.0, 0.0]).log_softmax(dim=0).expand(len(z), -1) + 0 * z[:, :2],
+        ]
 
     found = reach_target(views, torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0.5, 0.5]), agreement=0.2, steps=5)
 
     assert not found.arrived.any()
     assert found.total_variation.min() > 1
+
+
+def test_two_views_that_contradict_are_no_nearer_than_the_worse_of_them():
+    even, tilted = torch.zeros(2), torch.tensor([1.0, 0.0])
+
+    def saying(*others: torch.Tensor) -> Any:
+        return lambda z, rows: (
+            [z[:, :2].log_softmax(dim=1)]
+            + [other.log_softmax(dim=0).expand(len(z), -1) + 0 * z[:, :2] for other in others]
+        )
+
+    one, two, none = (
+        reach_target(saying(*others), torch.zeros(1, 3), even.softmax(dim=0), agreement=0.1, steps=2).total_variation
+        for others in ((9 * tilted,), (9 * tilted, tilted), (even, even))
+    )
+
+    assert torch.equal(one, two)
+    assert none < 0.05 < 1 < one
 
 
 def test_no_row_depends_on_another():

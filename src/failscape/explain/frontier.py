@@ -38,7 +38,7 @@ _ROUNDS = 2
 _LEAST_LED = 64
 # So many times as many as are needed set out, since of those that arrive some are less settled than others.
 _SURPLUS = 2.0
-# Others agree within this total variation distance.
+# The second opinion agrees within this total variation distance.
 _AGREEMENT = 0.2
 # Part of the tolerance that the search may use. The images are rounded in it, so nothing else is to be lost.
 _WITHIN = 0.95
@@ -125,23 +125,23 @@ class _Landscape:
 
     @torch.no_grad()
     def unsettled(
-        self, points: Float[Tensor, "M D"], target: Float[Tensor, "M K"], opinions: Sequence[SecondOpinion]
+        self, points: Float[Tensor, "M D"], target: Float[Tensor, "M K"], opinion: SecondOpinion | None
     ) -> Float[Tensor, " M"]:
-        """Return how far from the target the mean over shifts of each 8-bit image is, and others are, in sum."""
+        """Return how far from the target the mean over shifts of each 8-bit image is, and the opinion, in sum."""
         distance = total_variation(self.verdicts(points)[1].softmax(dim=1), target)
-        for opinion in opinions:
-            said = torch.cat([opinion(self.space.drawn(part)) for part in points.split(_BATCH)])
-            distance = distance + total_variation(said.softmax(dim=1), target)
-        return distance
+        if opinion is None:
+            return distance
+        said = torch.cat([opinion(self.space.drawn(part)) for part in points.split(_BATCH)])
+        return distance + total_variation(said.softmax(dim=1), target)
 
-    def log_probs(self, *opinions: SecondOpinion) -> LogProbs:
-        """Return what is said of points, differentiable: of the image, of its shifts together, and by others."""
+    def log_probs(self, opinion: SecondOpinion | None = None) -> LogProbs:
+        """Return what is said of points, differentiable: of the image, of its shifts together, and by the opinion."""
 
         def views(point: Tensor, rows: Tensor) -> list[Tensor]:
             x = to_8_bits_with_gradient(self.space.draw(point))
             image, *shifted = self._views(x, self.guard)
             together = [torch.stack(shifted).mean(dim=0)] if shifted else []
-            return [image, *together, *(opinion(x) for opinion in opinions)]
+            return [image, *together, *([] if opinion is None else [opinion(x)])]
 
         return views
 
@@ -160,10 +160,10 @@ class Frontier(Method[FrontierResult]):
     - *search*: a stand-in for generator and classifier (`failscape.search.StandIn`) learns from samples what the
       classifier says, leads points to the targets at next to no cost, and learns from what is really there. From the
       nearest then, more than are needed, walk by Gauss-Newton steps on the log-odds
-      (`failscape.search.reach_target`) to where the 8-bit image has the target and networks of another make, taught by
-      the classifier's verdicts (`SecondOpinion`), agree: they do not share its quirks. Those are kept of which shifts
-      by a pixel change least. What is missing walks on without them, and then begins again, ever nearer to one that
-      arrived.
+      (`failscape.search.reach_target`) to where the 8-bit image has the target and small networks, taught by the
+      classifier's verdicts (`SecondOpinion`), agree: they do not share its quirks. Those are kept of which shifts by a
+      pixel change least, and of which these networks are nearest to the target. What is missing walks on without them,
+      and then begins again, ever nearer to one that arrived.
     - *training*, as the paper does it: for each target a copy of the generator goes on training with $k \cdot KL(t \|
       p)$ added to its loss (eq. 2), and draws.
 
@@ -179,7 +179,7 @@ class Frontier(Method[FrontierResult]):
         per_target: images of each.
         tolerance: the largest total variation distance from the target.
         samples: of the generator, from which the networks learn, the search sets out, and the way is measured.
-        steps: of the search from a start, at most; half as many of the first walk.
+        steps: of a walk, at most; of the first one half as many.
         restarts: of each image, at most.
         guard: shifted copies of the image, at most 4, whose mean verdict is to come near the target as well.
         opinions: networks that learn from samples what the classifier says, and are to agree where they can; 0 is none.
@@ -285,9 +285,9 @@ class Frontier(Method[FrontierResult]):
             # What is asked for whole distributions is asked for each target, and searched by itself.
             groups = targets.split(1) if takes_targets(generator) else [targets]
             spaces = [self._space(generator, group, rng) for group in groups]
-            opinions = self._opinions(classifier, spaces, rng)
+            opinion = self._opinion(classifier, spaces, rng)
             searched = [
-                self._searched(classifier, space, group, opinions, rng)
+                self._searched(classifier, space, group, opinion, rng)
                 for space, group in zip(spaces, groups, strict=True)
             ]
             images, log_prior, way, steps, prediction = (torch.cat(parts) for parts in zip(*searched, strict=True))
@@ -318,12 +318,12 @@ class Frontier(Method[FrontierResult]):
         condition = Condition.of_distributions(targets) if takes_targets(generator) else None
         return LatentSpace(generator, rng=rng, condition=condition)
 
-    def _opinions(
+    def _opinion(
         self, classifier: Classifier, spaces: Sequence[LatentSpace], rng: torch.Generator
-    ) -> list[SecondOpinion]:
-        """Return what others say who learnt what the classifier says of samples; nothing if it is not asked for."""
+    ) -> SecondOpinion | None:
+        """Return that of networks which learn what the classifier says of samples, if any are asked for."""
         if not self.opinions:
-            return []
+            return None
         each = math.ceil(self.samples / len(spaces))
         examples, log_probs = [], []
         with torch.no_grad():
@@ -332,14 +332,14 @@ class Frontier(Method[FrontierResult]):
                     x = space.drawn(points)
                     examples.append(reduced(x))
                     log_probs.append(classifier(x).cpu().log_softmax(dim=1))
-        return [SecondOpinion(torch.cat(examples), torch.cat(log_probs), networks=self.opinions, rng=rng)]
+        return SecondOpinion(torch.cat(examples), torch.cat(log_probs), networks=self.opinions, rng=rng)
 
     def _searched(
         self,
         classifier: Classifier,
         space: LatentSpace,
         targets: Float[Tensor, "T K"],
-        opinions: Sequence[SecondOpinion],
+        opinion: SecondOpinion | None,
         rng: torch.Generator,
     ) -> tuple[
         Float[Tensor, "N C H W"], Float[Tensor, " N"], Float[Tensor, " N"], Int[Tensor, " N"], Int[Tensor, " S"]
@@ -354,7 +354,7 @@ class Frontier(Method[FrontierResult]):
         landscape = _Landscape(classifier=classifier, space=space, guard=self.guard)
         prediction, log_probs = landscape.verdicts(points)
         pool = _Pool(points=points, log_probs=log_probs, origin=torch.arange(len(points)), prediction=prediction)
-        found, steps = self._search(landscape, pool, targets, opinions, rng)
+        found, steps = self._search(landscape, pool, targets, opinion, rng)
         way = _ways(found, targets.repeat_interleave(self.per_target, dim=0), pool)
         return space.drawn(found), space.log_prior(found), way, steps, prediction
 
@@ -363,14 +363,14 @@ class Frontier(Method[FrontierResult]):
         landscape: _Landscape,
         pool: _Pool,
         targets: Float[Tensor, "T K"],
-        opinions: Sequence[SecondOpinion],
+        opinion: SecondOpinion | None,
         rng: torch.Generator,
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
         """Return the points that came nearest, and the gradients that each took."""
         stand_in = StandIn(pool.points, pool.log_probs, rng=rng)
         for _ in range(_ROUNDS):
             pool = self._explored(landscape, pool, stand_in, targets, rng)
-        found, distance, steps = self._settled(landscape, pool, targets, opinions)
+        found, distance, steps = self._settled(landscape, pool, targets, opinion)
         target = targets.repeat_interleave(self.per_target, dim=0)
         left = (distance > self._within).nonzero()[:, 0]
         starts = found[left]
@@ -413,38 +413,46 @@ class Frontier(Method[FrontierResult]):
         return pool
 
     def _settled(
-        self, landscape: _Landscape, pool: _Pool, targets: Float[Tensor, "T K"], opinions: Sequence[SecondOpinion]
+        self, landscape: _Landscape, pool: _Pool, targets: Float[Tensor, "T K"], opinion: SecondOpinion | None
     ) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"], Int[Tensor, " N"]]:
-        """Walk from more starts than are needed to where others agree; the most promising of each target go on.
+        """Walk from more starts than are needed to where the opinion agrees; the most promising of each target go on.
 
-        Of those that arrive the most settled are kept: of which the mean over shifts, and others, say what the image
-        is to have. Returns the points, how far they are, beyond 1 where others do not agree, and the gradients that
-        each took.
+        Of those that arrive the most settled are kept: of which the mean over shifts, and the opinion, say what the
+        image is to have. Returns the points, how far they are, beyond 1 where the opinion does not agree, and the
+        gradients that each took.
         """
-        log_probs, count = landscape.log_probs(*opinions), math.ceil(_SURPLUS * self.per_target)
+        agreement = None if opinion is None else _AGREEMENT
+        log_probs, count = landscape.log_probs(opinion), math.ceil(_SURPLUS * self.per_target)
         starts = pool.points[torch.cat([pool.near(target, count) for target in targets])]
         wanted = targets.repeat_interleave(count, dim=0)
-        search = self._walk(log_probs, starts, wanted, steps=math.ceil(self.steps / 2))
-        unsettled = landscape.unsettled(search.point, wanted, opinions)
+        search = self._walk(log_probs, starts, wanted, steps=math.ceil(self.steps / 2), agreement=agreement)
+        unsettled = landscape.unsettled(search.point, wanted, opinion)
         order = torch.where(search.arrived, unsettled, unsettled.max() + search.total_variation).view(-1, count)
         best = order.topk(self.per_target, dim=1, largest=False).indices
         rows = (best + count * torch.arange(len(targets))[:, None]).flatten()
         found, distance, steps = search.point[rows], search.total_variation[rows], search.steps[rows]
-        left = (~search.arrived[rows]).nonzero()[:, 0]
-        search = self._walk(log_probs, found[left], wanted[rows[left]], steps=self.steps)
-        found[left], distance[left] = search.point, search.total_variation
-        steps[left] += search.steps
+        if opinion is not None:
+            left = (~search.arrived[rows]).nonzero()[:, 0]
+            search = self._walk(log_probs, found[left], wanted[rows[left]], steps=self.steps, agreement=agreement)
+            found[left], distance[left] = search.point, search.total_variation
+            steps[left] += search.steps
         return found, distance, steps
 
     def _walk(
-        self, log_probs: LogProbs, starts: Float[Tensor, "N D"], target: Float[Tensor, "N K"], *, steps: int
+        self,
+        log_probs: LogProbs,
+        starts: Float[Tensor, "N D"],
+        target: Float[Tensor, "N K"],
+        *,
+        steps: int,
+        agreement: float | None = None,
     ) -> TargetSearch:
         return reach_target(
             log_probs,
             starts,
             target,
             tolerance=self._within,
-            agreement=_AGREEMENT,
+            agreement=agreement,
             steps=steps,
             radius=_RADIUS,
             batch_size=_BATCH,

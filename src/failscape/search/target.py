@@ -127,8 +127,9 @@ def reach_target(
                 agrees, view = other <= agreement, slice(number * columns, (number + 1) * columns)
                 missing[:, view].masked_fill_(agrees[:, None], 0)
                 jacobian[:, view].masked_fill_(agrees[:, None, None], 0)
-                # The less it agrees the farther, and farther than all that agree.
-                distance = torch.where(agrees, distance, 1 + other)
+            # The less the others agree the farther, and farther than all that agree.
+            worst = torch.stack([torch.zeros_like(distance), *others]).amax(dim=0)
+            distance = torch.where(worst <= agreement, distance, 1 + worst)
         nearer = distance < best.total_variation[rows]
         best.point[rows[nearer]] = point[nearer]
         best.total_variation[rows[nearer]] = distance[nearer]
