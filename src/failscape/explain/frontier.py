@@ -37,9 +37,9 @@ _CHOICE = 4
 _ROUNDS = 2
 _LEAST_LED = 64
 # So many times as many as are needed set out, since of those that arrive some are less settled than others.
-_SURPLUS = 2.0
+_SURPLUS = 3.0
 # The second opinion agrees within this total variation distance.
-_AGREEMENT = 0.2
+_AGREEMENT = 0.1
 # Part of the tolerance that the search may use. The images are rounded in it, so nothing else is to be lost.
 _WITHIN = 0.95
 
