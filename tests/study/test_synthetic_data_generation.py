@@ -147,6 +147,7 @@ class TestMetrics:
             "frontier.oracle_top2": (0.6, None),
             "frontier_triples.rate": (0.99, None),
             "frontier_vae.rate": (0.99, None),
+            "frontier_vae.oracle_top2": (0.6, None),
             "retraining.ratio": (None, 0.5),
             "retraining.clean_change": (0.0, None),
         }

@@ -36,9 +36,10 @@ _CHOICE = 4
 # least so many a target, from which it can learn.
 _ROUNDS = 2
 _LEAST_LED = 64
-# So many times as many as are needed set out, since of those that arrive some are less settled than others.
+# So many times as many as are needed set out, since of those that arrive some are less settled than others; and the
+# second opinion agrees within this total variation distance. Of 64 garments for each of 45 pairs the oracle had both
+# classes first in 0.59 for the pair in the middle with 2 and 0.2, in 0.61 with 2 and 0.1, and in 0.64 with these.
 _SURPLUS = 3.0
-# The second opinion agrees within this total variation distance.
 _AGREEMENT = 0.1
 # Part of the tolerance that the search may use. The images are rounded in it, so nothing else is to be lost.
 _WITHIN = 0.95
