@@ -373,20 +373,35 @@ class Frontier(Method[FrontierResult]):
             pool = self._explored(landscape, pool, stand_in, targets, rng)
         found, distance, steps = self._settled(landscape, pool, targets, opinion)
         target = targets.repeat_interleave(self.per_target, dim=0)
-        left = (distance > self._within).nonzero()[:, 0]
-        starts = found[left]
-        for turn in range(1 + self.restarts):
+
+        def walk(starts: Tensor, left: Tensor) -> None:
+            """Walk from starts for some rows, by the classifier alone, and keep what is nearer than before."""
             search = self._walk(landscape.log_probs(), starts, target[left], steps=self.steps)
             nearer = search.total_variation < distance[left]
             found[left[nearer]], distance[left[nearer]] = search.point[nearer], search.total_variation[nearer]
             steps[left] += search.steps
-            left = left[~search.arrived]
+
+        if opinion is not None:
+            left = (distance > self._within).nonzero()[:, 0]
+            walk(found[left], left)
+            # Where the opinion led all of a target astray, those near it set out again without it.
+            lost = (distance.view(-1, self.per_target) > self._within).all(dim=1).nonzero()[:, 0]
+            if len(lost):
+                rows = (lost[:, None] * self.per_target + torch.arange(self.per_target)).flatten()
+                found[rows], distance[rows], more = self._settled(landscape, pool, targets[lost], None)
+                steps[rows] += more
+        left = (distance > self._within).nonzero()[:, 0]
+        starts = found[left]
+        for turn in range(1 + self.restarts):
             if not len(left):
                 break
+            walk(starts, left)
             arrived = distance <= self._within
+            left = left[~arrived[left]]
             # At each turn nearer to one that arrived.
             share = 0.5 ** (1 + turn)
-            starts = torch.stack([self._again(row, arrived, found, target, pool, share, rng) for row in left.tolist()])
+            again = [self._again(row, arrived, found, target, pool, share, rng) for row in left.tolist()]
+            starts = torch.stack(again) if again else found[left]
         return found, steps
 
     def _explored(
