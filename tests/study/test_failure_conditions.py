@@ -33,8 +33,8 @@ from failscape.study.reproduce.failure_conditions import CLAIMS, WEIGHTS, metric
 EMBEDDED = {name: f"embedded:{name}" for name in WEIGHTS}
 # Claims that the embedded weights do not reach, each with the reason.
 NOT_REACHED = {
-    "generator.frechet_ratio": "2.1 for 1.5",
-    "influence.ks_ratio": "2.7 for 3: nearly all styles say how sure the classifier is to be",
+    "influence.ks_ratio": "2.3 for 3: nearly all styles say how sure the classifier is to be",
+    "corner_cases.max_error": "0.021 for 0.005: along two of 100 a grey value jumps past one half",
 }
 CLAIMED = [claim for claim in CLAIMS if claim.target != "–"]
 
