@@ -6,6 +6,13 @@ from failscape import load_classifier, load_generator
 from failscape.explain.second_opinion import SecondOpinion
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Stripes are learnt sooner than garments."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr("failscape.explain.second_opinion._LEAST_STEPS", 150)
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
