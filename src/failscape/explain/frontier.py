@@ -390,18 +390,17 @@ class Frontier(Method[FrontierResult]):
                 rows = (lost[:, None] * self.per_target + torch.arange(self.per_target)).flatten()
                 found[rows], distance[rows], more = self._settled(landscape, pool, targets[lost], None)
                 steps[rows] += more
-        left = (distance > self._within).nonzero()[:, 0]
-        starts = found[left]
         for turn in range(1 + self.restarts):
+            arrived = distance <= self._within
+            left = (~arrived).nonzero()[:, 0]
             if not len(left):
                 break
+            starts = found[left]
+            if turn:
+                # Each time nearer to one that arrived.
+                again = (self._again(row, arrived, found, target, pool, 0.5**turn, rng) for row in left.tolist())
+                starts = torch.stack(list(again))
             walk(starts, left)
-            arrived = distance <= self._within
-            left = left[~arrived[left]]
-            # At each turn nearer to one that arrived.
-            share = 0.5 ** (1 + turn)
-            again = [self._again(row, arrived, found, target, pool, share, rng) for row in left.tolist()]
-            starts = torch.stack(again) if again else found[left]
         return found, steps
 
     def _explored(
