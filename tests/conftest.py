@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -10,3 +11,20 @@ def as_installed() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which every influence that is measured adds over how many samples."""
+    # Not above: this file is read before the package's shape checks are set up.
+    from failscape.explain import shared_influence
+    from failscape.explain.style_gradients import measure_influence
+
+    sizes: list[int] = []
+
+    def measure(*arguments: Any, **settings: Any) -> Any:
+        sizes.append(arguments[2])
+        return measure_influence(*arguments, **settings)
+
+    monkeypatch.setattr(shared_influence, "measure_influence", measure)
+    return sizes

@@ -18,7 +18,6 @@ from failscape.explain import (
     Method,
     RealDirections,
     RealDirectionsResult,
-    shared_influence,
 )
 from failscape.explain.shared_influence import shared_influence as influence_of
 from failscape.explain.shared_influence import sharing_influence
@@ -26,19 +25,6 @@ from failscape.explain.style_gradients import Influence, ScoreName, measure_infl
 from failscape.generators import StyleGenerator, load_generator
 
 N = 300
-
-
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list to which every influence that is measured adds over how many samples."""
-    sizes: list[int] = []
-
-    def measure(*arguments: Any, **settings: Any) -> Influence:
-        sizes.append(arguments[2])
-        return measure_influence(*arguments, **settings)
-
-    monkeypatch.setattr(shared_influence, "measure_influence", measure)
-    return sizes
 
 
 def rng(seed: int = 0) -> torch.Generator:

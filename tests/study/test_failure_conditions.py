@@ -19,9 +19,7 @@ from failscape.explain import (
     StyleInfluence,
     StyleInfluenceResult,
     load_result,
-    shared_influence,
 )
-from failscape.explain.style_gradients import measure_influence
 from failscape.metrics import Estimate, rate
 from failscape.study import StudyConfig, run_study
 from failscape.study.failure_conditions import failure_steps
@@ -145,19 +143,6 @@ FEW: dict[str, tuple[str, dict[str, Any]]] = {
     "latent-accuracy": ("influence_samples", {"samples": 60, "top": 5, "bins": 2, "smallest_bin": 1}),
     "degradation": ("samples", {"dimensions": 2, "most": 12}),
 }
-
-
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list to which every influence that is measured adds over how many samples."""
-    sizes: list[int] = []
-
-    def measure(*arguments: Any, **settings: Any) -> Any:
-        sizes.append(arguments[2])
-        return measure_influence(*arguments, **settings)
-
-    monkeypatch.setattr(shared_influence, "measure_influence", measure)
-    return sizes
 
 
 def ran(steps: list[dict[str, Any]], name: str, out: Path) -> list[Any]:
