@@ -61,14 +61,16 @@ def test_the_nearer_way_is_taken(influence: Influence) -> None:
     assert units == pytest.approx(1.2, abs=0.05)
 
 
-@pytest.mark.parametrize(("behind", "grey"), [(0.498, 31), (0.3, 30)])
-def test_where_a_grey_value_jumps_over_one_half_the_next_that_has_it_is_taken(
-    influence: Influence, behind: float, grey: int
+@pytest.mark.parametrize(
+    ("before", "behind", "grey"), [(0.9, 0.498, 31), (0.9, 0.3, 30), (0.503, 0.3, 29), (0.503, 0.498, 29)]
+)
+def test_where_a_grey_value_jumps_over_one_half_the_nearest_that_has_it_is_taken(
+    influence: Influence, before: float, behind: float, grey: int
 ) -> None:
     def jumping(x: torch.Tensor) -> torch.Tensor:
-        """Say class 0 with 0.9 up to 30 grey values of the harmless pixel over grey, with 0.3 there, then `behind`."""
+        """Say class 0 with `before` up to 30 grey values of the harmless pixel over grey, with 0.3, then `behind`."""
         brighter = (255 * x[:, 0, 2, 3]).round() - 128
-        p = torch.where(brighter < 30, 0.9, torch.where(brighter == 30, 0.3, behind))
+        p = torch.where(brighter < 30, before, torch.where(brighter == 30, 0.3, behind))
         return torch.stack([p.log(), (1 - p).log(), 0 * p - 99], dim=1)
 
     classifier = Classifier(jumping, image_shape=(1, 4, 4), name="jumping")
@@ -80,3 +82,17 @@ def test_where_a_grey_value_jumps_over_one_half_the_next_that_has_it_is_taken(
     moved[HARMLESS] += found.shift[0]
     pixel = to_8_bits(images_of(GENERATOR, moved[None]))[0, 0, 2, 3]
     assert round(255 * float(pixel)) - 128 == grey
+    assert float(found.fall) == pytest.approx(before - 0.3, abs=1e-5)
+
+
+def test_the_fall_is_that_of_two_neighbouring_pictures(influence: Influence) -> None:
+    """Of a logit that falls by 0.05 a grey value the probability falls by a quarter of that about one half."""
+
+    def sloping(x: torch.Tensor) -> torch.Tensor:
+        brighter = (255 * x[:, 0, 2, 3]).round() - 128
+        return torch.stack([0.05 * (10.5 - brighter), 0 * brighter, 0 * brighter - 99], dim=1)
+
+    classifier = Classifier(sloping, image_shape=(1, 4, 4), name="sloping")
+    found = cross_half(classifier, GENERATOR, influence.centre[0], None, 0, torch.tensor([HARMLESS, DEAD]), influence)
+    assert found.fall[0] == pytest.approx(0.0125, abs=1e-4)
+    assert found.fall[1].isnan()

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -52,6 +53,24 @@ def test_normalised_rows_have_a_mean_square_of_one() -> None:
     assert torch.allclose(normalized(x).square().mean(dim=1), torch.ones(5), atol=1e-5)
     assert torch.allclose(normalized(3 * x), normalized(x), atol=1e-6)
     assert normalized(torch.zeros(2, 9)).eq(0).all()
+
+
+def test_normalising_is_differentiated_twice_as_its_formula_is() -> None:
+    x = torch.randn(2, 5, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    weight = torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view_as(x)
+
+    def written_out(x: Tensor) -> Tensor:
+        return x / (x.square().mean(dim=1, keepdim=True) + 1e-8).sqrt()
+
+    def penalty(function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the gradient, and that of the gradient's square."""
+        (gradient,) = torch.autograd.grad((function(x).sin() * weight).sum(), x, create_graph=True)
+        return gradient, torch.autograd.grad(gradient.square().sum(), x)[0]
+
+    for ours, theirs in zip(penalty(normalized), penalty(written_out), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert torch.autograd.gradcheck(normalized, x)
+    assert torch.autograd.gradgradcheck(normalized, x)
 
 
 # Convolutions of one pixel.

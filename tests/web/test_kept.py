@@ -77,6 +77,7 @@ def add_searched(run: Path, styles: int, noise: int) -> CornerCasesResult:
         move=torch.tensor([1.5, 2.0]),
         deviations=torch.tensor([3.0, 2.0]),
         place=torch.tensor([0, 2]),
+        fall=torch.tensor([0.004, torch.nan]),
         before=torch.tensor([0.9, 0.8]),
         styles=torch.randn(2, styles),
         starts=torch.randn(2, styles),

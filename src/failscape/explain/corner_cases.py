@@ -1,5 +1,6 @@
 """Corner cases: the smallest move in style space that makes the classifier lose the true class."""
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
@@ -30,6 +31,7 @@ class _Found:
 
     dimensions: list[int] = field(default_factory=list)
     shifts: list[float] = field(default_factory=list)
+    falls: list[float] = field(default_factory=list)
     passed: list[int] = field(default_factory=list)
     lowest: list[float] = field(default_factory=list)
 
@@ -130,9 +132,10 @@ class CornerCases(Method[CornerCasesResult]):
         centre = influence.centre[label]
         for chunk in influence.ranking(label)[: self.most].split(min(_CHUNK, 2 * self.per_class)):
             crossings = cross_half(classifier, generator, centre, None, label, chunk, influence)
-            for d, shift, reached, lowest in zip(
+            for d, shift, fall, reached, lowest in zip(
                 chunk.tolist(),
                 crossings.shift.tolist(),
+                crossings.fall.tolist(),
                 crossings.found.tolist(),
                 crossings.lowest.tolist(),
                 strict=True,
@@ -142,6 +145,7 @@ class CornerCases(Method[CornerCasesResult]):
                 if reached:
                     found.dimensions.append(d)
                     found.shifts.append(shift)
+                    found.falls.append(fall)
                 else:
                     found.passed.append(d)
                     found.lowest.append(lowest)
@@ -160,7 +164,7 @@ class _Cases:
         self._styles: list[Tensor] = []
         self._starts: list[Tensor] = []
         self._noise: list[Tensor] = []
-        self._rows: list[tuple[int, int, float, int]] = []
+        self._rows: list[tuple[int, int, float, int, float]] = []
         self._descriptions: list[str] = []
         self._passed: list[tuple[int, int, float, float]] = []
         self._labels: list[int] = []
@@ -191,8 +195,8 @@ class _Cases:
         samples = sample_styles(self._generator, _NAMED, rng=rng, y=torch.full((_NAMED,), label))
         names = name_directions(self._generator, samples, dimensions, shifts)
         self._descriptions += [name.text for name in names]
-        for d, shift in zip(found.dimensions, found.shifts, strict=True):
-            self._rows.append((label, d, shift, self._place(d, float(centre[d]) + shift)))
+        for d, shift, fall in zip(found.dimensions, found.shifts, found.falls, strict=True):
+            self._rows.append((label, d, shift, self._place(d, float(centre[d]) + shift), fall))
 
     def add_joint(self, label: int, found: JointCases) -> None:
         """Add joint cases."""
@@ -207,14 +211,14 @@ class _Cases:
             places.amax(dim=1).tolist(),
             strict=True,
         ):
-            self._rows.append((label, -1, norm, place_of(farthest)))
+            self._rows.append((label, -1, norm, place_of(farthest), math.nan))
 
     def result(self, *, asked: int, asked_joint: int) -> CornerCasesResult:
         """Put all together; so many were asked for of each class, by single dimensions and by all at once."""
         generator = self._generator
         empty, styles = torch.empty(0, *generator.image_shape), torch.empty(0, generator.style_dim)
         noise = torch.empty(0, generator.noise_dim)
-        columns = list(zip(*self._rows, strict=True)) or [(), (), (), ()]
+        columns = list(zip(*self._rows, strict=True)) or [(), (), (), (), ()]
         passed = list(zip(*self._passed, strict=True)) or [(), (), (), ()]
         dimension = torch.tensor(columns[1], dtype=torch.long)
         return CornerCasesResult(
@@ -228,9 +232,10 @@ class _Cases:
             dimension=dimension,
             move=torch.tensor(columns[2], dtype=torch.float32),
             deviations=torch.tensor(
-                [move if d < 0 else move / max(1e-6, float(self._influence.spread[d])) for _, d, move, _ in self._rows]
+                [move if d < 0 else move / max(1e-6, float(self._influence.spread[d])) for _, d, move, *_ in self._rows]
             ),
             place=torch.tensor(columns[3], dtype=torch.long),
+            fall=torch.tensor(columns[4], dtype=torch.float32),
             before=self._before(),
             styles=torch.cat([styles, *self._styles]),
             starts=torch.cat([styles, *self._starts]),

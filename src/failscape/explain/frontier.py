@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from failscape.classifiers import Classifier
@@ -20,135 +19,14 @@ from failscape.explain.frontier_request import (
     takes_targets,
 )
 from failscape.explain.frontier_result import FrontierResult
+from failscape.explain.frontier_search import SHIFTS, FrontierSearch
 from failscape.explain.latent_space import LatentSpace, encoded_log_prior, realism_of
-from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
+from failscape.explain.method import Method, to_8_bits
 from failscape.explain.second_opinion import SecondOpinion, reduced
 from failscape.generators import Condition, Generator
-from failscape.search import LogProbs, StandIn, TargetSearch, reach_target, total_variation
 from failscape.training import steer
 
 _BATCH = 512
-_RADIUS = 2.0
-_SHIFTS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
-# A point is led from one drawn among so many times as many samples as are needed, those nearest to the target.
-_CHOICE = 4
-# How often the stand-in leads points to the targets, as many as images are asked for, and learns from what is there; at
-# least so many a target, from which it can learn.
-_ROUNDS = 2
-_LEAST_LED = 64
-# So many times as many as are needed set out, since of those that arrive some are less settled than others; and the
-# second opinion agrees within this total variation distance. Of 64 garments for each of 45 pairs the oracle had both
-# classes first in 0.59 for the pair in the middle with 2 and 0.2, in 0.61 with 2 and 0.1, and in 0.64 with these.
-_SURPLUS = 3.0
-_AGREEMENT = 0.1
-# Part of the tolerance that the search may use. The images are rounded in it, so nothing else is to be lost.
-_WITHIN = 0.95
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class _Pool:
-    """Points of which the verdicts are known, the generator's samples first.
-
-    Attributes:
-        points: in the latent space.
-        log_probs: the classifier's of their 8-bit images, the mean over shifts.
-        origin: the sample that each was led from, or is.
-        prediction: what the classifier takes each sample for.
-    """
-
-    points: Float[Tensor, "M D"]
-    log_probs: Float[Tensor, "M K"]
-    origin: Int[Tensor, " M"]
-    prediction: Int[Tensor, " S"]
-
-    @property
-    def samples(self) -> Float[Tensor, "S D"]:
-        """The points that were drawn from the prior."""
-        return self.points[: len(self.prediction)]
-
-    def with_led(
-        self, points: Float[Tensor, "N D"], log_probs: Float[Tensor, "N K"], origin: Int[Tensor, " N"]
-    ) -> "_Pool":
-        """Return the pool with points that were led from its samples."""
-        return replace(
-            self,
-            points=torch.cat([self.points, points]),
-            log_probs=torch.cat([self.log_probs, log_probs]),
-            origin=torch.cat([self.origin, origin]),
-        )
-
-    def near(self, target: Float[Tensor, " K"], n: int) -> Int[Tensor, " N"]:
-        """Return points to set out from, the nearest to the target first; some twice if there are too few.
-
-        Near is what has little of a divergence of the target from what the classifier says. Of those that come from one
-        sample it is the nearest alone, since they lie close together.
-        """
-        order = (self.log_probs @ target).argsort(descending=True, stable=True)
-        rank = torch.empty_like(order).scatter(0, order, torch.arange(len(order)))
-        nearest = (
-            torch.full((len(self.samples),), len(order)).scatter_reduce(0, self.origin, rank, "amin").sort().values
-        )
-        return order[nearest[torch.arange(n) % len(nearest)]]
-
-    def between(self, target: Float[Tensor, " K"], rng: torch.Generator) -> Float[Tensor, " D"]:
-        """Return a point with a weighted mean of samples of the target's classes, each in its share."""
-        known = self.log_probs[: len(self.samples)]
-        point = torch.zeros(self.points.shape[1])
-        for k in (target > 0).nonzero()[:, 0].tolist():
-            promising = known[:, k].topk(max(1, len(known) // (2 * known.shape[1]))).indices
-            point += target[k] * self.points[promising[torch.randint(len(promising), (), generator=rng)]]
-        # A mean of independent points lies nearer to the middle than they do.
-        return point / (target.square().sum().sqrt())
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class _Landscape:
-    """What is said of points in a latent space.
-
-    Attributes:
-        classifier: says it.
-        space: of the points.
-        guard: shifts of the image that join in guiding.
-    """
-
-    classifier: Classifier
-    space: LatentSpace
-    guard: int
-
-    @torch.no_grad()
-    def verdicts(self, points: Float[Tensor, "M D"]) -> tuple[Int[Tensor, " M"], Float[Tensor, "M K"]]:
-        """Return the class of each 8-bit image, and the log-probabilities, the mean over it and its shifts."""
-        parts = [self._views(self.space.drawn(part), len(_SHIFTS)) for part in points.split(_BATCH)]
-        prediction = torch.cat([views[0].argmax(dim=1) for views in parts])
-        return prediction, torch.cat([torch.stack(views).mean(dim=0) for views in parts])
-
-    @torch.no_grad()
-    def unsettled(
-        self, points: Float[Tensor, "M D"], target: Float[Tensor, "M K"], opinion: SecondOpinion | None
-    ) -> Float[Tensor, " M"]:
-        """Return how far from the target the mean over shifts of each 8-bit image is, and the opinion, in sum."""
-        distance = total_variation(self.verdicts(points)[1].softmax(dim=1), target)
-        if opinion is None:
-            return distance
-        said = torch.cat([opinion(self.space.drawn(part)) for part in points.split(_BATCH)])
-        return distance + total_variation(said.softmax(dim=1), target)
-
-    def log_probs(self, opinion: SecondOpinion | None = None) -> LogProbs:
-        """Return what is said of points, differentiable: of the image, of its shifts together, and by the opinion."""
-
-        def views(point: Tensor, rows: Tensor) -> list[Tensor]:
-            x = to_8_bits_with_gradient(self.space.draw(point))
-            image, *shifted = self._views(x, self.guard)
-            together = [torch.stack(shifted).mean(dim=0)] if shifted else []
-            return [image, *together, *([] if opinion is None else [opinion(x)])]
-
-        return views
-
-    def _views(self, x: Float[Tensor, "N C H W"], shifts: int) -> list[Float[Tensor, "N K"]]:
-        views = [x, *(x.roll(shift, dims=(2, 3)) for shift in _SHIFTS[:shifts])]
-        return [self.classifier(view).cpu().log_softmax(dim=1) for view in views]
 
 
 @final
@@ -158,13 +36,13 @@ class Frontier(Method[FrontierResult]):
     Images of which the classifier says what the target says: two classes equally, three, all, or any shares. Two ways
     are known:
 
-    - *search*: a stand-in for generator and classifier (`failscape.search.StandIn`) learns from samples what the
-      classifier says, leads points to the targets at next to no cost, and learns from what is really there. From the
-      nearest then, more than are needed, walk by Gauss-Newton steps on the log-odds
-      (`failscape.search.reach_target`) to where the 8-bit image has the target and small networks, taught by the
-      classifier's verdicts (`SecondOpinion`), agree: they do not share its quirks. Those are kept of which shifts by a
-      pixel change least, and of which these networks are nearest to the target. What is missing walks on without them,
-      and then begins again, ever nearer to one that arrived.
+    - *search*: small networks (`SecondOpinion`) learn from samples what the classifier says; they do not share its
+      quirks. Stand-ins for the generator and both (`failscape.search.StandIn`) learn it of latents, lead points to
+      where both have the target at next to no cost, and learn from what is really there. From the nearest then, more
+      than are needed, walk by Gauss-Newton steps on the log-odds (`failscape.search.reach_target`) to where the 8-bit
+      image has the target and the small networks agree. Those are kept of which shifts by a pixel change least, and of
+      which these networks are nearest to the target. What is missing walks on without them, and then begins again,
+      ever nearer to one that arrived.
     - *training*, as the paper does it: for each target a copy of the generator goes on training with $k \cdot KL(t \|
       p)$ added to its loss (eq. 2), and draws.
 
@@ -180,7 +58,7 @@ class Frontier(Method[FrontierResult]):
         per_target: images of each.
         tolerance: the largest total variation distance from the target.
         samples: of the generator, from which the networks learn, the search sets out, and the way is measured.
-        steps: of a walk, at most; of the first one half as many.
+        steps: of a walk, at most; after a quarter of them the most promising go on.
         restarts: of each image, at most.
         guard: shifted copies of the image, at most 4, whose mean verdict is to come near the target as well.
         opinions: networks that learn from samples what the classifier says, and are to agree where they can; 0 is none.
@@ -246,8 +124,8 @@ class Frontier(Method[FrontierResult]):
             raise ValueError(f"Expected `tolerance` between 0 and 1, but got {tolerance}.")
         if weight is not None and not 0 < weight < math.inf:
             raise ValueError(f"Expected a positive, finite `weight`, but got {weight}.")
-        if not 0 <= guard <= len(_SHIFTS):
-            raise ValueError(f"Expected `guard` from 0 to {len(_SHIFTS)} shifted copies, but got {guard}.")
+        if not 0 <= guard <= len(SHIFTS):
+            raise ValueError(f"Expected `guard` from 0 to {len(SHIFTS)} shifted copies, but got {guard}.")
         self.targets = several
         self.by = by
         self.per_target = per_target
@@ -260,7 +138,6 @@ class Frontier(Method[FrontierResult]):
         self.training_steps = training_steps
         self.weight = weight
         self.shown = shown
-        self._within = _WITHIN * tolerance
 
     def run(
         self,
@@ -288,10 +165,13 @@ class Frontier(Method[FrontierResult]):
             spaces = [self._space(generator, group, rng) for group in groups]
             opinion = self._opinion(classifier, spaces, rng)
             searched = [
-                self._searched(classifier, space, group, opinion, rng)
+                self._search(classifier, space, opinion, rng)(group, n=self.per_target, samples=self.samples)
                 for space, group in zip(spaces, groups, strict=True)
             ]
-            images, log_prior, way, steps, prediction = (torch.cat(parts) for parts in zip(*searched, strict=True))
+            images, log_prior, way, steps, prediction = (
+                torch.cat([getattr(found, name) for found in searched])
+                for name in ("images", "log_prior", "way", "steps", "prediction")
+            )
         else:
             space = LatentSpace(generator, rng=rng)
             prediction = classifier.predict(space.drawn(space.sample(self.samples, rng=rng)))
@@ -319,6 +199,20 @@ class Frontier(Method[FrontierResult]):
         condition = Condition.of_distributions(targets) if takes_targets(generator) else None
         return LatentSpace(generator, rng=rng, condition=condition)
 
+    def _search(
+        self, classifier: Classifier, space: LatentSpace, opinion: SecondOpinion | None, rng: torch.Generator
+    ) -> FrontierSearch:
+        return FrontierSearch(
+            classifier,
+            space,
+            opinion,
+            tolerance=self.tolerance,
+            steps=self.steps,
+            restarts=self.restarts,
+            guard=self.guard,
+            rng=rng,
+        )
+
     def _opinion(
         self, classifier: Classifier, spaces: Sequence[LatentSpace], rng: torch.Generator
     ) -> SecondOpinion | None:
@@ -335,167 +229,6 @@ class Frontier(Method[FrontierResult]):
                     log_probs.append(classifier(x).cpu().log_softmax(dim=1))
         return SecondOpinion(torch.cat(examples), torch.cat(log_probs), networks=self.opinions, rng=rng)
 
-    def _searched(
-        self,
-        classifier: Classifier,
-        space: LatentSpace,
-        targets: Float[Tensor, "T K"],
-        opinion: SecondOpinion | None,
-        rng: torch.Generator,
-    ) -> tuple[
-        Float[Tensor, "N C H W"], Float[Tensor, " N"], Float[Tensor, " N"], Int[Tensor, " N"], Int[Tensor, " S"]
-    ]:
-        """Search one latent space for images of targets.
-
-        Returns:
-            The images, the log-density of each, the way from it to the classes, the gradients that it took, and what
-            the classifier takes the generator's samples for.
-        """
-        points = space.sample(self.samples, rng=rng)
-        landscape = _Landscape(classifier=classifier, space=space, guard=self.guard)
-        prediction, log_probs = landscape.verdicts(points)
-        pool = _Pool(points=points, log_probs=log_probs, origin=torch.arange(len(points)), prediction=prediction)
-        found, steps = self._search(landscape, pool, targets, opinion, rng)
-        way = _ways(found, targets.repeat_interleave(self.per_target, dim=0), pool)
-        return space.drawn(found), space.log_prior(found), way, steps, prediction
-
-    def _search(
-        self,
-        landscape: _Landscape,
-        pool: _Pool,
-        targets: Float[Tensor, "T K"],
-        opinion: SecondOpinion | None,
-        rng: torch.Generator,
-    ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
-        """Return the points that came nearest, and the gradients that each took."""
-        stand_in = StandIn(pool.points, pool.log_probs, rng=rng)
-        for _ in range(_ROUNDS):
-            pool = self._explored(landscape, pool, stand_in, targets, rng)
-        found, distance, steps = self._settled(landscape, pool, targets, opinion)
-        target = targets.repeat_interleave(self.per_target, dim=0)
-
-        def walk(starts: Tensor, left: Tensor) -> None:
-            """Walk from starts for some rows, by the classifier alone, and keep what is nearer than before."""
-            search = self._walk(landscape.log_probs(), starts, target[left], steps=self.steps)
-            nearer = search.total_variation < distance[left]
-            found[left[nearer]], distance[left[nearer]] = search.point[nearer], search.total_variation[nearer]
-            steps[left] += search.steps
-
-        if opinion is not None:
-            left = (distance > self._within).nonzero()[:, 0]
-            walk(found[left], left)
-            # Where the opinion led all of a target astray, those near it set out again without it.
-            lost = (distance.view(-1, self.per_target) > self._within).all(dim=1).nonzero()[:, 0]
-            if len(lost):
-                rows = (lost[:, None] * self.per_target + torch.arange(self.per_target)).flatten()
-                found[rows], distance[rows], more = self._settled(landscape, pool, targets[lost], None)
-                steps[rows] += more
-        for turn in range(1 + self.restarts):
-            arrived = distance <= self._within
-            left = (~arrived).nonzero()[:, 0]
-            if not len(left):
-                break
-            starts = found[left]
-            if turn:
-                # Each time nearer to one that arrived.
-                again = (self._again(row, arrived, found, target, pool, 0.5**turn, rng) for row in left.tolist())
-                starts = torch.stack(list(again))
-            walk(starts, left)
-        return found, steps
-
-    def _explored(
-        self, landscape: _Landscape, pool: _Pool, stand_in: StandIn, targets: Float[Tensor, "T K"], rng: torch.Generator
-    ) -> _Pool:
-        """Lead points to the targets by the stand-in alone, see what is there, and let it learn from that."""
-        count = max(self.per_target, _LEAST_LED)
-        near = [pool.near(target, _CHOICE * count) for target in targets]
-        starts = torch.cat([rows[torch.randperm(len(rows), generator=rng)[:count]] for rows in near])
-        led = reach_target(
-            lambda point, rows: [stand_in(point)],
-            pool.points[starts],
-            targets.repeat_interleave(count, dim=0),
-            tolerance=self.tolerance,
-            steps=self.steps,
-            radius=_RADIUS,
-            batch_size=_BATCH,
-        ).point
-        pool = pool.with_led(led, landscape.verdicts(led)[1], pool.origin[starts])
-        # As many samples as points that were led, so that it forgets little of what lies elsewhere.
-        first_led = len(pool.samples)
-        known = torch.randint(first_led, (len(pool.points) - first_led,), generator=rng)
-        rows = torch.cat([known, torch.arange(first_led, len(pool.points))])
-        stand_in.learn(pool.points[rows], pool.log_probs[rows], rng=rng)
-        return pool
-
-    def _settled(
-        self, landscape: _Landscape, pool: _Pool, targets: Float[Tensor, "T K"], opinion: SecondOpinion | None
-    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"], Int[Tensor, " N"]]:
-        """Walk from more starts than are needed to where the opinion agrees; the most promising of each target go on.
-
-        Of those that arrive the most settled are kept: of which the mean over shifts, and the opinion, say what the
-        image is to have. Returns the points, how far they are, beyond 1 where the opinion does not agree, and the
-        gradients that each took.
-        """
-        agreement = None if opinion is None else _AGREEMENT
-        log_probs, count = landscape.log_probs(opinion), math.ceil(_SURPLUS * self.per_target)
-        starts = pool.points[torch.cat([pool.near(target, count) for target in targets])]
-        wanted = targets.repeat_interleave(count, dim=0)
-        search = self._walk(log_probs, starts, wanted, steps=math.ceil(self.steps / 2), agreement=agreement)
-        unsettled = landscape.unsettled(search.point, wanted, opinion)
-        order = torch.where(search.arrived, unsettled, unsettled.max() + search.total_variation).view(-1, count)
-        best = order.topk(self.per_target, dim=1, largest=False).indices
-        rows = (best + count * torch.arange(len(targets))[:, None]).flatten()
-        found, distance, steps = search.point[rows], search.total_variation[rows], search.steps[rows]
-        if opinion is not None:
-            left = (~search.arrived[rows]).nonzero()[:, 0]
-            search = self._walk(log_probs, found[left], wanted[rows[left]], steps=self.steps, agreement=agreement)
-            found[left], distance[left] = search.point, search.total_variation
-            steps[left] += search.steps
-        return found, distance, steps
-
-    def _walk(
-        self,
-        log_probs: LogProbs,
-        starts: Float[Tensor, "N D"],
-        target: Float[Tensor, "N K"],
-        *,
-        steps: int,
-        agreement: float | None = None,
-    ) -> TargetSearch:
-        return reach_target(
-            log_probs,
-            starts,
-            target,
-            tolerance=self._within,
-            agreement=agreement,
-            steps=steps,
-            radius=_RADIUS,
-            batch_size=_BATCH,
-        )
-
-    def _again(
-        self,
-        row: int,
-        arrived: Bool[Tensor, " N"],
-        found: Float[Tensor, "N D"],
-        target: Float[Tensor, "N K"],
-        pool: _Pool,
-        share: float,
-        rng: torch.Generator,
-    ) -> Float[Tensor, " D"]:
-        """Return another start for a row: on the way from one that arrived at the same target to a sample, if any did.
-
-        `share` is how much of it is the sample's.
-        """
-        first = row - row % self.per_target
-        others = first + arrived[first : first + self.per_target].nonzero()[:, 0]
-        if not len(others):
-            return pool.between(target[row], rng)
-        one = found[others[torch.randint(len(others), (), generator=rng)]]
-        other = pool.samples[torch.randint(len(pool.samples), (), generator=rng)]
-        # Of two independent points as far out as the prior's, so is this one.
-        return math.sqrt(1 - share) * one + math.sqrt(share) * other
-
     def _trained(
         self,
         classifier: Classifier,
@@ -510,17 +243,3 @@ class Frontier(Method[FrontierResult]):
             raise UnsupportedGenerator(f'{error} Set `by` to "search".') from error
         counts = [min(_BATCH, self.per_target - start) for start in range(0, self.per_target, _BATCH)]
         return torch.cat([steered.sample(count, rng=rng) for count in counts])
-
-
-def _ways(found: Float[Tensor, "N D"], target: Float[Tensor, "N K"], pool: _Pool) -> Float[Tensor, " N"]:
-    """Return from each point the sum of the ways to the nearest samples of its target's classes.
-
-    A class of which there is no sample makes it NaN, and so does a target of one class, which lies between none.
-    """
-    nearest = torch.full(target.shape, torch.nan)
-    for k in range(target.shape[1]):
-        rows, samples = target[:, k] > 0, pool.samples[pool.prediction == k]
-        if rows.any() and len(samples):
-            nearest[rows, k] = torch.cdist(found[rows], samples).amin(dim=1)
-    way = torch.where(target > 0, nearest, 0.0).sum(dim=1)
-    return way.masked_fill((target > 0).sum(dim=1) < 2, torch.nan)

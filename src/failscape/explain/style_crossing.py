@@ -37,11 +37,13 @@ class StyleCrossings:
     Attributes:
         shift: in the style's own units; NaN where there is none.
         found: whether there is one within reach.
+        fall: by how much the probability falls there from one 8-bit picture to the next; NaN where there is none.
         lowest: the lowest probability of the true class that the scan met, either way.
     """
 
     shift: Float[Tensor, " T"]
     found: Bool[Tensor, " T"]
+    fall: Float[Tensor, " T"]
     lowest: Float[Tensor, " T"]
 
 
@@ -58,8 +60,9 @@ def cross_half(
     """Move each style both ways until the 8-bit image has the probability 0.50, if it ever does.
 
     A coarse scan comes first, since the probability is not monotone along a style, then bisection of the first
-    crossing. Where a single grey value takes the probability past one half there by more than `EXACT`, the pictures
-    close behind it are tried, of which one may be nearer.
+    crossing, down to two pictures of which one follows the other. The second is taken, or the first where that alone is
+    within `EXACT` of one half. Where neither is, a single grey value takes the probability past it: then the pictures
+    close behind are tried, of which one may be nearer.
 
     Args:
         classifier: what is explained.
@@ -84,13 +87,19 @@ def cross_half(
     crossing = first_crossing(
         score, ends.flatten()[:, None], torch.arange(2 * count), scan=_SCAN, bisections=_BISECTIONS
     )
-    inside = _past_jumps(score, crossing, ends.flatten()[:, None] / _SCAN)
-    shifts = torch.where(crossing.found, inside[:, 0], torch.inf).unflatten(0, (2, count))
+    above = score(crossing.outside, torch.arange(2 * count))
+    # Where nothing has moved yet is no crossing.
+    first = (crossing.score > EXACT) & (above >= -EXACT) & (crossing.outside != 0).any(dim=1)
+    reached = torch.where(
+        first[:, None], crossing.outside, _past_jumps(score, crossing, ends.flatten()[:, None] / _SCAN)
+    )
+    shifts = torch.where(crossing.found, reached[:, 0], torch.inf).unflatten(0, (2, count))
     nearer = shifts.abs().argmin(dim=0)
-    shift = shifts.gather(0, nearer[None])[0]
+    shift, fall = (part.gather(0, nearer[None])[0] for part in (shifts, (crossing.score - above).view(2, count)))
     return StyleCrossings(
         shift=torch.where(shift.isfinite(), shift, torch.nan),
         found=shift.isfinite(),
+        fall=torch.where(shift.isfinite(), fall, torch.nan),
         lowest=HALF - crossing.highest.unflatten(0, (2, count)).amax(dim=0),
     )
 

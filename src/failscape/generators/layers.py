@@ -1,6 +1,7 @@
 """Layers with equalised learning rates, shared by the adversarial families."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +18,38 @@ def activate(x: Tensor) -> Tensor:
     return F.leaky_relu(x, _SLOPE, inplace=not x._is_view())
 
 
+class _Normalized(torch.autograd.Function):
+    """Scales each row to a mean square of one; returns the scale beside it, so that both can be differentiated twice.
+
+    Written out, since what autograd makes of the same formula passes over activations several times more: at 28 × 28
+    pixels, 64 rows and 24 channels its backward pass took three times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `x * scale` and `scale`."""
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        scale = (norm.square_() / x.shape[1]).add_(1e-8).rsqrt_()
+        y = x * scale
+        ctx.save_for_backward(y, scale)
+        return y, scale
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, of_scale: Tensor) -> Tensor:
+        """Take away what would change the length of a row."""
+        y, scale = ctx.saved_tensors
+        along = (gradient * y).mean(dim=1, keepdim=True) + of_scale * scale / y.shape[1]
+        return torch.addcmul(gradient, y, along, value=-1).mul_(scale)
+
+
 def normalized(x: Tensor) -> Tensor:
     """Scale each row to a mean square of one.
 
     Args:
-        x: `(N, D)`.
+        x: `(N, D)`, or `(N, D, H, W)`, of which each pixel is a row.
     """
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+    y: Tensor = _Normalized.apply(x)[0]  # type: ignore[no-untyped-call]
+    return y
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1) -> Tensor:
