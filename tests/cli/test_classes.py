@@ -4,6 +4,7 @@ import pytest
 
 from failscape.cli import main
 from failscape.explain import CentroidPathResult, ClassConvergenceResult, FrontierResult, load_result
+from failscape.study import StudyConfig
 
 _MODELS = ("--classifier", "embedded:mnist-clean", "--generator", "embedded:mnist-vae-2d")
 
@@ -48,8 +49,11 @@ def test_a_class_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_frontier_is_drawn_at_each_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["frontier", "embedded:mnist-test", *_MODELS, "--target", "3,8", "--target", "4=0.7,9=0.3"]
-    assert main([*command, "--per-target", "2", "--samples", "500", "--limit", "50", "--out", str(tmp_path)]) == 0
+    few = ["--per-target", "2", "--samples", "500", "--limit", "50", "--opinions", "0"]
+    assert main([*command, *few, "--out", str(tmp_path)]) == 0
     report = Path(capsys.readouterr().out.strip())
+    (step,) = StudyConfig.from_toml(report.parent / "study.toml").steps
+    assert step.settings["opinions"] == 0
     result = load_result(report.parent / "steps" / "01-frontier")
     assert isinstance(result, FrontierResult)
     assert result.target_names == ("3 | 8", "4=0.7,9=0.3")

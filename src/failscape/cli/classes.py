@@ -58,6 +58,7 @@ def frontier(
     by: Literal["search", "training"] = "search",
     per_target: PositiveInt = 64,
     samples: PositiveInt = 12000,
+    opinions: NonNegativeInt = 3,
     limit: PositiveInt | None = 2000,
     out: Path = Path("runs"),
     allow_code: bool = False,
@@ -74,11 +75,19 @@ def frontier(
         by: a search in the latent space, or a training of a copy for each target, as the paper does it.
         per_target: images of each target.
         samples: of the generator, from which the search learns and sets out.
+        opinions: networks that learn from samples what the classifier says, and are to agree where they can; 0 is none,
+            which is many times quicker.
         limit: take at most so many images.
         out: where numbered run folders are made.
         allow_code: let python:FILE.py:FUNCTION specs run their file.
     """
-    settings: dict[str, Any] = {"targets": list(targets), "by": by, "per_target": per_target, "samples": samples}
+    settings: dict[str, Any] = {
+        "targets": list(targets),
+        "by": by,
+        "per_target": per_target,
+        "samples": samples,
+        "opinions": opinions,
+    }
     step = {"method": "frontier", "settings": settings}
     config = study_config("frontier", images, classifier, generator, oracle, limit) | {"steps": [step]}
     return run(StudyConfig.from_mapping(config), out=out, allow_code=allow_code)
