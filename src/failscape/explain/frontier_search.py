@@ -17,7 +17,9 @@ from failscape.search import LogProbs, StandIn, TargetSearch, reach_target, tota
 SHIFTS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
 # Activations of more images than this no longer fit into a processor's memory: a pass back took half as long again.
 _BATCH = 128
-_RADIUS = 2.0
+# The longest first step of a walk. Where the second opinion leads, too, no way is straight: with a first step of two
+# deviations a walk was not nearer than its start before its tenth.
+_RADIUS, _LED_RADIUS = 0.7, 2.0
 # A point is led from one drawn among so many times as many samples as are needed, those nearest to the target.
 _CHOICE = 4
 # How often the stand-ins lead points to the targets, as many as images are asked for, and learn from what is there; at
@@ -28,7 +30,7 @@ _LEAST_LED = 64
 # than samples do, and fewer of what was found of them was what an oracle takes it for.
 _PULL = 0.05
 # So many times as many as are needed set out, of which the most promising go on after this part of the steps.
-_SURPLUS, _FIRST = 1.5, 0.25
+_SURPLUS, _FIRST = 1.5, 1 / 3
 # The second opinion agrees within this total variation distance, the stand-in for it within the other.
 _AGREEMENT, _LED_AGREEMENT = 0.1, 0.05
 # Part of the tolerance that the search may use. The images are rounded in it, so nothing else is to be lost.
@@ -215,7 +217,7 @@ class FrontierSearch:
             tolerance=self._tolerance,
             agreement=_LED_AGREEMENT,
             steps=self._steps,
-            radius=_RADIUS,
+            radius=_LED_RADIUS,
             pull=_PULL,
             batch_size=_BATCH,
         ).point
@@ -306,7 +308,7 @@ class FrontierSearch:
             tolerance=self._within,
             agreement=None if opinion is None else _AGREEMENT,
             steps=steps,
-            radius=_RADIUS,
+            radius=_LED_RADIUS if opinion is None else _RADIUS,
             batch_size=_BATCH,
         )
 
