@@ -91,7 +91,6 @@ CLAIMS = (
         key="corner_cases.jumps",
         what="Cases where it does not: between two neighbouring 8-bit pictures it falls by more than 0.01",
     ),
-    Claim(key="corner_cases.jumps_max_error", what="Largest distance from 0.50 among these"),
     Claim(key="corner_cases.joint", what="Joint corner cases, minimal in norm", paper="perspective", at_least=1.0),
     Claim(
         key="latent_accuracy.difference",
