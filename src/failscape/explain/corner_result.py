@@ -31,10 +31,9 @@ _DEFINITIONS = {
     "beyond": "Share of them still farther out: the generator draws there what it never learned from.",
     "exact": "Share of all corner cases whose probability lies within 0.005 of 0.50, on the 8-bit picture; elsewhere "
     "it jumps. Wilson, 95 %.",
+    "max_error": "Largest distance of the probability from 0.50 among the cases by single dimensions.",
     "jumps": "Cases by single dimensions at which the probability falls by more than 0.01 from one 8-bit picture to "
     "the next, so that there need be none at 0.50.",
-    "max_error": "Largest distance of the probability from 0.50 among the other cases by single dimensions.",
-    "jumps_max_error": "The same among those at which it jumps.",
     "missing": "How many fewer than asked for, over all classes; also of those left out.",
     "without_effect": f"Dimensions tried that nowhere lower the true class's probability by {NO_EFFECT}, over all "
     "classes.",
@@ -193,11 +192,9 @@ class CornerCasesResult(Result):
             summary |= {
                 "triple": (places == TRIPLE).float().mean().item(),
                 "beyond": (places == BEYOND).float().mean().item(),
+                "max_error": error[single].max().item(),
                 "jumps": float(self.jumps.sum()),
             }
-            for name, cases in (("max_error", single & ~self.jumps), ("jumps_max_error", self.jumps)):
-                if cases.any():
-                    summary[name] = error[cases].max().item()
         without_effect = self.passed.without_effect
         summary |= {
             "without_effect": float(without_effect.sum()),

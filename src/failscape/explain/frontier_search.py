@@ -15,7 +15,7 @@ from failscape.explain.second_opinion import SecondOpinion
 from failscape.search import LogProbs, StandIn, TargetSearch, reach_target, total_variation
 
 SHIFTS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
-# Activations of more images than this no longer fit into a processor's memory: a pass back took half as long again.
+# Activations of more images than this no longer fit into a processor's cache: a pass back took half as long again.
 _BATCH = 128
 # The longest first step of a walk. Where the second opinion leads, too, no way is straight: with a first step of two
 # deviations a walk was not nearer than its start before its tenth.

@@ -88,11 +88,7 @@ def cross_half(
         score, ends.flatten()[:, None], torch.arange(2 * count), scan=_SCAN, bisections=_BISECTIONS
     )
     above = score(crossing.outside, torch.arange(2 * count))
-    # Where nothing has moved yet is no crossing.
-    first = (crossing.score > EXACT) & (above >= -EXACT) & (crossing.outside != 0).any(dim=1)
-    reached = torch.where(
-        first[:, None], crossing.outside, _past_jumps(score, crossing, ends.flatten()[:, None] / _SCAN)
-    )
+    reached = _nearest_to_half(score, crossing, above, ends.flatten()[:, None] / _SCAN)
     shifts = torch.where(crossing.found, reached[:, 0], torch.inf).unflatten(0, (2, count))
     nearer = shifts.abs().argmin(dim=0)
     shift, fall = (part.gather(0, nearer[None])[0] for part in (shifts, (crossing.score - above).view(2, count)))
@@ -104,20 +100,29 @@ def cross_half(
     )
 
 
-def _past_jumps(
-    score: Callable[[Tensor, Tensor], Tensor], crossing: Crossing, steps: Float[Tensor, "M 1"]
+def _nearest_to_half(
+    score: Callable[[Tensor, Tensor], Tensor],
+    crossing: Crossing,
+    above: Float[Tensor, " M"],
+    steps: Float[Tensor, "M 1"],
 ) -> Float[Tensor, "M 1"]:
-    """Return where the crossings are; of those that jump, the next place that is near one half, if there is one."""
-    inside = crossing.inside.clone()
-    jumps = (crossing.found & (crossing.score > EXACT)).nonzero()[:, 0]
+    """Return where the crossings are: inside, if that is near one half; else outside, if that is; else the next place.
+
+    `above` is the score outside. Where there is no such place either it is inside all the same.
+    """
+    missed = crossing.found & (crossing.score > EXACT)
+    # Where nothing has moved yet is no crossing.
+    before = missed & (above >= -EXACT) & (crossing.outside != 0).any(dim=1)
+    reached = torch.where(before[:, None], crossing.outside, crossing.inside)
+    jumps = (missed & ~before).nonzero()[:, 0]
 
     def exactness(epsilon: Tensor, rows: Tensor) -> Tensor:
         below = score(crossing.inside[rows] + epsilon, rows)
         return torch.minimum(below, EXACT - below)
 
     near = first_crossing(exactness, _PART * steps[jumps], jumps, scan=_NEARBY, bisections=0)
-    inside[jumps[near.found]] += near.inside[near.found]
-    return inside
+    reached[jumps[near.found]] += near.inside[near.found]
+    return reached
 
 
 def centre_probability(classifier: Classifier, generator: StyleGenerator, influence: Influence, y: int) -> float:
