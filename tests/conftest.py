@@ -14,6 +14,12 @@ def as_installed() -> Iterator[None]:
 
 
 @pytest.fixture
+def taught_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teach the networks of a second opinion for a few steps only, where it is no matter what they have learnt."""
+    monkeypatch.setattr("failscape.explain.second_opinion._LEAST_STEPS", 10)
+
+
+@pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list to which every influence that is measured adds over how many samples."""
     # Not above: this file is read before the package's shape checks are set up.

@@ -104,6 +104,7 @@ def test_every_method_is_tried() -> None:
         assert all(isinstance(method, METHODS[name]) for method, _ in tried)
 
 
+@pytest.mark.usefixtures("taught_briefly")
 @pytest.mark.parametrize(
     ("method", "generator"), [pytest.param(*each, id=name) for name, tried in TRIED.items() for each in tried]
 )

@@ -60,7 +60,7 @@ def results() -> dict[str, Any]:
     x = generator.sample(32, rng=rng())
     y = classifier.predict(x)
     convergence = ClassConvergence(by="both", samples=4, candidates=5, steps=3, training_steps=2)
-    frontier = Frontier(targets=("Pullover,Coat", "Trouser,Bag"), per_target=4, samples=300, restarts=0)
+    frontier = Frontier(targets=("Pullover,Coat", "Trouser,Bag"), per_target=4, samples=300, restarts=0, opinions=0)
     digits = load_images("embedded:mnist-test").select(torch.arange(100))
     paths = CentroidPath(pairs=(("4", "7"), ("3", "8")), points=9)
     found = frontier(classifier, generator, x, y, rng=rng(), oracle=oracle)

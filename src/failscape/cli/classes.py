@@ -58,7 +58,7 @@ def frontier(
     by: Literal["search", "training"] = "search",
     per_target: PositiveInt = 64,
     samples: PositiveInt = 12000,
-    opinions: NonNegativeInt = 3,
+    opinions: NonNegativeInt = 2,
     limit: PositiveInt | None = 2000,
     out: Path = Path("runs"),
     allow_code: bool = False,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import pyarrow as pa
@@ -121,34 +122,34 @@ class RetrainingResult(FreshVerdicts):
         """S, the number of repetitions."""
         return self.clean.shape[1]
 
-    @property
+    @cached_property
     def gain(self) -> Estimate:
         """By how much the share of wrong images fell."""
         return self._over_replicates(self._fall(self.wrong, BEFORE))
 
-    @property
+    @cached_property
     def gain_over_control(self) -> Estimate:
         """By how much it is below that of the control."""
         return self._over_replicates(self._fall(self.wrong, CONTROL))
 
-    @property
+    @cached_property
     def gain_over_data_alone(self) -> Estimate:
         """By how much it is below that after training as long on its own data alone."""
         return self._over_replicates(self._fall(self.wrong, ALONE))
 
-    @property
+    @cached_property
     def judged_gain(self) -> Estimate | None:
         """By how much the share of images that are wrong to the judge fell, if there is one."""
         judged = self.judged_wrong
         return None if judged is None else self._over_replicates(self._fall(judged, BEFORE))
 
-    @property
+    @cached_property
     def judged_gain_over_data_alone(self) -> Estimate | None:
         """By how much that share is below the one after training as long on its own data alone."""
         judged = self.judged_wrong
         return None if judged is None else self._over_replicates(self._fall(judged, ALONE))
 
-    @property
+    @cached_property
     def ratio(self) -> Estimate:
         """Wrong images of the retrained classifier as a part of those before."""
         return self._ratio(self.wrong, RETRAINED)
@@ -168,7 +169,7 @@ class RetrainingResult(FreshVerdicts):
             judged=tuple(gain for gain in judged if gain is not None),
         )
 
-    @property
+    @cached_property
     def summary(self) -> dict[str, float]:
         """Mistakes on fresh images and accuracies, before and after."""
         fresh, wrong, judged = ~self.new_frontier, self.wrong, self.judged_wrong

@@ -52,7 +52,7 @@ class SecondOpinion:
         examples: Float[Tensor, "N C H W"],
         log_probs: Float[Tensor, "N K"],
         *,
-        networks: int = 3,
+        networks: int = 2,
         passes: int = 8,
         rng: torch.Generator,
     ) -> None:
