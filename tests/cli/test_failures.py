@@ -8,6 +8,7 @@ from failscape.cli import main
 from failscape.data import load_images
 from failscape.explain import CornerCases
 from failscape.study import read_steps
+from failscape.study.config import StudyConfig
 
 _MODELS = ("--classifier", "embedded:mnist-corrupted", "--generator", "embedded:mnist-stylegan2")
 
@@ -46,3 +47,25 @@ def test_failures_goes_on_where_a_generator_has_no_styles(tmp_path: Path, capsys
     statuses = {step["name"]: step["status"] for step in read_steps(next(tmp_path.iterdir()))}
     assert statuses["style-influence"] == "failed"
     assert statuses["corruption-table"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("images", "tabulated"),
+    [
+        ("embedded:mnist-test+half-corrupted", {"spec": "embedded:mnist-test", "only": "all", "limit": 50}),
+        ("embedded:mnist-test", None),
+    ],
+)
+def test_no_image_is_corrupted_twice(
+    images: str, tabulated: dict[str, object] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[StudyConfig] = []
+
+    def run(config: StudyConfig, **rest: object) -> int:
+        asked.append(config)
+        return 0
+
+    monkeypatch.setattr("failscape.cli.failures.run", run)
+    assert main(["failures", images, *_MODELS, "--limit", "50", "--out", str(tmp_path)]) == 0
+    (table,) = (step for step in asked[0].steps if step.method == "corruption-table")
+    assert (table.images and table.images.model_dump(exclude_unset=True)) == tabulated

@@ -174,7 +174,9 @@ def test_a_style_that_only_rides_along_is_seen_by_the_control() -> None:
         assert sorted(result.controls.tolist()) == [planted.HARMLESS, planted.DEAD, planted.SCORE]
         assert result.controls_confirmed[result.controls == planted.HARMLESS].tolist() == [rides]
         found = int(result.controls_confirmed.sum())
-        said = f"Of 1 directions 1 is confirmed, where {found} of 3 other styles drawn at random are."
+        chance = ": no more than chance would have it" if found else ""
+        said = f"Of 1 directions 1 is confirmed, where {found} of 3 other styles drawn at random are{chance}."
+        assert result.is_beyond_chance is (found == 0)
         assert said in result.findings[0].sentence
         assert said in result.figures[0].caption
         assert (result.summary["controls"], result.summary["controls_confirmed"]) == (3, found)
@@ -407,14 +409,16 @@ def test_the_directions_that_lead_are_those_tested_and_say_what_was_found(tmp_pa
     assert isinstance(other, StyleInfluenceResult)
     assert influence.ranking[:2].tolist() == real.dimensions.tolist() == [planted.HARM, planted.HARMLESS]
     said = dict(zip(influence.ids, influence.table["on_real_images"].to_pylist(), strict=True))
-    assert said.pop(f"s{planted.HARM}") == "confirmed on real images"
+    # So is one of the two styles drawn at random.
+    assert real.controls_confirmed.sum() == 1
+    assert said.pop(f"s{planted.HARM}") == "confirmed on real images, as random styles are"
     assert said.pop(f"s{planted.HARMLESS}") == "seen only in generated images"
     assert set(said.values()) == {"not tested"}
     # What the harm does to a picture is none of what is measured: the first that can be named is the harmless.
     assert "this one costs it most of those whose effect can be named" in influence.findings[0].sentence
     assert "It is seen only in generated images" in influence.findings[0].sentence
     (gallery,) = (figure for figure in influence.figures if isinstance(figure, Gallery))
-    assert gallery.cases[0].numbers["on_real_images"] == "confirmed on real images"
+    assert gallery.cases[0].numbers["on_real_images"] == "confirmed on real images, as random styles are"
     assert "on_real_images" not in other.table.column_names
     assert "eal images" not in other.findings[0].sentence
 

@@ -59,6 +59,12 @@ def test_the_nearer_way_is_taken(influence: Influence) -> None:
     found = cross_half(classifier, GENERATOR, start, None, 0, torch.tensor([HARMLESS]), influence)
     units = float((start[HARMLESS] + found.shift[0]) / SCALE[HARMLESS])
     assert units == pytest.approx(1.2, abs=0.05)
+    # Or the other, if that alone is asked for.
+    one = torch.tensor([HARMLESS])
+    for way, expected in ((1.0, 1.2), (-1.0, -2.5)):
+        found = cross_half(classifier, GENERATOR, start, None, 0, one, influence, ways=torch.tensor([way]))
+        units = float((start[HARMLESS] + found.shift[0]) / SCALE[HARMLESS])
+        assert units == pytest.approx(expected, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,8 @@ def test_the_steps_lead_with_what_lowers_the_score_and_compare_where_they_can() 
     assert steps["latent-accuracy"]["settings"] == {"others": ["a"]}
     assert steps["corruption-table"]["images"] == {"spec": "b", "only": "all"}
     assert steps["degradation"]["settings"] == {"most": 9}
+    few = {step["method"]: step for step in failure_steps(clean="b", limit=5)}
+    assert few["corruption-table"]["images"] == {"spec": "b", "only": "all", "limit": 5}
     assert "images" not in steps["style-influence"]
 
 

@@ -7,6 +7,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from failscape.cli.studies import run, study_config
 from failscape.cli.terminal import run_folder
+from failscape.data import uncorrupted
 from failscape.errors import StudyError
 from failscape.storage import require_empty
 from failscape.study.config import StudyConfig
@@ -38,9 +39,10 @@ def failures(
         allow_code: let python:FILE.py:FUNCTION specs run their file.
     """
     config = study_config("failures", images, classifier, generator, oracle, limit)
-    return run(
-        StudyConfig.from_mapping(config | {"steps": failure_steps(others=against)}), out=out, allow_code=allow_code
-    )
+    # Images that are corrupted already would be so twice.
+    clean = uncorrupted(images)
+    steps = failure_steps(others=against, clean=None if clean == images else clean, limit=limit)
+    return run(StudyConfig.from_mapping(config | {"steps": steps}), out=out, allow_code=allow_code)
 
 
 def corner_cases(

@@ -5,7 +5,7 @@ from failscape.data.avatars import Avatars, draw_avatars
 from failscape.data.corruptions import CORRUPTIONS, corrupt
 from failscape.data.image_files import read_image_files
 from failscape.data.images import Batch, ImageSet, Source
-from failscape.data.specs import load_images
+from failscape.data.specs import load_images, uncorrupted
 
 __all__ = [
     "CORRUPTIONS",
@@ -20,4 +20,5 @@ __all__ = [
     "draw_avatars",
     "load_images",
     "read_image_files",
+    "uncorrupted",
 ]

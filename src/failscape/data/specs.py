@@ -81,6 +81,16 @@ def load_images(
     return images if recipe is None else corrupted(images, recipe, draws=draws)
 
 
+def uncorrupted(spec: str) -> str:
+    """Return the spec of the same images as they were before any corruption.
+
+    Example:
+        >>> uncorrupted("embedded:mnist-test+half-corrupted")
+        'embedded:mnist-test'
+    """
+    return _split(spec)[0]
+
+
 def _split(spec: str) -> tuple[str, Recipe | None, int]:
     """Split off a recipe; a path that exists is taken as it stands, whatever is in its name."""
     base, plus, ending = spec.rpartition("+")

@@ -20,6 +20,7 @@ from failscape.metrics import Estimate, rate
 
 WITHIN, TRIPLE, BEYOND = range(3)
 _PLACES = ("within", "up to 3 times", "beyond")
+_SPOKEN = ("within the range of values", "up to 3 times the range", "beyond 3 times the range")
 _SHOWN = 120
 # Classes of too few cases that a sentence names.
 _NAMED = 10
@@ -286,7 +287,8 @@ class CornerCasesResult(Result):
             f"{'one direction each' if self.single[row] else 'all directions at once'}, {inside} of them within what "
             f"the images vary by; the shortest {nearest} is a move by "
             f"{abs(float(self.deviations[row])):.1f} deviations{cause}, after which it gives {name} a "
-            f"probability of {float(self.probability[row]):.2f} and holds {rival} most probable beside it."
+            f"probability of {float(self.probability[row]):.2f}; the next most probable is {rival}. Below each picture "
+            "stands how far it was moved, beside the range of values that its style has."
         )
 
     @property
@@ -377,7 +379,8 @@ class CornerCasesResult(Result):
 
     def _panel(self, i: int) -> Panel:
         name, rival = self.class_names[int(self.y[i])], self.class_names[int(self.rival[i])]
-        return Panel(label=f"{name}: {self.probability[i]:.2f}, next {rival}", pixels=self.images[i])
+        place = _SPOKEN[int(self.place[i])]
+        return Panel(label=f"{name}: {self.probability[i]:.2f}, next {rival}; {place}", pixels=self.images[i])
 
     def _draw_grid(self) -> Drawing:
         classes = [k for k in self.classes.tolist() if (self.single & (self.y == k)).any()]

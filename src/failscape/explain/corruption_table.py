@@ -1,7 +1,7 @@
 """Corruption table: how often is a classifier still right when the images are corrupted, the way that cameras do?"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 import pyarrow as pa
@@ -186,7 +186,8 @@ class CorruptionTableResult(Result):
                 name="images",
                 title="One image under each corruption",
                 caption=f"A {label}, the image {self.shown}: of those that {self.classifiers[0]} gets right "
-                "uncorrupted the one that it loses most nearly where it loses most images. Above each picture stands "
+                "uncorrupted, and loses where it loses most if there are any such, the one that fares most as the "
+                "average image does. Above each picture stands "
                 "how sure the classifier is of what it says; a name in brackets is what it says where that is wrong.",
                 draw=self._draw_images,
             ),
@@ -195,7 +196,11 @@ class CorruptionTableResult(Result):
     @property
     def findings(self) -> Sequence[Finding]:
         """The corruption that hurts most, and whether another classifier stands more."""
-        return [self._worst(), *(self._compared(i) for i in range(1, len(self.classifiers)))]
+        worst, compared = self._worst(), [self._compared(i) for i in range(1, len(self.classifiers))]
+        if len(compared) == 1:
+            # Said at once: of several findings of a step the later may not be among those that lead.
+            worst = replace(worst, sentence=f"{worst.sentence} {compared.pop().sentence}")
+        return [worst, *compared]
 
     def _by_corruption(self) -> Float[Tensor, "S J"]:
         """In what share of the severities of each corruption the first classifier gets each image right."""
@@ -389,7 +394,7 @@ class CorruptionTable(Method[CorruptionTableResult]):
             parts.append(torch.stack(right, dim=1))
         right_ways = torch.cat(parts, dim=2)
 
-        row = _typical(right_ways[0])
+        row = _telling(right_ways[0])
         start = row // batch * batch
         again = _ways(x[start : start + batch], kinds, seeds[row // batch])
         shown = torch.cat([images[row - start, None] for images in again])
@@ -418,12 +423,18 @@ def _ways(x: Float[Tensor, "N C H W"], corruptions: Sequence[str], seed: int) ->
             yield to_8_bits(corrupt(x, name, severity=severity, rng=rng))
 
 
-def _typical(right: Bool[Tensor, "N J"]) -> int:
-    """Return which image fares most as the average one does, of those that are right uncorrupted if there are any."""
+def _telling(right: Bool[Tensor, "N J"]) -> int:
+    """Return which image fares most as the average one does, of those that are right uncorrupted if there are any.
+
+    If any of these is lost where most images are, it is one of them.
+    """
     values = right.double()
     distance = (values - values.mean(dim=1, keepdim=True)).abs().sum(dim=0)
-    if right[0].any():
-        distance = distance.masked_fill(~right[0], torch.inf)
+    worst = values.mean(dim=1).argmin()
+    for wanted in (right[0] & ~right[worst], right[0]):
+        if wanted.any():
+            distance = distance.masked_fill(~wanted, torch.inf)
+            break
     return int(distance.argmin())
 
 

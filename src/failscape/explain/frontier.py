@@ -58,7 +58,7 @@ class Frontier(Method[FrontierResult]):
         per_target: images of each.
         tolerance: the largest total variation distance from the target.
         samples: of the generator, from which the networks learn, the search sets out, and the way is measured.
-        steps: of a walk, at most; after half of them the most promising go on.
+        steps: of a walk, at most; toward a second opinion a third of them, and the most promising as many again.
         restarts: of each image, at most.
         guard: shifted copies of the image, at most 4, whose mean verdict is to come near the target as well.
         opinions: networks that learn from samples what the classifier says, and are to agree where they can; 0 is none.
@@ -93,7 +93,7 @@ class Frontier(Method[FrontierResult]):
         per_target: int = 64,
         tolerance: float = 0.05,
         samples: int = 12_000,
-        steps: int = 20,
+        steps: int = 30,
         restarts: int = 10,
         guard: int = 0,
         opinions: int = 2,

@@ -27,6 +27,7 @@ Verdict = Literal[
 ]
 
 _MOST_PANELS = 6
+_AS_RANDOM = {"confirmed on real images": "confirmed on real images, as random styles are"}
 _NOTES: Mapping[Verdict, str] = {
     "confirmed on real images": "falls",
     "rises on real images": "rises",
@@ -213,6 +214,20 @@ class RealDirectionsResult(Result):
         return torch.tensor(found, dtype=torch.bool)
 
     @property
+    def is_beyond_chance(self) -> bool:
+        """Whether more of the directions are confirmed than of styles drawn at random.
+
+        That is where none of the latter is, or by Fisher's exact test at 5 %.
+        """
+        from scipy.stats import fisher_exact
+
+        if not self.controls_confirmed.any():
+            return True
+        counts = [(len(self.confirmed), len(self.dimensions)), (int(self.controls_confirmed.sum()), len(self.controls))]
+        table = [[found, n - found] for found, n in counts]
+        return bool(fisher_exact(table, alternative="greater").pvalue < 0.05)
+
+    @property
     def largest_fall(self) -> Estimate:
         """The lowest difference of accuracy along a direction that can be tested; of nothing where none can."""
         testable = [t for t in range(len(self.dimensions)) if self.verdict(t) != "not testable"]
@@ -222,7 +237,10 @@ class RealDirectionsResult(Result):
     @property
     def checks(self) -> Mapping[str, str]:
         """The verdict on each direction, by the name that the style has elsewhere."""
-        return {self._name(t): self.verdict(t) for t in range(len(self.dimensions))}
+        verdicts: dict[str, str] = {self._name(t): self.verdict(t) for t in range(len(self.dimensions))}
+        if self.is_beyond_chance:
+            return verdicts
+        return {name: _AS_RANDOM.get(verdict, verdict) for name, verdict in verdicts.items()}
 
     @property
     def summary(self) -> dict[str, float]:
@@ -367,9 +385,11 @@ class RealDirectionsResult(Result):
                 "others hold mostly the same images."
             )
         if len(self.controls):
+            random = f"{int(self.controls_confirmed.sum())} of {len(self.controls)} other styles drawn at random are"
+            chance = "" if self.is_beyond_chance or not found else ": no more than chance would have it"
             texts.append(
                 f" Of {len(self.dimensions)} directions {found} {'is' if found == 1 else 'are'} confirmed, where "
-                f"{int(self.controls_confirmed.sum())} of {len(self.controls)} other styles drawn at random are."
+                f"{random}{chance}."
             )
         return "".join(texts)
 

@@ -56,6 +56,8 @@ def cross_half(
     y: int,
     dimensions: Int[Tensor, " T"],
     influence: Influence,
+    *,
+    ways: Float[Tensor, " T"] | None = None,
 ) -> StyleCrossings:
     """Move each style both ways until the 8-bit image has the probability 0.50, if it ever does.
 
@@ -72,6 +74,7 @@ def cross_half(
         y: the true class.
         dimensions: which styles, each by itself.
         influence: knows the observed range of each style.
+        ways: the sign of the shifts that count, for each style; by default both do.
     """
     count = len(dimensions)
     middle, half = influence.middle[dimensions], influence.half_range[dimensions]
@@ -90,6 +93,8 @@ def cross_half(
     above = score(crossing.outside, torch.arange(2 * count))
     reached = _nearest_to_half(score, crossing, above, ends.flatten()[:, None] / _SCAN)
     shifts = torch.where(crossing.found, reached[:, 0], torch.inf).unflatten(0, (2, count))
+    if ways is not None:
+        shifts = shifts.masked_fill(shifts * ways < 0, torch.inf)
     nearer = shifts.abs().argmin(dim=0)
     shift, fall = (part.gather(0, nearer[None])[0] for part in (shifts, (crossing.score - above).view(2, count)))
     return StyleCrossings(

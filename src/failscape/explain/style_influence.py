@@ -154,20 +154,25 @@ class StyleInfluence(Method[StyleInfluenceResult]):
     def _pictures(
         self, classifier: Classifier, generator: StyleGenerator, influence: Influence, shown: Int[Tensor, " T"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return of each dimension the class to start from, the shift, whether it crosses, and the pictures."""
-        weights = (influence.mean * influence.spread)[:, shown].nan_to_num().abs()
+        """Return of each dimension the class to start from, the shift, whether it crosses, and the pictures.
+
+        All are moved the way that lowers the score over all classes, which is what else is said of the dimension: where
+        real images fail along it, too.
+        """
+        effect = influence.effect()
+        weights = (influence.mean * influence.spread)[:, shown].nan_to_num() * effect[shown].sign()
         # Of a class whose mean digit the classifier does not take for one there is nothing to lose.
         known = torch.tensor(
             [centre_probability(classifier, generator, influence, k) > HALF for k in range(len(weights))]
         )
-        start = torch.where(known[:, None], weights, -1.0).argmax(dim=0)
+        start = torch.where(known[:, None], weights, -torch.inf).argmax(dim=0)
         shift, reached, moved = [], [], []
         for d, label in zip(shown.tolist(), start.tolist(), strict=True):
             centre = influence.centre[label]
-            found = cross_half(classifier, generator, centre, None, label, torch.tensor([d]), influence)
+            way = -effect[d, None].sign()
+            found = cross_half(classifier, generator, centre, None, label, torch.tensor([d]), influence, ways=way)
             crosses = bool(found.found) and bool(known[label])
-            lowering = -float(influence.mean[label, d].sign()) * _DEVIATIONS * influence.spread[d]
-            shift.append(float(found.shift) if crosses else float(lowering))
+            shift.append(float(found.shift if crosses else way * _DEVIATIONS * influence.spread[d]))
             reached.append(int(crosses))
             strip = centre.repeat(len(_FRACTIONS), 1)
             strip[:, d] += shift[-1] * torch.tensor(_FRACTIONS)

@@ -36,6 +36,8 @@ _Z95 = 1.96
 _NOT_TESTED = "not tested"
 _ON_REAL_IMAGES = {
     "confirmed on real images": "Real images confirm it: those far along it are mistaken more often.",
+    "confirmed on real images, as random styles are": "Real images far along it are mistaken more often, but along "
+    "random styles too, so that this may be chance.",
     "rises on real images": "On real images it is not so: those far along it are mistaken less often.",
     "real images fail at its other end": "On real images it is not so: they are mistaken more often at its other end.",
     "real images fail less at its other end": "Real images do not confirm it, though they are mistaken less often at "
@@ -71,11 +73,12 @@ _DEFINITIONS = {
     "ks": "Kolmogorov–Smirnov statistic between well- and misclassified samples, within their classes; NaN where no "
     "class has both.",
     "ks_p": "Its p-value, multiplied by the number of dimensions (Bonferroni).",
-    "shift": "The smallest move that brings the true class to a probability of 0.50, from the mean styles of the class "
-    "shown, in the style's deviations; NaN where none does, or where it was not looked for.",
+    "shift": "The smallest move the way that lowers the score which brings the true class to a probability of 0.50, "
+    "from the mean styles of the class shown, in the style's deviations; NaN where none does, or where it was not "
+    "looked for.",
     "on_real_images": "Whether real images fail along the dimension as generated ones do, by the step of real "
-    "directions: confirmed, rising, failing at the other end or less there, seen only in generated images, not "
-    "testable, or not tested.",
+    "directions: confirmed, or so as random styles are, rising, failing at the other end or less there, seen only in "
+    "generated images, not testable, or not tested.",
     "description": "What moving the style that way changes in the picture, measured on samples; for the top "
     "dimensions.",
     "probability": "The classifier's probability of the true class for the picture.",

@@ -250,7 +250,7 @@ class SympatheticResult(Result):
         gallery = Gallery(
             name="cases",
             title="Every image",
-            caption=f"All {len(self.ids)} images, the ones that failed included.",
+            caption=f"All {len(self.ids)} images.",
             class_names=self.class_names,
             cases=[self.case(row) for row in range(len(self.ids))],
             definitions=_DEFINITIONS,

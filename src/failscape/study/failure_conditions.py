@@ -8,6 +8,7 @@ def failure_steps(
     *,
     others: Sequence[str] = (),
     clean: str | None = None,
+    limit: int | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the `[[steps]]` of a study of failure conditions, in the order in which their findings are to be read.
@@ -15,8 +16,10 @@ def failure_steps(
     Args:
         others: specs of classifiers to compare with, where a step can.
         clean: spec of images as they are, for the corruption table; by default the study's own images.
+        limit: how many of these are taken at most.
         settings: method to settings that differ from the defaults.
     """
+    few = {} if limit is None else {"limit": limit}
     compared = {"others": list(others)} if others else {}
     steps: list[dict[str, Any]] = [
         {"method": "style-influence", "title": "What lowers its score"},
@@ -27,7 +30,7 @@ def failure_steps(
             "method": "corruption-table",
             "title": "Accuracy under corruptions",
             "settings": compared,
-            **({} if clean is None else {"images": {"spec": clean, "only": "all"}}),
+            **({} if clean is None else {"images": {"spec": clean, "only": "all"} | few}),
         },
         {"method": "degradation", "title": "What a picture becomes along each direction"},
         {"method": "latent-map", "title": "How well- and misclassified samples lie"},
