@@ -117,8 +117,8 @@ def test_a_better_classifier_gains_what_it_gets_right() -> None:
     (both,) = result.findings
     assert both.sentence == (
         "Loss of contrast hurts above 0.35: it is right in 100 % of 40 images as they are, in 100 % at severity 1 and "
-        "in 0 % at severity 5. Of the corrupted pictures keen gets 60 % right and above 0.35 20 % of the same ones; keen "
-        "is better by 40.0 to 40.0 percentage points."
+        "in 0 % at severity 5. Of the corrupted pictures keen gets 60 % right and above 0.35 20 % of the same ones; "
+        "keen is better by 40.0 to 40.0 percentage points."
     ).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
