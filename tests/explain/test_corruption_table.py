@@ -11,6 +11,7 @@ from failscape.classifiers import Classifier
 from failscape.data import corrupt
 from failscape.errors import ClassifierError, DataError
 from failscape.explain import CorruptionTable, CorruptionTableResult, load_result
+from failscape.explain.corruption_table import _telling
 from failscape.generators import VAE
 from failscape.metrics import rate
 
@@ -138,12 +139,14 @@ def test_findings_claim_no_more_than_the_images_show() -> None:
     unharmed, alike, _ = tabulate(
         keen, checkers(), others=(keen, keen), corruptions=("contrast", "shot_noise")
     ).findings
-    assert unharmed.sentence.startswith("No corruption was seen to make above 0.01 fail more often; with ")
+    assert unharmed.sentence.startswith("No corruption was seen to make above 0.01 fail more often; it is right in ")
+    assert " images as they are, with loss of contrast, the worst, in " in unharmed.sentence
     assert alike.sentence.endswith("which is better 4 images do not tell.")
     assert len(alike.panels) == 0
     # Both leave nothing: which one is worse cannot be told.
     tied, *_ = tabulate(contrast_above(0.9), checkers(), corruptions=("contrast", "gaussian_blur")).findings
-    assert tied.sentence.startswith("Loss of contrast and blur hurt it most; with loss of contrast it is right in ")
+    assert tied.sentence.startswith("Loss of contrast and blur hurt it most; it is right in ")
+    assert " images as they are, with loss of contrast in " in tied.sentence
 
 
 def test_the_images_shown_are_one_image_in_each_way() -> None:
@@ -217,3 +220,17 @@ def test_without_being_asked_for_what_images_cannot_have_is_left_out_and_said() 
         "Left out: JPEG compression, which is defined for images of 1 or 3 channels, and these have 2."
     )
     assert "Left out" not in tabulate(by_mean(), checkers()).figures[0].caption
+
+
+def test_the_image_shown_is_one_that_is_lost_to_the_worst_corruption() -> None:
+    # Of 40 images 30 have all contrast; the other ten, of which one is wrong as it is, are lost sooner.
+    ways = torch.ones(11, 40, dtype=torch.bool)
+    ways[5, 30:] = False
+    ways[0, 39] = False
+    # Beyond the worst corruption, which is the first, a single severity of the other loses more.
+    ways[10, :12] = False
+    ways[4, 30:] = False
+    assert 30 <= _telling(ways) < 39
+    # Where none of these is right uncorrupted it is any that is.
+    ways[0, 30:] = False
+    assert _telling(ways) < 30

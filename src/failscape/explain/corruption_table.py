@@ -186,8 +186,8 @@ class CorruptionTableResult(Result):
                 name="images",
                 title="One image under each corruption",
                 caption=f"A {label}, the image {self.shown}: of those that {self.classifiers[0]} gets right "
-                "uncorrupted, and loses where it loses most if there are any such, the one that fares most as the "
-                "average image does. Above each picture stands "
+                "uncorrupted, and loses at the last severity of the worst corruption if there are any such, the one "
+                "that fares most as the average image does. Above each picture stands "
                 "how sure the classifier is of what it says; a name in brackets is what it says where that is wrong.",
                 draw=self._draw_images,
             ),
@@ -214,18 +214,18 @@ class CorruptionTableResult(Result):
         name = _words(self.corruptions[first])
         ways = [0, *(1 + first * _LEVELS + severity - 1 for severity in _SHOWN_SEVERITIES)]
         clean, slight, _, severe = (percent(float(self.accuracy[0, way])) for way in ways)
-        numbers = (
-            f"right in {clean} of {right.shape[1]:,} images as they are, in {slight} at severity 1 and in {severe}"
-        )
-        ending = f"it is {numbers} at severity 5"
+        start = f"it is right in {clean} of {right.shape[1]:,} images as they are,"
+        ending = f"in {slight} at severity 1 and in {severe} at severity 5."
         whom = self.classifiers[0] if len(self.classifiers) > 1 else "it"
         if mean(self.right[0, 0].double() - right[first]).low <= 0:
-            sentence = f"No corruption was seen to make {whom} fail more often; with {name}, the worst, {ending}."
+            sentence = (
+                f"No corruption was seen to make {whom} fail more often; {start} with {name}, the worst, {ending}"
+            )
         elif len(order) > 1 and mean(right[order[1]] - right[first]).low <= 0:
             second = _words(self.corruptions[order[1]])
-            sentence = f"{_capital(name)} and {second} hurt {whom} most; with {name} {ending}."
+            sentence = f"{_capital(name)} and {second} hurt {whom} most; {start} with {name} {ending}"
         else:
-            sentence = f"{_capital(name)} hurts {whom}{' most' * (len(order) > 1)}: {ending}."
+            sentence = f"{_capital(name)} hurts {whom}{' most' * (len(order) > 1)}: {start} {ending}"
         labels = ["uncorrupted", *(f"severity {severity}" for severity in _SHOWN_SEVERITIES)]
         panels = [
             Panel(label=f"{label}: {self._says(way)}", pixels=self.images[way])
@@ -426,11 +426,11 @@ def _ways(x: Float[Tensor, "N C H W"], corruptions: Sequence[str], seed: int) ->
 def _telling(right: Bool[Tensor, "N J"]) -> int:
     """Return which image fares most as the average one does, of those that are right uncorrupted if there are any.
 
-    If any of these is lost where most images are, it is one of them.
+    If any of these is lost at the last severity of the corruption that most images are lost under, it is one of them.
     """
     values = right.double()
     distance = (values - values.mean(dim=1, keepdim=True)).abs().sum(dim=0)
-    worst = values.mean(dim=1).argmin()
+    worst = _LEVELS * (1 + int(values[1:].unflatten(0, (-1, _LEVELS)).mean(dim=(1, 2)).argmin()))
     for wanted in (right[0] & ~right[worst], right[0]):
         if wanted.any():
             distance = distance.masked_fill(~wanted, torch.inf)
