@@ -202,13 +202,8 @@ class CorruptionTableResult(Result):
             worst = replace(worst, sentence=f"{worst.sentence} {compared.pop().sentence}")
         return [worst, *compared]
 
-    def _by_corruption(self) -> Float[Tensor, "S J"]:
-        """In what share of the severities of each corruption the first classifier gets each image right."""
-        shares: Tensor = self.right[0, 1:].double().unflatten(0, (-1, _LEVELS)).mean(dim=1)
-        return shares
-
     def _worst(self) -> Finding:
-        right = self._by_corruption()
+        right = _by_corruption(self.right[0])
         order = right.mean(dim=1).argsort().tolist()
         first = order[0]
         name = _words(self.corruptions[first])
@@ -423,6 +418,12 @@ def _ways(x: Float[Tensor, "N C H W"], corruptions: Sequence[str], seed: int) ->
             yield to_8_bits(corrupt(x, name, severity=severity, rng=rng))
 
 
+def _by_corruption(right: Bool[Tensor, "N J"]) -> Float[Tensor, "S J"]:
+    """Return in what share of the severities of each corruption each image is right."""
+    shares: Tensor = right[1:].double().unflatten(0, (-1, _LEVELS)).mean(dim=1)
+    return shares
+
+
 def _telling(right: Bool[Tensor, "N J"]) -> int:
     """Return which image fares most as the average one does, of those that are right uncorrupted if there are any.
 
@@ -430,7 +431,7 @@ def _telling(right: Bool[Tensor, "N J"]) -> int:
     """
     values = right.double()
     distance = (values - values.mean(dim=1, keepdim=True)).abs().sum(dim=0)
-    worst = _LEVELS * (1 + int(values[1:].unflatten(0, (-1, _LEVELS)).mean(dim=(1, 2)).argmin()))
+    worst = _LEVELS * (1 + int(_by_corruption(right).mean(dim=1).argmin()))
     for wanted in (right[0] & ~right[worst], right[0]):
         if wanted.any():
             distance = distance.masked_fill(~wanted, torch.inf)

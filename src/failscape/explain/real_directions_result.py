@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, final
 
 import pyarrow as pa
@@ -191,7 +192,7 @@ class RealDirectionsResult(Result):
             return "not testable"
         return "seen only in generated images"
 
-    @property
+    @cached_property
     def confirmed(self) -> list[int]:
         """The directions that real images confirm."""
         return [t for t in range(len(self.dimensions)) if self.verdict(t) == "confirmed on real images"]
@@ -206,7 +207,7 @@ class RealDirectionsResult(Result):
                 kept.append(t)
         return kept
 
-    @property
+    @cached_property
     def controls_confirmed(self) -> Bool[Tensor, " R"]:
         """Which of the styles drawn at random would be confirmed, by the same intervals."""
         orders = [in_order(place) for place in self.control_coordinates.T]
@@ -221,9 +222,10 @@ class RealDirectionsResult(Result):
         """
         from scipy.stats import fisher_exact
 
-        if not self.controls_confirmed.any():
+        random = int(self.controls_confirmed.sum())
+        if not random:
             return True
-        counts = [(len(self.confirmed), len(self.dimensions)), (int(self.controls_confirmed.sum()), len(self.controls))]
+        counts = [(len(self.confirmed), len(self.dimensions)), (random, len(self.controls))]
         table = [[found, n - found] for found, n in counts]
         return bool(fisher_exact(table, alternative="greater").pvalue < 0.05)
 
