@@ -39,12 +39,25 @@ def test_a_class_is_converged_to(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "a second classifier" in report.read_text()
 
 
-def test_a_class_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["converge", "embedded:mnist-test", *_MODELS, "--class", "four", "--limit", "50", "--out", str(tmp_path)]
-    assert main(command) == 2
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("converge", ["--class", "four"]),
+        ("frontier", ["--target", "3,four"]),
+        ("path", ["--pair", "3:four"]),
+        ("uncertain", ["--class", "four"]),
+    ],
+)
+def test_a_class_that_is_none_is_one_line_and_leaves_no_run(
+    command: str, named: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = ("--classifier", "embedded:mnist-corrupted", "--generator", "embedded:mnist-stylegan2")
+    out = tmp_path / "runs"
+    assert main([command, "embedded:mnist-test", *models, *named, "--limit", "50", "--out", str(out)]) == 2
     error = capsys.readouterr().err
-    assert "but got four" in error
+    assert "four" in error
     assert error.count("\n") == 1
+    assert not out.exists()
 
 
 def test_a_frontier_is_drawn_at_each_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

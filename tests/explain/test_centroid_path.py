@@ -183,7 +183,9 @@ class TestBadInput:
         with pytest.raises(LabelError, match="at least two classes"):
             CentroidPath()(band(0.2, 0.4), world, x, torch.tensor([1, 1]), rng=seeded())
 
-    @pytest.mark.parametrize(("pair", "says"), [(("0", "9"), "but got '9'"), (("0", "1"), "Expected images of '1'")])
+    @pytest.mark.parametrize(
+        ("pair", "says"), [(("0", "9"), "among 0, 1, 2, but got 9"), (("0", "1"), "Expected images of '1'")]
+    )
     def test_a_class_that_is_not_there(self, pair: tuple[str, str], says: str) -> None:
         world, x = latents((-2, 0), (2, 0))
         with pytest.raises(LabelError, match=says):

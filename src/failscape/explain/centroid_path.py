@@ -12,6 +12,7 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.errors import LabelError, UnsupportedGenerator
 from failscape.explain.centroid_path_result import CentroidPathResult
+from failscape.explain.class_names import class_numbers
 from failscape.explain.method import Method, to_8_bits
 from failscape.generators import Generator, StyleGenerator, require_autoencoder
 from failscape.search import label_changes
@@ -158,6 +159,14 @@ class CentroidPath(Method[CentroidPathResult]):
             class_names=classifier.class_names,
         )
 
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Refuse `pairs` of classes that the classifier does not know."""
+        class_numbers(self._named, class_names, setting="pairs")
+
+    @property
+    def _named(self) -> list[str]:
+        return [name for pair in self.pairs or () for name in pair]
+
     def _pairs(self, classifier: Classifier, y: Int[Tensor, " N"]) -> list[tuple[int, int]]:
         names = classifier.class_names
         present = sorted(set(y.tolist()))
@@ -168,16 +177,11 @@ class CentroidPath(Method[CentroidPathResult]):
             )
         if self.pairs is None:
             return list(combinations(present, 2))
-        for name in (name for pair in self.pairs for name in pair):
-            if name not in names:
+        for k in class_numbers(self._named, names, setting="pairs"):
+            if k not in present:
                 raise LabelError(
-                    f"Expected `pairs` of classes among {', '.join(names)}, but got {name!r}. Name classes of the "
-                    "classifier."
-                )
-            if names.index(name) not in present:
-                raise LabelError(
-                    f"Expected images of {name!r}, to find its centroid, but there are none among {len(y)}. Give some, "
-                    "or leave the class out."
+                    f"Expected images of {names[k]!r}, to find its centroid, but there are none among {len(y)}. Give "
+                    "some, or leave the class out."
                 )
         return [(names.index(first), names.index(second)) for first, second in dict.fromkeys(self.pairs)]
 

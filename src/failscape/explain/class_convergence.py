@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from failscape.classifiers import Classifier
-from failscape.errors import GeneratorError, LabelError, UnsupportedGenerator
+from failscape.errors import GeneratorError, UnsupportedGenerator
 from failscape.explain.class_convergence_result import REAL, SEARCH, TRAINING, ClassConvergenceResult
+from failscape.explain.class_names import class_numbers
 from failscape.explain.latent_space import encoded_log_prior, realism_of
 from failscape.explain.method import Method, to_8_bits, to_8_bits_with_gradient
 from failscape.generators import Condition, Generator, StyleGenerator
@@ -122,7 +123,7 @@ class ClassConvergence(Method[ClassConvergenceResult]):
         rng: torch.Generator,
     ) -> ClassConvergenceResult:
         """Steer to each class; `x` are real images, which the training goes on learning from."""
-        labels = self._labels(classifier)
+        labels = class_numbers(self.classes or classifier.class_names, classifier.class_names, setting="classes")
         _check_conditions(classifier, generator, labels)
         if self.by != "search":
             classifier.require_gradients(
@@ -159,15 +160,9 @@ class ClassConvergence(Method[ClassConvergenceResult]):
             class_names=classifier.class_names,
         )
 
-    def _labels(self, classifier: Classifier) -> list[int]:
-        names = classifier.class_names if self.classes is None else tuple(dict.fromkeys(self.classes))
-        unknown = [name for name in names if name not in classifier.class_names]
-        if unknown:
-            raise LabelError(
-                f"Expected `classes` among {', '.join(classifier.class_names)}, but got {', '.join(unknown)}. Name "
-                "classes of the classifier."
-            )
-        return [classifier.class_names.index(name) for name in names]
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Refuse `classes` that the classifier does not know."""
+        class_numbers(self.classes or (), class_names, setting="classes")
 
     def _by_search(
         self, classifier: Classifier, generator: Generator, labels: list[int], rng: torch.Generator

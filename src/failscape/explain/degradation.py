@@ -12,7 +12,8 @@ from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
 from failscape.classifiers import SCORES, Classifier, classifier_features
-from failscape.errors import LabelError, UnsupportedClassifier
+from failscape.errors import UnsupportedClassifier
+from failscape.explain.class_names import class_numbers
 from failscape.explain.method import SHARED, Method, Origin, Result, to_8_bits
 from failscape.explain.shared_influence import shared_influence
 from failscape.explain.style_crossing import centre_probability, cross_half, true_probability
@@ -398,17 +399,15 @@ class Degradation(Method[DegradationResult]):
             )
         return starts
 
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Refuse `classes` that the classifier does not know."""
+        class_numbers(self.classes or (), class_names, setting="classes")
+
     def _labels(self, classifier: Classifier, influence: Influence) -> tuple[list[int], bool]:
         """Return the classes to start from, and whether one of them is enough."""
         if self.classes is None:
             return (influence.count > 0).nonzero()[:, 0].tolist(), True
-        unknown = [name for name in self.classes if name not in classifier.class_names]
-        if unknown:
-            raise LabelError(
-                f"Expected `classes` among {', '.join(classifier.class_names)}, but got {', '.join(unknown)}. Name "
-                "classes of the classifier."
-            )
-        return [classifier.class_names.index(name) for name in self.classes], False
+        return class_numbers(self.classes, classifier.class_names, setting="classes"), False
 
 
 _Found = tuple[Tensor, Tensor | None, int | None]

@@ -139,6 +139,10 @@ class Frontier(Method[FrontierResult]):
         self.weight = weight
         self.shown = shown
 
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Refuse `targets` of classes that the classifier does not know."""
+        frontier_targets(self.targets, class_names)
+
     def run(
         self,
         classifier: Classifier,

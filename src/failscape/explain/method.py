@@ -223,6 +223,16 @@ class Method(ABC, Generic[R]):
     ) -> R:
         """Answer the question; the input has been checked, and what is claimed will be verified."""
 
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Refuse settings that name classes which the classifier does not know; before anything is computed.
+
+        Args:
+            class_names: those that it knows.
+
+        Raises:
+            FailscapeError: what `run` would raise of them.
+        """
+
     @final
     def __call__(
         self,

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from failscape.classifiers import SCORES, Classifier
-from failscape.errors import GeneratorError, LabelError, UnsupportedGenerator
+from failscape.errors import GeneratorError, UnsupportedGenerator
+from failscape.explain.class_names import class_numbers
 from failscape.explain.method import Method, to_8_bits_with_gradient
 from failscape.explain.uncertain_result import (
     ALONE,
@@ -131,7 +132,9 @@ class UncertainSamples(Method[UncertainResult]):
         if self.steps:
             classifier.require_gradients("the refinement", "Set `steps` to 0: the generator alone then answers.")
         drawer = RequestDrawer(classifier, generator, space, self.steps)
-        labels = self._labels(classifier, space)
+        labels = torch.tensor(
+            class_numbers(self.classes or classifier.class_names, classifier.class_names, setting="classes")
+        )
         probs = classifier.probs(x)
         parts: list[tuple[int, Tensor, Condition, Tensor]] = []
 
@@ -182,15 +185,9 @@ class UncertainSamples(Method[UncertainResult]):
             class_names=classifier.class_names,
         )
 
-    def _labels(self, classifier: Classifier, space: ConditionSpace) -> Int[Tensor, " L"]:
-        names = classifier.class_names if self.classes is None else self.classes
-        unknown = [name for name in names if name not in classifier.class_names]
-        if unknown:
-            raise LabelError(
-                f"Expected `classes` among {', '.join(classifier.class_names)}, but got {', '.join(unknown)}. Name "
-                "classes of the classifier."
-            )
-        return torch.tensor([classifier.class_names.index(name) for name in names])
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Refuse `classes` that the classifier does not know."""
+        class_numbers(self.classes or (), class_names, setting="classes")
 
     def _shown_levels(self, classifier: Classifier, space: ConditionSpace, labels: Tensor) -> tuple[float, ...]:
         """Return the levels that were asked for, or else those that the training images of all classes support."""

@@ -32,11 +32,13 @@ class PreparedMethod:
     classifiers: Mapping[str, tuple[tuple[str, Classifier], ...]]
 
     def check_fit(self, classifier: Classifier) -> None:
-        """Refuse classifiers in the settings that are of another task than the one that the step explains.
+        """Refuse settings that do not fit the classifier that the step explains.
 
         Raises:
-            ClassifierError: if one takes other images or knows other classes.
+            ClassifierError: if classifiers among them take other images or know other classes.
+            FailscapeError: if they name classes that it does not know.
         """
+        self.method.check_classes(classifier.class_names)
         for loaded in self.classifiers.values():
             require_same_task(classifier, [each for _, each in loaded])
 
