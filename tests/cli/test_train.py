@@ -9,7 +9,7 @@ import pytest
 
 import failscape
 from failscape.cli import main
-from failscape.training import AnySettings, ClassifierSettings, GANSettings, VAESettings
+from failscape.training import AnySettings, ClassifierSettings, GANSettings, PolishSettings, VAESettings
 
 TINY = [
     "--images",
@@ -41,7 +41,9 @@ def run_of(capsys: pytest.CaptureFixture[str]) -> Path:
     return Path(capsys.readouterr().out.splitlines()[-1])
 
 
-@pytest.mark.parametrize("settings", [ClassifierSettings(), GANSettings(), VAESettings()], ids=lambda each: each.kind)
+@pytest.mark.parametrize(
+    "settings", [ClassifierSettings(), GANSettings(), PolishSettings(), VAESettings()], ids=lambda each: each.kind
+)
 def test_every_setting_is_a_flag_with_help(settings: AnySettings, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", settings.kind, "--help"]) == 0
     printed = capsys.readouterr().out
@@ -68,9 +70,10 @@ def test_a_dry_run_prints_the_settings_and_does_nothing(folder: Path, capsys: py
     assert main(["train", "classifier", "--dry-run", "--learning-rate", "0.5", "--augment"]) == 0
     printed = tomllib.loads(capsys.readouterr().out)
     assert ClassifierSettings.parse(printed) == ClassifierSettings(learning_rate=0.5, augment=True)
-    assert main(["train", "gan", "--dry-run", "--channels", "8", "--channels", "4", "--bf16=false", "--r2", "0.5"]) == 0
-    printed = tomllib.loads(capsys.readouterr().out)
-    assert GANSettings.parse(printed) == GANSettings(channels=(8, 4), bf16=False, r2=0.5)
+    for channels in (["--channels", "8", "--channels", "4"], ["--channels", "8", "4"]):
+        assert main(["train", "gan", "--dry-run", *channels, "--bf16=false", "--r2", "0.5"]) == 0
+        printed = tomllib.loads(capsys.readouterr().out)
+        assert GANSettings.parse(printed) == GANSettings(channels=(8, 4), bf16=False, r2=0.5)
     assert not Path("runs").exists()
 
 

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from failscape.classifiers import SCORES, Classifier
 from failscape.data import ImageSet
 from failscape.errors import ClassifierError, DataError
-from failscape.training import GANSettings
 from failscape.training.conditions import ConditionPool, StratifiedSampler
 
 CONFIDENCES = torch.linspace(0.55, 0.95, 400)
@@ -31,8 +30,10 @@ def image_set(probs: Tensor, y: Tensor | None = None) -> ImageSet:
     return ImageSet.from_tensors(x, torch.zeros(len(x), dtype=torch.long) if y is None else y, ["dark", "bright"])
 
 
-def settings(**changes: object) -> GANSettings:
-    return GANSettings.parse({"batch": 8, "classifier": "some", "validation": "none"} | changes)
+def pool_of(
+    images: ImageSet, classifier: Classifier | None, *, batch: int = 8, score: str = "confidence"
+) -> ConditionPool:
+    return ConditionPool(images, classifier, batch=batch, score=score, embedding="fourier")
 
 
 def mostly_sure() -> ImageSet:
@@ -43,7 +44,7 @@ def mostly_sure() -> ImageSet:
 class TestPool:
     def test_holds_what_the_classifier_says(self, classifier: Classifier) -> None:
         probs = torch.tensor([0.9, 0.2, 0.6, 0.3])
-        pool = ConditionPool(image_set(probs), classifier, settings(batch=4))
+        pool = pool_of(image_set(probs), classifier, batch=4)
         assert pool.conditions is not None
         assert pool.conditions.y.tolist() == [1, 0, 1, 0]
         assert pool.conditions.score.tolist() == pytest.approx([0.9, 0.8, 0.6, 0.7], rel=1e-5)
@@ -53,7 +54,7 @@ class TestPool:
     def test_of_any_score(self, classifier: Classifier, score: str) -> None:
         probs, y = torch.tensor([0.9, 0.2, 0.6, 0.3]), torch.tensor([0, 0, 1, 1])
         images = image_set(probs, y)
-        pool = ConditionPool(images, classifier, settings(batch=4, score=score))
+        pool = pool_of(images, classifier, batch=4, score=score)
         assert pool.conditions is not None
         expected = SCORES[score].of(classifier(images.x), y)
         assert pool.conditions.score.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
@@ -61,7 +62,7 @@ class TestPool:
 
     def test_of_a_whole_distribution_keeps_it(self, classifier: Classifier) -> None:
         probs = torch.tensor([0.9, 0.2, 0.6, 0.3])
-        pool = ConditionPool(image_set(probs), classifier, settings(batch=4, score="vector"))
+        pool = pool_of(image_set(probs), classifier, batch=4, score="vector")
         assert pool.conditions is not None
         assert pool.conditions.probs is not None
         torch.testing.assert_close(pool.conditions.probs, torch.stack([1 - probs, probs], dim=1))
@@ -69,7 +70,7 @@ class TestPool:
         assert pool.space.score == "vector"
 
     def test_a_class_supports_the_scores_that_its_images_have_but_for_single_ones(self, classifier: Classifier) -> None:
-        pool = ConditionPool(mostly_sure(), classifier, settings())
+        pool = pool_of(mostly_sure(), classifier)
         assert pool.space is not None
         for label, count in ((0, 400), (1, 2000)):
             low, high = pool.space.supported[label]
@@ -79,36 +80,36 @@ class TestPool:
 
     def test_without_a_classifier_there_is_no_condition(self, classifier: Classifier) -> None:
         images = mostly_sure()
-        pool = ConditionPool(images, None, settings(classifier="none"))
+        pool = pool_of(images, None)
         assert pool.space is None
         assert pool.conditions is None
         assert pool.conditions_of(images.x[:3], images.y[:3]) is None
 
     def test_a_class_without_images_is_refused_by_name(self, classifier: Classifier) -> None:
         with pytest.raises(DataError, match=r"none is taken for dark\. Add such images"):
-            ConditionPool(image_set(CONFIDENCES), classifier, settings())
+            pool_of(image_set(CONFIDENCES), classifier)
 
     def test_fewer_images_than_a_batch_are_refused(self, classifier: Classifier) -> None:
         with pytest.raises(DataError, match="at least as many images as a batch, 8, but got 7"):
-            ConditionPool(mostly_sure().select(torch.arange(7)), classifier, settings())
+            pool_of(mostly_sure().select(torch.arange(7)), classifier)
 
     def test_images_of_another_shape_are_refused(self, classifier: Classifier) -> None:
         images = ImageSet.from_tensors(torch.rand(9, 1, 3, 3), torch.arange(9) % 2)
         with pytest.raises(ClassifierError, match=r"\(1, 2, 2\).*\(1, 3, 3\)"):
-            ConditionPool(images, classifier, settings())
+            pool_of(images, classifier)
 
     def test_labels_count_for_the_true_class_only(self, classifier: Classifier) -> None:
         images = mostly_sure()
         renamed = ImageSet.from_tensors(images.x, images.y, ["a", "b"])
-        ConditionPool(renamed, classifier, settings())
+        pool_of(renamed, classifier)
         with pytest.raises(ClassifierError, match=r"\('a', 'b'\).*\('dark', 'bright'\)"):
-            ConditionPool(renamed, classifier, settings(score="true-class"))
+            pool_of(renamed, classifier, score="true-class")
 
 
 class TestStratifiedSampler:
     @pytest.fixture
     def pool(self, classifier: Classifier) -> ConditionPool:
-        return ConditionPool(mostly_sure(), classifier, settings())
+        return pool_of(mostly_sure(), classifier)
 
     def drawn(self, pool: ConditionPool, share: float, size: int = 2000) -> tuple[Tensor, Tensor]:
         rows = StratifiedSampler(pool, share=share, seed=0).indices(0, size)

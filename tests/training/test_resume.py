@@ -13,9 +13,11 @@ from failscape.training import (
     ClassifierSettings,
     GANSettings,
     IntroVAESettings,
+    PolishSettings,
     TrainingSettings,
     VAEGANSettings,
     VAESettings,
+    start_run,
 )
 
 SCRIPT = Path(__file__).with_name("killing.py")
@@ -115,6 +117,24 @@ def test_a_kill_changes_no_bit_of_an_adversarial_game(
     assert grids.keys() == {"000000096.png", "000000192.png"}
     for path in tmp_path.rglob("*/samples/*.png"):
         assert path.read_bytes() == grids[path.name]
+
+
+def test_a_kill_changes_no_bit_of_a_polishing(gan_settings: GANSettings, stripes_file: Path, tmp_path: Path) -> None:
+    data = {"data": str(stripes_file), "validation": str(stripes_file)}
+    start = start_run(gan_settings.model_copy(update=data | {"images": 32}), tmp_path / "start")
+    every = {"checkpoint_every": 32, "log_every": 16, "evaluate_every": 96}
+    settings = PolishSettings.parse(
+        data
+        | every
+        | {"start": str(start), "classifier": gan_settings.classifier, "images": 96, "batch": 16, "warmup": 32}
+    )
+
+    kills = kill(settings, tmp_path, 11)
+
+    # Within the encoder's phase, too.
+    assert {saved for _, saved in kills} >= {32, 64}
+    check_losses(kills, interval=32)
+    check_all_alike(tmp_path / "out", "checkpoints/000000000096.safetensors", "generator.safetensors")
 
 
 # Of the two, the first has more to keep.

@@ -14,13 +14,15 @@ from failscape.training import (
     ClassifierSettings,
     GANSettings,
     IntroVAESettings,
+    PolishSettings,
     VAEGANSettings,
     VAESettings,
     WGANSettings,
     read_settings,
 )
 
-train = App(name="train", help="Train a classifier or a generator.")
+# There are no positional arguments that a list could swallow.
+train = App(name="train", help="Train a classifier or a generator.", default_parameter=Parameter(consume_multiple=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class _CodeRun(_Run):
 
 _RUN, _CODE_RUN = _Run(), _CodeRun()
 _CLASSIFIER, _GAN, _VAE, _WGAN = ClassifierSettings(), GANSettings(), VAESettings(), WGANSettings()
-_INTRO_VAE, _VAE_GAN = IntroVAESettings(), VAEGANSettings()
+_INTRO_VAE, _POLISH, _VAE_GAN = IntroVAESettings(), PolishSettings(), VAEGANSettings()
 
 
 @train.command
@@ -93,6 +95,21 @@ def gan(
     """Train a generator of images of a class and of a classifier's certainty, by an adversarial game.
 
     Several processes, GPUs or machines share the work: torchrun --nproc-per-node 2 -m failscape train gan.
+
+    Args:
+        settings: of the training.
+        run: where it is made.
+    """
+    return _train(settings, run)
+
+
+@train.command
+def polish(
+    *,
+    settings: Annotated[PolishSettings, Parameter(name="*")] = _POLISH,
+    run: Annotated[_CodeRun, Parameter(name="*")] = _CODE_RUN,
+) -> int:
+    """Bring a generator of `train gan` nearer to its requests and to the means of real images, and else keep it.
 
     Args:
         settings: of the training.

@@ -11,7 +11,7 @@ from failscape.generators.generator import (
 )
 from failscape.generators.intro_vae import IntroVAE
 from failscape.generators.inversion import Inversion, invert
-from failscape.generators.loading import EMBEDDED, FAMILIES, load_generator, save_generator
+from failscape.generators.loading import EMBEDDED, FAMILIES, generator_provenance, load_generator, save_generator
 from failscape.generators.mlp import MLP
 from failscape.generators.progressive import Progressive
 from failscape.generators.stylegan2 import StyleGAN2
@@ -36,6 +36,7 @@ __all__ = [
     "StyleGAN2",
     "StyleGenerator",
     "StyleLayer",
+    "generator_provenance",
     "invert",
     "load_generator",
     "require_autoencoder",

@@ -1,6 +1,7 @@
 """Saving and loading generators by spec."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,27 @@ def load_generator(spec: str | Path) -> Generator:
         >>> load_generator("embedded:mnist-vae-10d").latent_dim
         10
     """
+    with _located(spec) as path:
+        return _load_saved(path, path.stem)
+
+
+def generator_provenance(spec: str | Path) -> dict[str, Any]:
+    """Return where the weights of a generator came from: settings, command, numbers reached.
+
+    Args:
+        spec: as for `load_generator`.
+
+    Raises:
+        SpecError: if the spec names nothing.
+        WeightsError: if the weights are broken.
+    """
+    with _located(spec) as path:
+        provenance: dict[str, Any] = load_model(path, "generator")[1].get("provenance", {})
+        return provenance
+
+
+@contextmanager
+def _located(spec: str | Path) -> Iterator[Path]:
     text = str(spec)
     if text.startswith("embedded:"):
         name = text.removeprefix("embedded:")
@@ -64,14 +86,15 @@ def load_generator(spec: str | Path) -> Generator:
                 f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}. Name one of these."
             )
         with as_file(_ASSETS) as folder:
-            return _load_saved(folder / f"{name}.safetensors", name)
+            yield folder / f"{name}.safetensors"
+        return
     path = Path(text)
     if not path.exists():
         raise SpecError(
             f"Expected a generator as embedded:NAME or a saved folder or file, but {text!r} is none of these and no "
             "such path exists. Check the spelling and the current folder."
         )
-    return _load_saved(path, path.stem)
+    yield path
 
 
 def _load_saved(path: Path, name: str) -> Generator:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from failscape.training.intro_vae_task import IntroVAETask as IntroVAETask
     from failscape.training.loop import Hook as Hook
     from failscape.training.loop import train as train
+    from failscape.training.polish_task import PolishTask as PolishTask
     from failscape.training.runs import resume_run as resume_run
     from failscape.training.runs import start_run as start_run
     from failscape.training.settings import AnySettings as AnySettings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from failscape.training.settings import FineTuningSettings as FineTuningSettings
     from failscape.training.settings import GANSettings as GANSettings
     from failscape.training.settings import IntroVAESettings as IntroVAESettings
+    from failscape.training.settings import PolishSettings as PolishSettings
     from failscape.training.settings import TrainingSettings as TrainingSettings
     from failscape.training.settings import VAEGANSettings as VAEGANSettings
     from failscape.training.settings import VAESettings as VAESettings
@@ -43,6 +45,8 @@ _HOMES = {
     "Hook": "loop",
     "IntroVAESettings": "settings",
     "IntroVAETask": "intro_vae_task",
+    "PolishSettings": "settings",
+    "PolishTask": "polish_task",
     "Task": "task",
     "TrainingSettings": "settings",
     "VAEGANSettings": "settings",
@@ -68,6 +72,8 @@ __all__ = [
     "Hook",
     "IntroVAESettings",
     "IntroVAETask",
+    "PolishSettings",
+    "PolishTask",
     "Task",
     "TrainingSettings",
     "VAEGANSettings",

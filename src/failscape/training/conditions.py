@@ -11,9 +11,8 @@ from failscape.classifiers import SCORES, Classifier
 from failscape.data import ImageSet
 from failscape.errors import ClassifierError, DataError
 from failscape.generators import Condition, ConditionSpace
-from failscape.generators.condition import VECTOR
+from failscape.generators.condition import VECTOR, Embedding
 from failscape.training.sampler import Sampler
-from failscape.training.settings import GANSettings
 
 _BATCH = 1000
 # The range of scores that a class supports leaves out this part at its low end: single images are no support.
@@ -31,7 +30,9 @@ class ConditionPool:
     Args:
         images: to learn from.
         classifier: whose verdicts are the conditions, or None.
-        settings: of the training.
+        batch: images a step.
+        score: what is asked for beside the class.
+        embedding: how it enters.
 
     Attributes:
         images: as given.
@@ -44,20 +45,22 @@ class ConditionPool:
             of the label.
     """
 
-    def __init__(self, images: ImageSet, classifier: Classifier | None, settings: GANSettings) -> None:
-        if len(images) < settings.batch:
+    def __init__(
+        self, images: ImageSet, classifier: Classifier | None, *, batch: int, score: str, embedding: Embedding
+    ) -> None:
+        if len(images) < batch:
             raise DataError(
-                f"Expected at least as many images as a batch, {settings.batch}, but got {len(images)}. Choose a "
-                "smaller `batch` or more images."
+                f"Expected at least as many images as a batch, {batch}, but got {len(images)}. Choose a smaller "
+                "`batch` or more images."
             )
         self.images = images
         self._classifier = classifier
-        self._score = settings.score
+        self._score = score
         self.space: ConditionSpace | None = None
         self.conditions: Condition | None = None
         if classifier is None:
             return
-        if settings.score == "true-class" and tuple(images.class_names) != classifier.class_names:
+        if score == "true-class" and tuple(images.class_names) != classifier.class_names:
             raise ClassifierError(
                 f"Expected a classifier of the classes that the images are labelled with, {tuple(images.class_names)}, "
                 f"for the score of the true class, but {classifier.name} has {classifier.class_names}. Give both the "
@@ -74,8 +77,8 @@ class ConditionPool:
             )
         self.space = ConditionSpace(
             num_classes=classifier.num_classes,
-            score=settings.score,
-            embedding=settings.embedding,
+            score=score,
+            embedding=embedding,
             supported=[self._range_of(k) for k in range(classifier.num_classes)],
             shares=[round(float((self.conditions.y == k).float().mean()), 5) for k in range(classifier.num_classes)],
             quantiles=[self._quantiles_of(k) for k in range(classifier.num_classes)],

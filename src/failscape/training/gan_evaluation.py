@@ -1,19 +1,22 @@
 """What a generator reaches: quality, coverage, and how well it does what it is asked."""
 
+from math import isnan
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from failscape.classifiers import SCORES, Classifier, penultimate_features
 from failscape.data import ImageSet
-from failscape.generators import Condition, Generator
+from failscape.generators import Condition, Generator, StyleGAN2
 from failscape.generators.condition import VECTOR
 from failscape.metrics import Estimate, frechet_distance, precision_and_recall, rank_correlation
-from failscape.training.conditions import conditions_of
+from failscape.training.conditions import ConditionPool, conditions_of
 
 _BATCH = 500
 _MOST = 10_000
 _EVEN = 2000
+_ENCODED = 2000
 
 
 class GeneratorEvaluation:
@@ -55,12 +58,14 @@ class GeneratorEvaluation:
             self._requests = conditions_of(classifier, training.read(rows), training.y[rows], score=score)
 
     def __call__(self, generator: Generator) -> dict[str, float]:
-        """Return `quality` without intervals, and of a generator with a condition `binding`."""
+        """Return `quality` without intervals, and of a generator with a condition `binding`, as far as it is known."""
         quality = {
             key: number.value if isinstance(number, Estimate) else number
             for key, number in self.quality(generator).items()
         }
-        return quality | (self.binding(generator) if generator.condition_space is not None else {})
+        binding = self.binding(generator) if generator.condition_space is not None else {}
+        # Of a judge who says the same of all images there is no rank correlation; that must not end a training.
+        return quality | {key: value for key, value in binding.items() if "spearman" not in key or not isnan(value)}
 
     @torch.no_grad()
     def quality(self, generator: Generator) -> dict[str, Estimate | float]:
@@ -114,6 +119,22 @@ def draw_images(
         asked = None if condition is None else condition[rows]
         parts.append(generator.sample(rows.stop - start, condition=asked, rng=rng))
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def reconstruction_error(generator: Generator, images: ImageSet, pool: ConditionPool) -> float:
+    """Return the root mean squared difference of a pixel between images and what is drawn of their latents.
+
+    Args:
+        generator: a StyleGAN2.
+        images: real ones; the first 2,000 count.
+        pool: knows what the classifier says of them.
+    """
+    rows = torch.arange(min(len(images), _ENCODED))
+    x, y = images.read(rows), images.y[rows]
+    assert isinstance(generator, StyleGAN2)
+    again = generator(generator.encode(x), pool.conditions_of(x, y))
+    return float((again - x).square().mean().sqrt())
 
 
 def even_requests(generator: Generator, n: int, *, like: Condition, rng: torch.Generator) -> Condition:

@@ -1,7 +1,6 @@
 """Training of a generator by an adversarial game, conditioned on what a frozen classifier says."""
 
 import logging
-import math
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
@@ -27,9 +26,9 @@ from failscape.training.adversarial import (
 )
 from failscape.training.conditions import ConditionPool, StratifiedSampler
 from failscape.training.distributed import find_device, workers
-from failscape.training.gan_evaluation import GeneratorEvaluation
+from failscape.training.gan_evaluation import GeneratorEvaluation, reconstruction_error
 from failscape.training.generator_task import GeneratorTask, adam, check_oracle, update
-from failscape.training.guidance import condition_loss, disturbed, guarded
+from failscape.training.guidance import guide
 from failscape.training.perception import Perception
 from failscape.training.precision import autocast
 from failscape.training.sampler import Order
@@ -46,8 +45,6 @@ _MEAN_RATE = 0.005
 # the first thousands of images, which any discriminator tells, are not yet a victory.
 _MEMORY = 500
 _VICTORY = 0.99
-# Images that an evaluation encodes.
-_ENCODED = 2000
 
 
 @final
@@ -96,7 +93,9 @@ class GANTask(GeneratorTask):
             self._perception = Perception(classifier, images)
         if oracle is not None:
             check_oracle(oracle, images, (images if classifier is None else classifier).class_names)
-        self.pool = ConditionPool(images, classifier, settings)
+        self.pool = ConditionPool(
+            images, classifier, batch=settings.batch, score=settings.score, embedding=settings.embedding
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             generator, discriminator = _networks(settings, images.image_shape, self.pool, self._perception)
@@ -151,8 +150,10 @@ class GANTask(GeneratorTask):
         if progress >= settings.generator_from:
             losses["generator"], gradient = self._mislead(fake.detach(), real, condition, rng)
             weight = _guidance_weight(settings, progress)
-            if condition is not None and weight > 0:
-                losses["guidance"], guidance = self._guide(fake.detach(), x, condition, rng)
+            if self._classifier is not None and condition is not None and weight > 0:
+                losses["guidance"], guidance = guide(
+                    self._classifier, fake.detach(), x, condition, score=settings.score, rng=rng
+                )
                 gradient = gradient + weight * guidance
             update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
         if self._encoding and progress >= settings.encoder_from:
@@ -220,29 +221,6 @@ class GANTask(GeneratorTask):
                 total = total + weight * settings.penalty_every * penalties[name]
         update(self.optimizers["discriminator"], total.backward, self._discriminator.parameters())
         return penalties
-
-    def _guide(self, fake: Tensor, x: Tensor, condition: Condition, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return by how much the conditions are missed in the mean, and the gradient of that in the fakes.
-
-        Every second image is disturbed, and to miss its condition as real ones do then. To meet it all the same, images
-        would have to withstand the disturbance better than real ones, which those that are hard to tell do not.
-        """
-        assert self._classifier is not None
-        if not fake.isfinite().all():
-            # The loop ends at a loss of NaN and says where; the classifier would complain of itself.
-            return fake.sum() * torch.nan, torch.zeros_like(fake)
-        fake.requires_grad_()
-        logits = self._classifier(guarded(fake, rng=rng)).to(self._device)
-        with torch.no_grad():
-            real = self._classifier(disturbed(x[::2], rng=rng)).to(self._device)
-        moved, exact = slice(None, None, 2), slice(1, None, 2)
-        missed = [
-            condition_loss(logits[moved], condition[moved], score=self._settings.score, real=real),
-            condition_loss(logits[exact], condition[exact], score=self._settings.score),
-        ]
-        loss = torch.cat(missed).mean()
-        (gradient,) = torch.autograd.grad(loss, fake)
-        return loss, gradient
 
     def _step_encoder(self, x: Tensor, fake: Tensor, z: Tensor, condition: Condition | None) -> dict[str, Tensor]:
         """Regress the latents of generated images; draw real ones again, as the discriminator's features see them.
@@ -338,19 +316,9 @@ class GANTask(GeneratorTask):
                 seed=self._settings.seed,
             )
         numbers = self._evaluation(self.judged)
-        # Of a judge who says the same of all images there is no rank correlation; that must not end the training.
-        known = {name: value for name, value in numbers.items() if "spearman" not in name or not math.isnan(value)}
         if self._encoding:
-            known["reconstruction"] = self._reconstruction(images)
-        return known | {f"told_{name}": share for name, share in self._told.items()}
-
-    def _reconstruction(self, images: ImageSet) -> float:
-        """Return the root mean squared difference of a pixel between images and what is drawn of their latents."""
-        rows = torch.arange(min(len(images), _ENCODED))
-        x, y, generator = images.read(rows), images.y[rows], self.judged
-        assert isinstance(generator, StyleGAN2)
-        again = generator(generator.encode(x), self.pool.conditions_of(x, y))
-        return float((again - x).square().mean().sqrt())
+            numbers["reconstruction"] = reconstruction_error(self.judged, images, self.pool)
+        return numbers | {f"told_{name}": share for name, share in self._told.items()}
 
     def state(self) -> dict[str, Any]:
         """Return the networks' state and how the game stands."""

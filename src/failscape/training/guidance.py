@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from failscape.classifiers import SCORES
+from failscape.classifiers import SCORES, Classifier
 from failscape.generators import Condition
 from failscape.generators.condition import VECTOR
 from failscape.training.augmentation import jitter
@@ -60,6 +60,45 @@ def condition_loss(
         led = _in_the_order_of(lead, _lead(real, condition.y)).clamp_max(_LEAD)
     loss = F.huber_loss(error, usual, delta=_HUBER, reduction="none")
     return loss + _OF_LEAD * F.relu(led - lead) if SCORES[score].refers_to == "predicted" else loss
+
+
+def guide(
+    classifier: Classifier,
+    fake: Float[Tensor, "N C H W"],
+    real: Float[Tensor, "N C H W"],
+    condition: Condition,
+    *,
+    score: str,
+    rng: torch.Generator,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "N C H W"]]:
+    """Return by how much the conditions are missed in the mean, and the gradient of that in the generated images.
+
+    Every second image is disturbed, and to miss its condition as real ones do then. To meet it all the same, images
+    would have to withstand the disturbance better than real ones, which those that are hard to tell do not.
+
+    Args:
+        classifier: with gradients.
+        fake: images generated.
+        real: images that meet the conditions.
+        condition: of each, generated and real.
+        score: as for `condition_loss`.
+        rng: moves and noises.
+    """
+    if not fake.isfinite().all():
+        # The loop ends at a loss of NaN and says where; the classifier would complain of itself.
+        return fake.sum() * torch.nan, torch.zeros_like(fake)
+    fake = fake.detach().requires_grad_()
+    logits = classifier(guarded(fake, rng=rng)).to(fake.device)
+    with torch.no_grad():
+        usual = classifier(disturbed(real[::2], rng=rng)).to(fake.device)
+    moved, exact = slice(None, None, 2), slice(1, None, 2)
+    missed = [
+        condition_loss(logits[moved], condition[moved], score=score, real=usual),
+        condition_loss(logits[exact], condition[exact], score=score),
+    ]
+    loss = torch.cat(missed).mean()
+    (gradient,) = torch.autograd.grad(loss, fake)
+    return loss, gradient
 
 
 def _error(logits: Tensor, condition: Condition, score: str) -> Float[Tensor, " N"]:

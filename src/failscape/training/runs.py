@@ -11,6 +11,7 @@ import failscape
 from failscape.classifiers import Classifier, load_classifier, target_distribution
 from failscape.data import ImageSet, load_images
 from failscape.errors import ClassifierError, ConfigError, TrainingError
+from failscape.generators import generator_provenance, load_generator
 from failscape.storage import next_run_folder, read_json, write_json
 from failscape.training.checkpoint import has_checkpoint, load_checkpoint
 from failscape.training.classifier_task import ClassifierTask
@@ -18,6 +19,7 @@ from failscape.training.distributed import Workers, process_group, workers
 from failscape.training.gan_task import GANTask
 from failscape.training.intro_vae_task import IntroVAETask
 from failscape.training.loop import Hook, check_images, check_same_images, check_shares, train
+from failscape.training.polish_task import PolishTask
 from failscape.training.sample_grid import write_sample_grid
 from failscape.training.settings import (
     AnySettings,
@@ -26,6 +28,7 @@ from failscape.training.settings import (
     GANSettings,
     GuidedSettings,
     IntroVAESettings,
+    PolishSettings,
     VAEGANSettings,
     VAESettings,
     read_settings,
@@ -105,6 +108,9 @@ def resume_run(folder: Path, *, allow_code: bool = False) -> Path:
 
 def _begin(task: Task, settings: AnySettings) -> dict[str, Any] | None:
     """Begin with the networks of another run, if the settings name one, and return where these came from."""
+    if isinstance(settings, PolishSettings):
+        # The task was built with them.
+        return generator_provenance(settings.start)
     if not isinstance(task, GANTask) or not isinstance(settings, GANSettings) or settings.start == "none":
         return None
     run = Path(settings.start)
@@ -187,6 +193,19 @@ def _task(settings: AnySettings, images: ImageSet, allow_code: bool) -> tuple[Ta
         if classifier is not None and not settings.calibrated:
             classifier = classifier.with_temperature(1.0)
         return GANTask(settings, images=images, classifier=classifier, oracle=oracle), (write_sample_grid,)
+    if isinstance(settings, PolishSettings):
+        judges = [load_classifier(spec, allow_code=allow_code) for spec in (settings.classifier, *settings.matched_by)]
+        if not settings.calibrated:
+            judges[0] = judges[0].with_temperature(1.0)
+        polish = PolishTask(
+            settings,
+            images=images,
+            start=load_generator(settings.start),
+            classifier=judges[0],
+            matched_by=judges[1:],
+            oracle=load(settings.oracle),
+        )
+        return polish, (write_sample_grid,)
     guidance = _guidance(settings, images, load(settings.classifier))
     if isinstance(settings, VAESettings):
         return VAETask(settings, image_shape=images.image_shape, guidance=guidance), (write_sample_grid,)

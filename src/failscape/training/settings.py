@@ -380,11 +380,66 @@ class GANSettings(TrainingSettings):
         return value
 
 
+class PolishSettings(TrainingSettings):
+    """What the polishing of a trained generator is told."""
+
+    kind: Literal["polish"] = "polish"
+    name: str = Field(default="polish", description="name of the run folder")
+    start: str = Field(
+        default="embedded:mnist-stylegan2",
+        description="spec of the generator to begin with: a stylegan2, conditioned on what a classifier says",
+    )
+    data: str = Field(default="mnist:train+half-corrupted", description="spec of the images that it was trained on")
+    classifier: str = Field(
+        default="embedded:mnist-corrupted", description="spec of the classifier whose verdicts are the condition"
+    )
+    matched_by: tuple[str, ...] = Field(
+        default=(),
+        description="specs of classifiers in whose features it is to be like real images, beside the classifier's own",
+    )
+    oracle: str = Field(
+        default="none",
+        description="spec of a classifier trained apart, which judges at each evaluation and never guides; or none",
+    )
+    calibrated: bool = Field(
+        default=True, description="take the classifier's confidence with its temperature; false: the bare softmax"
+    )
+    images: PositiveInt = Field(default=200_000, description="images to see in all, repetitions counted")
+    batch: PositiveInt = Field(default=256, description="images a step")
+    learning_rate: PositiveFloat = Field(default=5e-4, description="peak of the schedule")
+    weight_decay: float = Field(default=0.0, ge=0, le=0, description="equalised layers know none")
+    warmup: NonNegativeInt = Field(default=12_800, description="images over which the learning rate rises")
+    even_share: float = Field(
+        default=0.3,
+        ge=0,
+        lt=1,
+        description="part of the images, and so of the requests, drawn evenly over class and score",
+    )
+    matching: float = Field(
+        default=30.0,
+        ge=0,
+        description="weight of how far mean features of generated images are, class by class, from those of real ones",
+    )
+    guidance: float = Field(default=0.1, ge=0, description="weight of the classifier's say on the condition")
+    anchor: float = Field(
+        default=1.0, ge=0, description="weight of the mean squared difference of a pixel from what it drew before"
+    )
+    encoder_from: float = Field(
+        default=0.6, ge=0, le=1, description="part of the training after which the encoder is trained beside it"
+    )
+    evaluate_every: PositiveInt = Field(default=50_000, description="images between two evaluations")
+    checkpoint_every: PositiveInt = Field(default=50_000, description="images between two checkpoints")
+    bf16: bool = Field(
+        default=True, description="train in bfloat16 where that is safe and the hardware has it; false: in float32"
+    )
+
+
 AnySettings = (
     ClassifierSettings
     | FineTuningSettings
     | GANSettings
     | IntroVAESettings
+    | PolishSettings
     | VAEGANSettings
     | VAESettings
     | WGANSettings
@@ -395,6 +450,7 @@ _KINDS: dict[str, type[AnySettings]] = {
     "fine-tuning": FineTuningSettings,
     "gan": GANSettings,
     "intro-vae": IntroVAESettings,
+    "polish": PolishSettings,
     "vae": VAESettings,
     "vae-gan": VAEGANSettings,
     "wgan": WGANSettings,

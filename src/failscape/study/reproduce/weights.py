@@ -7,7 +7,7 @@ from pathlib import Path
 
 from failscape.errors import SpecError
 from failscape.storage import asset_names, latest_run_folder
-from failscape.training import AnySettings, read_settings, resume_run, start_run
+from failscape.training import AnySettings, PolishSettings, read_settings, resume_run, start_run
 
 
 def recipe_names() -> list[str]:
@@ -42,13 +42,18 @@ def _read_recipe(path: str, out: Path) -> AnySettings:
     """Return the settings of a recipe; classifiers that were trained again are named in place of the embedded ones."""
     with as_file(files("failscape") / "assets" / "recipes" / path) as recipe:
         settings = read_settings(recipe)
-    trained = {}
-    for role in ("classifier", "oracle"):
-        kind, _, name = getattr(settings, role, "none").partition(":")
-        run = latest_run_folder(out, name) if kind == "embedded" else None
-        if run is not None and _complete(run):
-            trained[role] = str(run)
+    roles = [role for role in ("classifier", "oracle") if hasattr(settings, role)]
+    trained: dict[str, object] = {role: _trained_again(getattr(settings, role), out) for role in roles}
+    if isinstance(settings, PolishSettings):
+        trained["matched_by"] = tuple(_trained_again(spec, out) for spec in settings.matched_by)
     return settings.model_copy(update=trained)
+
+
+def _trained_again(spec: str, out: Path) -> str:
+    """Return the run that an embedded network was trained again in, or else the spec."""
+    kind, _, name = spec.partition(":")
+    run = latest_run_folder(out, name) if kind == "embedded" else None
+    return spec if run is None or not _complete(run) else str(run)
 
 
 def _begun(settings: AnySettings, out: Path, progress: Callable[[str], None]) -> AnySettings:

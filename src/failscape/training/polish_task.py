@@ -1,0 +1,189 @@
+"""Polishing of a trained generator: no game any more, but what it still misses by little."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from failscape.classifiers import Classifier
+from failscape.data import ImageSet
+from failscape.errors import UnsupportedGenerator
+from failscape.generators import Condition, Generator, StyleGAN2
+from failscape.generators.condition import Embedding
+from failscape.training.adversarial import clip_images
+from failscape.training.conditions import ConditionPool, StratifiedSampler
+from failscape.training.feature_matching import FeatureMatching
+from failscape.training.gan_evaluation import GeneratorEvaluation, reconstruction_error
+from failscape.training.generator_task import GeneratorTask, adam, check_oracle, update
+from failscape.training.guidance import guide
+from failscape.training.precision import autocast
+from failscape.training.sampler import Order
+from failscape.training.schedule import set_learning_rate, warmup_cosine
+from failscape.training.settings import PolishSettings
+
+# The encoder's rate against the generator's, and the weight of pixels in its loss, as beside the game.
+_ENCODER_RATE = 2.0
+_PIXELS = 20.0
+
+
+@final
+class PolishTask(GeneratorTask):
+    """Brings a trained generator nearer to its requests and to the means of real images, and else leaves it as it is.
+
+    A game between two networks ends in small swings about its balance. At its end a generator may draw one hand of
+    writing too often, or a little too much ink: each image passes, but the means of thousands differ from those of
+    real ones. Here the discriminator has no say. The loss is how far mean features are from real ones, class by class
+    (`FeatureMatching`), how far the classifier's verdicts are from what was asked (`guide`), and how far each image is
+    from what the generator drew of the same latent and noise before.
+
+    Args:
+        settings: of the training.
+        images: those that the generator was trained on; the classifier is asked about each of them once.
+        start: the generator to begin with; it is not changed.
+        classifier: whose verdicts are the condition.
+        matched_by: further classifiers whose mean features are matched.
+        oracle: judges at evaluations.
+
+    Attributes:
+        pool: the conditions of the images.
+
+    Raises:
+        UnsupportedGenerator: if the generator is no StyleGAN2, has no condition, or draws other images.
+        DataError: if there are fewer images than a batch, or a class that no image is taken for.
+        ClassifierError: if a classifier or the oracle takes images of another shape, or knows other classes.
+        UnsupportedClassifier: if a classifier has no gradients.
+    """
+
+    def __init__(
+        self,
+        settings: PolishSettings,
+        *,
+        images: ImageSet,
+        start: Generator,
+        classifier: Classifier,
+        matched_by: Sequence[Classifier] = (),
+        oracle: Classifier | None = None,
+    ) -> None:
+        self._settings, self.half = settings, settings.half
+        self._classifier, self._oracle = classifier, oracle
+        for judge in (classifier, *matched_by):
+            judge.require_gradients("polishing", "Choose another `classifier`, or leave it out of `matched_by`.")
+        if oracle is not None:
+            check_oracle(oracle, images, classifier.class_names)
+        style, self._score, embedding = _supported(start, images, classifier)
+        self.pool = ConditionPool(images, classifier, batch=settings.batch, score=self._score, embedding=embedding)
+        assert self.pool.space is not None, "there is a classifier"
+        # Conditions are those of this classifier, which may have been trained anew.
+        generator = StyleGAN2(**(style.config | {"condition": self.pool.space.config}))
+        generator.load_state_dict(style.state_dict())
+        self._generator, self._before = generator, deepcopy(generator).requires_grad_(False).eval()
+        self._averaged_generator = deepcopy(self._before)
+        judges = (classifier, *matched_by)
+        self._matching = FeatureMatching(judges, images, self.pool.space, even_share=settings.even_share)
+        # All of them are part of the state: the weights that `start` names may be others when a training goes on.
+        self.networks = nn.ModuleDict({"generator": generator, "before": self._before, "matching": self._matching})
+        self.averaged = nn.ModuleDict({"generator": self._averaged_generator})
+        named = list(generator.named_parameters())
+        self._drawn = [parameter for name, parameter in named if not name.startswith("encoder.")]
+        self._encoding = [parameter for name, parameter in named if name.startswith("encoder.")]
+        self.optimizers = {"generator": adam(self._drawn), "encoder": adam(self._encoding)}
+        self._evaluation: GeneratorEvaluation | None = None
+
+    def sampler(self, images: ImageSet, seed: int) -> Order:
+        """Return the order of the images: a part of each batch is drawn evenly over class and score."""
+        return StratifiedSampler(self.pool, share=self._settings.even_share, seed=seed)
+
+    def step(
+        self, x: Float[Tensor, "N C H W"], y: Int[Tensor, " N"], *, progress: float, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Update the generator once, and the encoder when its time has come."""
+        settings, generator = self._settings, self._generator
+        factor = warmup_cosine(progress, warmup=settings.warmup / settings.images)
+        set_learning_rate(self.optimizers["generator"], settings.learning_rate * factor)
+        condition = self.pool.conditions_of(x, y)
+        assert condition is not None
+        z, noise = generator.sample_latents(len(x), rng=rng), generator.draw_noise(len(x), rng=rng)
+        with autocast("cpu", bf16=settings.bf16):
+            fake = clip_images(_draw(generator, z, condition, noise))
+            with torch.no_grad():
+                before = clip_images(_draw(self._before, z, condition, noise))
+        shown = fake.detach()
+        losses = {"anchor": (shown - before).square().mean()}
+        gradient = settings.anchor * 2 * (shown - before) / shown.numel()
+        losses["matching"], matching = self._matching(shown, x, condition)
+        losses["guidance"], guidance = guide(self._classifier, shown, x, condition, score=self._score, rng=rng)
+        gradient = gradient + settings.matching * matching + settings.guidance * guidance
+        update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
+        if progress >= settings.encoder_from:
+            losses |= self._step_encoder(x, shown, z, condition, progress)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _step_encoder(
+        self, x: Tensor, fake: Tensor, z: Tensor, condition: Condition, progress: float
+    ) -> dict[str, Tensor]:
+        """Regress the latents of generated images; draw real ones again, but for their noise."""
+        settings = self._settings
+        time = (progress - settings.encoder_from) / (1 - settings.encoder_from)
+        rate = settings.learning_rate * _ENCODER_RATE * warmup_cosine(time, warmup=0.0)
+        set_learning_rate(self.optimizers["encoder"], rate)
+        # Drawing real images again costs most, so every second one serves.
+        x, condition = x[::2], condition[slice(None, None, 2)]
+        with autocast("cpu", bf16=settings.bf16):
+            found, encoded = self._generator.encode(torch.cat([fake, x])).float().split([len(fake), len(x)])
+            again = clip_images(_draw(self._averaged_generator, encoded, condition, None))
+        known = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        latent = (found - known).square().mean()
+        pixels = (F.avg_pool2d(again, 2) - F.avg_pool2d(x, 2)).square().mean()
+        update(self.optimizers["encoder"], (latent + _PIXELS * pixels).backward, self._encoding)
+        return {"encoder_latent": latent, "encoder_pixels": pixels}
+
+    @property
+    def judged(self) -> Generator:
+        """The averaged generator."""
+        return self._averaged_generator
+
+    def learnt_conditions(self, n: int, *, rng: torch.Generator) -> Condition | None:
+        """Draw the conditions of `n` images learnt from."""
+        assert self.pool.conditions is not None
+        return self.pool.conditions[torch.randint(len(self.pool.images), (n,), generator=rng)]
+
+    @torch.no_grad()
+    def evaluate(self, images: ImageSet) -> dict[str, float]:
+        """Return Fréchet distance, floor, recall, how well requests are met, and what the encoder finds."""
+        if self._evaluation is None:
+            self._evaluation = GeneratorEvaluation(
+                images,
+                self.pool.images,
+                classifier=self._classifier,
+                oracle=self._oracle,
+                score=self._score,
+                seed=self._settings.seed,
+            )
+        numbers: dict[str, Any] = self._evaluation(self.judged)
+        return numbers | {"reconstruction": reconstruction_error(self.judged, images, self.pool)}
+
+
+def _draw(generator: StyleGAN2, z: Tensor, condition: Condition, noise: Tensor | None) -> Tensor:
+    return generator.draw(generator.styles(generator.mapping(z, condition)), noise).float()
+
+
+def _supported(start: Generator, images: ImageSet, classifier: Classifier) -> tuple[StyleGAN2, str, Embedding]:
+    """Return the generator, its score and how that is embedded, if it can be polished."""
+    space = start.condition_space
+    if not isinstance(start, StyleGAN2) or space is None or start.image_shape != images.image_shape:
+        raise UnsupportedGenerator(
+            f"Expected a stylegan2 of images of shape {images.image_shape}, conditioned on what a classifier says, but "
+            f"got a {start.family} of {start.image_shape}{'' if space is not None else ' without a condition'}. Name "
+            "another `start`, or other `data`."
+        )
+    if space.num_classes != classifier.num_classes:
+        raise UnsupportedGenerator(
+            f"Expected a generator of the {classifier.num_classes} classes of {classifier.name}, but this one takes "
+            f"conditions of {space.num_classes}. Name another `start`, or the classifier that it was trained with."
+        )
+    return start, space.score, space.embedding

@@ -1,0 +1,149 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from failscape.classifiers import Classifier, classifier_features
+from failscape.data import ImageSet
+from failscape.errors import ClassifierError, UnsupportedClassifier, UnsupportedGenerator
+from failscape.generators import VAE, Condition, StyleGAN2, save_generator
+from failscape.training import PolishSettings, PolishTask, start_run
+from failscape.training.conditions import ConditionPool
+
+
+@pytest.fixture
+def start(images: ImageSet, stripes_classifier: Classifier) -> StyleGAN2:
+    """An untrained generator of what the classifier says."""
+    pool = ConditionPool(images, stripes_classifier, batch=16, score="confidence", embedding="fourier")
+    assert pool.space is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return StyleGAN2(
+            image_shape=images.image_shape, channels=(8, 8), latent_dim=4, style_dim=8, condition=pool.space.config
+        )
+
+
+@pytest.fixture
+def settings() -> PolishSettings:
+    return PolishSettings(
+        images=3200, batch=32, warmup=64, learning_rate=5e-3, bf16=False, encoder_from=1.0, guidance=0.0, anchor=0.0
+    )
+
+
+def polished(task: PolishTask, settings: PolishSettings, images: ImageSet) -> StyleGAN2:
+    """The generator after all steps, without the loop around them."""
+    sampler, rng = task.sampler(images, 0), torch.Generator().manual_seed(0)
+    for seen in range(0, settings.images, settings.batch):
+        rows = sampler.indices(seen, settings.batch)
+        task.step(images.x[rows], images.y[rows], progress=seen / settings.images, rng=rng)
+        task.average(0.9)
+    generator = task.judged
+    assert isinstance(generator, StyleGAN2)
+    return generator
+
+
+@torch.no_grad()
+def drawn(generator: StyleGAN2, condition: Condition) -> Tensor:
+    return generator.sample(len(condition), condition=condition, rng=torch.Generator().manual_seed(9))
+
+
+def gap(judge: Classifier, x: Tensor, real: Tensor, y: Tensor) -> float:
+    """The squared distance of the mean features of real and generated images, a mean over the classes."""
+    with torch.no_grad():
+        difference = classifier_features(judge, x)[0] - classifier_features(judge, real)[0]
+    return float(torch.stack([difference[y == k].mean(dim=0).square().sum() for k in y.unique()]).mean())
+
+
+def test_means_come_together_in_the_features_of_all_that_match(
+    settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 2))
+    other = Classifier(network, class_names=images.class_names, image_shape=images.image_shape)
+    task = PolishTask(settings, images=images, start=start, classifier=stripes_classifier, matched_by=[other])
+    condition = task.pool.conditions
+    assert condition is not None
+    before = [gap(judge, drawn(start, condition), images.x, condition.y) for judge in (stripes_classifier, other)]
+
+    after = polished(task, settings, images)
+
+    for judge, first in zip((stripes_classifier, other), before, strict=True):
+        assert gap(judge, drawn(after, condition), images.x, condition.y) < 0.3 * first
+
+
+def test_guidance_brings_more_images_to_their_class(
+    settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
+) -> None:
+    guided = settings.model_copy(update={"matching": 0.0, "guidance": 1.0})
+    task = PolishTask(guided, images=images, start=start, classifier=stripes_classifier)
+    condition = task.pool.conditions
+    assert condition is not None
+
+    def kept(generator: StyleGAN2) -> float:
+        return float((stripes_classifier.predict(drawn(generator, condition)) == condition.y).float().mean())
+
+    assert kept(start) < 0.7
+    assert kept(polished(task, guided, images)) > 0.9
+
+
+def test_an_anchor_holds_it_where_it_was(
+    settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
+) -> None:
+    moved = {}
+    for anchor in (0.0, 1e5):
+        told = settings.model_copy(update={"anchor": anchor, "images": 640})
+        task = PolishTask(told, images=images, start=start, classifier=stripes_classifier)
+        condition = task.pool.conditions
+        assert condition is not None
+        first = drawn(start, condition)
+        moved[anchor] = float((drawn(polished(task, told, images), condition) - first).square().mean())
+    assert moved[1e5] < 0.1 * moved[0.0]
+
+
+def test_the_encoder_learns_the_latents_of_what_is_drawn(
+    settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
+) -> None:
+    told = settings.model_copy(update={"encoder_from": 0.0, "matching": 0.0})
+    task = PolishTask(told, images=images, start=start, classifier=stripes_classifier)
+    rng, losses = torch.Generator().manual_seed(0), []
+    for step in range(100):
+        rows = torch.arange(32) + 32 * (step % 5)
+        result = task.step(images.x[rows], images.y[rows], progress=step / 100, rng=rng)
+        losses.append(float(result["encoder_latent"]))
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_what_cannot_be_polished_is_refused(
+    settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
+) -> None:
+    blind = Classifier(lambda x: torch.zeros(len(x), 2), name="blind", image_shape=images.image_shape)
+    with pytest.raises(UnsupportedClassifier, match="gradients for polishing, but blind has none"):
+        PolishTask(settings, images=images, start=start, classifier=stripes_classifier, matched_by=[blind])
+    small = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), image_shape=(1, 2, 2), name="small")
+    with pytest.raises(ClassifierError, match=r"\(1, 8, 8\).*but small takes \(1, 2, 2\)"):
+        PolishTask(settings, images=images, start=start, classifier=stripes_classifier, matched_by=[small])
+    for other, words in (
+        (VAE(image_shape=images.image_shape, latent_dim=2, hidden=(4,)), "but got a vae .* without a condition"),
+        (StyleGAN2(image_shape=(1, 16, 16), channels=(4, 4), condition=start.config["condition"]), r"\(1, 16, 16\)"),
+        (StyleGAN2(image_shape=(1, 8, 8), channels=(4, 4), condition={"num_classes": 3}), "conditions of 3"),
+    ):
+        with pytest.raises(UnsupportedGenerator, match=words):
+            PolishTask(settings, images=images, start=other, classifier=stripes_classifier)
+
+
+def test_a_run_says_what_it_began_with(
+    start: StyleGAN2, stripes_file: Path, stripes_classifier_folder: Path, tmp_path: Path
+) -> None:
+    save_generator(start, tmp_path / "start", provenance={"command": "by hand"})
+    data = {"data": str(stripes_file), "validation": str(stripes_file), "classifier": str(stripes_classifier_folder)}
+    few = {"start": str(tmp_path / "start"), "images": 96, "batch": 32, "warmup": 0, "log_every": 32}
+    settings = PolishSettings.parse(data | few)
+    run = start_run(settings, tmp_path / "out")
+    provenance = json.loads((run / "generator.json").read_text())["provenance"]
+    assert provenance["start"] == {"command": "by hand"}
+    assert {"frechet", "class", "reconstruction"} <= provenance["reached"].keys()
+    losses = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines() if '"losses"' in line]
+    assert {"anchor", "matching", "guidance", "encoder_latent"} <= losses[-1].keys()
