@@ -12,6 +12,8 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from importlib.resources import as_file
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from failscape.errors import StorageError, WeightsError
+from failscape.errors import SpecError, StorageError, WeightsError
 
 FORMAT_VERSION = 1
 _PICKLE_SUFFIXES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"}
@@ -32,6 +34,37 @@ _RUN_FOLDER = re.compile(r"(\d{5,})-([A-Za-z0-9][A-Za-z0-9._-]*)")
 def asset_names(folder: Traversable, suffix: str) -> list[str]:
     """Return the names of a folder's files with a suffix, without it, sorted; of the package's own or any other."""
     return sorted(entry.name.removesuffix(suffix) for entry in folder.iterdir() if entry.name.endswith(suffix))
+
+
+@contextmanager
+def located_model(spec: str | Path, assets: Traversable, kinds: str) -> Iterator[Path]:
+    """Yield where a model that the package embeds, or that failscape saved, lies.
+
+    Args:
+        spec: `embedded:NAME`, or a folder or file.
+        assets: the folder of the embedded ones.
+        kinds: what may be named beside these, for the message.
+
+    Raises:
+        SpecError: if the spec names nothing.
+    """
+    text = str(spec)
+    if text.startswith("embedded:"):
+        name, names = text.removeprefix("embedded:"), asset_names(assets, ".json")
+        if name not in names:
+            near = get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"Did you mean embedded:{near[0]}?" if near else "Name one of these."
+            raise SpecError(f"Expected one of embedded:{', embedded:'.join(names)}, but got {text!r}. {hint}")
+        with as_file(assets) as folder:
+            yield folder / f"{name}.safetensors"
+        return
+    path = Path(text)
+    if not path.exists():
+        raise SpecError(
+            f"Expected a {kinds}, but {text!r} is none of these and no such path exists. Check the spelling and the "
+            "current folder."
+        )
+    yield path
 
 
 @contextmanager

@@ -124,6 +124,10 @@ class TestAnotherTemperature:
         x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
         assert torch.allclose(load_classifier(tmp_path)(x) * 2, load_classifier("embedded:mnist-clean")(x))
 
+    def test_a_slip_of_the_pen_is_named(self) -> None:
+        with pytest.raises(SpecError, match="Did you mean embedded:mnist-corrupted"):
+            load_classifier("embedded:mnist-corupted")
+
     @pytest.mark.parametrize("spec", ["python:mine.py:good", "embedded:nothing", "no/such/file"])
     def test_refuses(self, spec: str, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=r"temperature=2\)|Expected one of|Expected a classifier"):

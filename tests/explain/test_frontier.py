@@ -248,14 +248,20 @@ class TestPlanted:
             (
                 ("0,1", "0,2", "uniform"),
                 (3.0, 2.0, 1.0),
-                "Between 0 and 2 the way is shortest for this classifier, of the known ways between 2 classes. Images "
-                "on the frontier were found for 3 of 3 targets.",
+                "Between 0 and 2 the way is shorter for this classifier than between 0 and 1. Images on the frontier "
+                "were found for 3 of 3 targets.",
             ),
             (
                 ("0,1", "0=0.4,1=0.6"),
                 (3.0, 4.0),
-                "Between 0 and 1 the way is shortest for this classifier. Images on the frontier were found for 2 of 2 "
-                "targets.",
+                "Between 0 | 1 the way is shorter for this classifier than between 0=0.4,1=0.6. Images on the frontier "
+                "were found for 2 of 2 targets.",
+            ),
+            (
+                ("0,1", "0,2", "1,2", "uniform"),
+                (3.0, 2.0, 4.0, 1.0),
+                "Between 0 and 2 the way is shortest for this classifier, of the known ways between 2 classes. Images "
+                "on the frontier were found for 4 of 4 targets.",
             ),
             (("0,1", "uniform"), (3.0, 5.0), "Images on the frontier were found for 2 of 2 targets."),
             (("0,1", "0,2"), (3.0, math.nan), "Images on the frontier were found for 2 of 2 targets."),
@@ -268,7 +274,7 @@ class TestPlanted:
         result = all_found(targets)
         result = replace(result, way=torch.tensor(ways).repeat_interleave(2))
         assert result.findings[0].sentence == sentence
-        assert ("ways" in {figure.name for figure in result.figures}) == ("shortest" in sentence)
+        assert ("ways" in {figure.name for figure in result.figures}) == ("the way is short" in sentence)
 
     def test_which_targets_are_shown_is_said_truly(self) -> None:
         targets = tuple({"0": k / 20, "1": 1 - k / 20} for k in range(3, 17))
@@ -359,7 +365,7 @@ class TestGarments:
         assert isinstance(atlas, PictureMatrix)
         # A pair leads to its images from both of its cells; what is no even pair is listed below.
         assert [list(group.cells) for group in atlas.groups] == [[(2, 4), (4, 2)], [], []]
-        assert "the way is shortest" in found.findings[0].sentence
+        assert "the way is shorter for this classifier than between" in found.findings[0].sentence
 
     def test_what_nobody_found_is_said(self, found: FrontierResult) -> None:
         nothing = replace(found, verification=Verification(probs=torch.eye(10)[torch.zeros(24, dtype=torch.long)]))

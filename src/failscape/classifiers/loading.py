@@ -2,9 +2,9 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.resources import as_file, files
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from failscape.classifiers.classifier import Classifier
 from failscape.classifiers.networks import NETWORKS, build_network
 from failscape.errors import ClassifierError, SpecError, WeightsError
-from failscape.storage import asset_names, fill_network, load_model, save_model
+from failscape.storage import asset_names, fill_network, load_model, located_model, save_model
 
 _ASSETS = files("failscape") / "assets" / "classifiers"
 EMBEDDED = tuple(asset_names(_ASSETS, ".json"))
@@ -148,25 +148,9 @@ def _tensors_and_description(spec: str | Path, advice: str) -> tuple[dict[str, T
     return tensors, description | {"provenance": dict(description.get("provenance") or {})}
 
 
-@contextmanager
-def _saved(text: str) -> Iterator[Path]:
-    """Yield the path of what failscape saved or embeds."""
-    if text.startswith("embedded:"):
-        name = text.removeprefix("embedded:")
-        if name not in EMBEDDED:
-            raise SpecError(
-                f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}. Name one of these."
-            )
-        with as_file(_ASSETS) as folder:
-            yield folder / f"{name}.safetensors"
-        return
-    path = Path(text)
-    if not path.exists():
-        raise SpecError(
-            f"Expected a classifier as embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION, but "
-            f"{text!r} is none of these and no such path exists. Check the spelling and the current folder."
-        )
-    yield path
+def _saved(text: str) -> AbstractContextManager[Path]:
+    kinds = "classifier as embedded:NAME, a saved folder or file, or python:FILE.py:FUNCTION"
+    return located_model(text, _ASSETS, kinds)
 
 
 def _load_saved(path: Path, name: str) -> Classifier:

@@ -278,10 +278,7 @@ class FrontierResult(Result):
         named = self.target_names[0] if asked == 1 else f"{len(order):,} of {asked:,} targets"
         sentence = f"Images on the frontier were found for {named}." + self._blamed(self.never_drawn)
         if ranked:
-            among = (
-                "" if len(ranked) == len(order) else f", of the known ways between {self._classes(ranked[0])} classes"
-            )
-            sentence = f"Between {self._spoken(ranked[0])} the way is shortest for this classifier{among}. {sentence}"
+            sentence = f"{self._compared(ranked, len(order))} {sentence}"
         rows = self.typical(order[0])[:6].tolist()
         found = [Finding(sentence=sentence, panels=[self._panel(row) for row in rows])]
         agrees = self.oracle_agrees
@@ -298,6 +295,17 @@ class FrontierResult(Result):
                 )
             )
         return found
+
+    def _compared(self, ranked: Sequence[int], found: int) -> str:
+        """Return which way is the shortest; of two, beside the other."""
+        nearest, *others = (self._spoken(row) for row in ranked)
+        if len(others) == 1:
+            if others[0] == nearest:
+                nearest, *others = (self.target_names[row] for row in ranked)
+            return f"Between {nearest} the way is shorter for this classifier than between {others[0]}."
+        kind = self._classes(ranked[0])
+        among = "" if len(ranked) == found else f", of the known ways between {kind} classes"
+        return f"Between {nearest} the way is shortest for this classifier{among}."
 
     def _never_drawn(self, rows: Sequence[int]) -> tuple[str, ...]:
         asked = (self.targets[list(rows)] > 0).any(dim=0) & (self.drawn == 0)

@@ -1,14 +1,14 @@
 """Saving and loading generators by spec."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.resources import as_file, files
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from failscape.errors import FailscapeError, SpecError, WeightsError
+from failscape.errors import FailscapeError, WeightsError
 from failscape.generators.generator import Generator
 from failscape.generators.intro_vae import IntroVAE
 from failscape.generators.mlp import MLP
@@ -17,7 +17,7 @@ from failscape.generators.stylegan2 import StyleGAN2
 from failscape.generators.vae import VAE
 from failscape.generators.vae_gan import VAEGAN
 from failscape.generators.wgan import WGAN
-from failscape.storage import asset_names, fill_network, load_model, save_model
+from failscape.storage import asset_names, fill_network, load_model, located_model, save_model
 
 _ASSETS = files("failscape") / "assets" / "generators"
 EMBEDDED = tuple(asset_names(_ASSETS, ".json"))
@@ -76,25 +76,8 @@ def generator_provenance(spec: str | Path) -> dict[str, Any]:
         return provenance
 
 
-@contextmanager
-def _located(spec: str | Path) -> Iterator[Path]:
-    text = str(spec)
-    if text.startswith("embedded:"):
-        name = text.removeprefix("embedded:")
-        if name not in EMBEDDED:
-            raise SpecError(
-                f"Expected one of embedded:{', embedded:'.join(EMBEDDED)}, but got {text!r}. Name one of these."
-            )
-        with as_file(_ASSETS) as folder:
-            yield folder / f"{name}.safetensors"
-        return
-    path = Path(text)
-    if not path.exists():
-        raise SpecError(
-            f"Expected a generator as embedded:NAME or a saved folder or file, but {text!r} is none of these and no "
-            "such path exists. Check the spelling and the current folder."
-        )
-    yield path
+def _located(spec: str | Path) -> AbstractContextManager[Path]:
+    return located_model(spec, _ASSETS, "generator as embedded:NAME or a saved folder or file")
 
 
 def _load_saved(path: Path, name: str) -> Generator:
