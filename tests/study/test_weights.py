@@ -13,7 +13,7 @@ from failscape.study.reproduce import weights
 from failscape.study.reproduce.latent_sympathetic_examples import WEIGHTS
 from failscape.study.reproduce.registry import REPRODUCTIONS
 from failscape.study.reproduce.weights import recipe_names, recorded_seconds, say_how_long, train_embedded
-from failscape.training import VAESettings, read_settings
+from failscape.training import PolishSettings, VAESettings, read_settings
 from failscape.training.classifier_task import ClassifierTask
 from failscape.training.vae_task import VAETask
 
@@ -69,6 +69,7 @@ class TestEmbedded:
         for number, weight in enumerate(made):
             settings = read_settings(ASSETS / "recipes" / f"{weight}.toml")
             specs = [getattr(settings, role, "none") for role in ("classifier", "oracle")]
+            specs += getattr(settings, "matched_by", ())
             assert {spec.removeprefix("embedded:") for spec in specs if spec != "none"} <= set(made[:number])
 
     def test_how_long_each_took_is_on_record(self) -> None:
@@ -110,6 +111,25 @@ class TestTraining:
         shutil.rmtree(package / "runs" / "00001-tiny-gan-first")
         shutil.rmtree(package / "runs" / "00002-tiny-gan-second")
         assert train_embedded("tiny-gan", package / "runs") == run
+
+    def test_one_that_is_polished_is_matched_by_what_was_trained_again(self, package: Path) -> None:
+        recipes, runs = package / "package" / "assets" / "recipes", package / "runs"
+        data = f'data = "{package}/some.npz"\nvalidation = "none"\nimages = 32\nbatch = 16\n'
+        data += 'classifier = "embedded:tiny-classifier"\n'
+        (recipes / "first").mkdir()
+        game = f'kind = "gan"\n{data}channels = [4, 4]\nlatent_dim = 2\nstyle_dim = 4\nname = "tiny-first"'
+        (recipes / "first" / "tiny.toml").write_text(game)
+        polish = f'kind = "polish"\n{data}warmup = 0\nmatched_by = ["embedded:tiny-other", "embedded:mnist-clean"]\n'
+        (recipes / "tiny.toml").write_text(f'{polish}name = "tiny"\nstart = "first/tiny.toml"')
+        other = (recipes / "tiny-classifier.toml").read_text().replace("tiny-classifier", "tiny-other")
+        (recipes / "tiny-other.toml").write_text(other)
+        trained = {name: str(train_embedded(name, runs)) for name in ("tiny-classifier", "tiny-other")}
+
+        settings = weights._read_recipe("tiny.toml", runs)
+
+        assert isinstance(settings, PolishSettings)
+        assert settings.classifier == trained["tiny-classifier"]
+        assert settings.matched_by == (trained["tiny-other"], "embedded:mnist-clean")
 
     def test_classifiers_that_were_trained_again_take_the_place_of_the_embedded_ones(self, package: Path) -> None:
         recipes, runs = package / "package" / "assets" / "recipes", package / "runs"

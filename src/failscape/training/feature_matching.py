@@ -28,14 +28,12 @@ class FeatureMatching(nn.Module):
     A discriminator sees single images and hardly notices that, over thousands, one hand of writing a class is drawn
     too often. In the features $f$ of a frozen classifier, scaled to a sum of variances of 1, this is
     $\sum_k p_k \|E[f(x_{generated}) - f(x_{real}) | k]\|^2$, with the shares $p_k$ of the classes. The means run over
-    the last twenty batches or so. Images that are drawn evenly over the score, and so more often than there are such,
-    weigh as much less.
+    the last twenty batches or so.
 
     Args:
         classifiers: at least one.
         images: real ones.
         space: of the conditions that images are generated for.
-        even_share: the part of each batch that is drawn evenly over class and score.
 
     Attributes:
         gaps: of each classifier, the running differences times the shares, one row a class; part of the state of a
@@ -48,9 +46,7 @@ class FeatureMatching(nn.Module):
         Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016, section 3.1: feature matching.
     """
 
-    def __init__(
-        self, classifiers: Sequence[Classifier], images: ImageSet, space: ConditionSpace, *, even_share: float
-    ) -> None:
+    def __init__(self, classifiers: Sequence[Classifier], images: ImageSet, space: ConditionSpace) -> None:
         super().__init__()
         for classifier in classifiers:
             if classifier.image_shape != images.image_shape:
@@ -65,10 +61,6 @@ class FeatureMatching(nn.Module):
                 seen = _features(classifier, some)
             self._scales.append(seen.var(dim=0).sum().sqrt().clamp_min(1e-6))
             self.gaps.append(nn.Parameter(torch.zeros(space.num_classes, seen.shape[1]), requires_grad=False))
-        # Between two quantiles lie as many images as between any others, and as many even draws as they are apart.
-        marks = torch.tensor(space.quantiles)
-        apart = marks.diff(dim=1) / (marks[:, -1:] - marks[:, :1]).clamp_min(1e-6)
-        self._marks, self._weights = marks[:, 1:-1], 1 / (1 - even_share + even_share * apart.shape[1] * apart)
         shares = torch.tensor(space.shares)
         self._shares = (shares / shares.sum()).clamp_min(1e-6)[:, None]
 
@@ -82,9 +74,7 @@ class FeatureMatching(nn.Module):
             real: as many real ones.
             condition: of each, generated and real.
         """
-        score = condition.score.float()
-        weights = self._weights[condition.y, (score[:, None] >= self._marks[condition.y]).sum(dim=1)]
-        rows = F.one_hot(condition.y, len(self._shares)) * (weights / weights.sum())[:, None]
+        rows = F.one_hot(condition.y, len(self._shares)).to(fake) / len(fake)
         fake = fake.detach().requires_grad_()
         terms = [self._term(judge, fake, real, rows) for judge in range(len(self.gaps))]
         (gradient,) = torch.autograd.grad(torch.stack([term for _, term in terms]).mean(), fake)

@@ -25,7 +25,8 @@ class GeneratorEvaluation:
     Args:
         images: real ones that were not learned from; the first 10,000 count.
         training: those learned from, or more of their kind; requests are the conditions of some, and the floor is how
-            far others of them lie from `images`.
+            far these very images lie from `images`. Of as many others the classes are mixed otherwise by chance, and
+            that alone made the floor of 10,000 digits anything from 0.026 to 0.053.
         classifier: whose verdicts are the conditions.
         oracle: whose features measure distance, if given; else the classifier's; without either, the pixels do.
         score: what is asked for beside the class.
@@ -49,13 +50,11 @@ class GeneratorEvaluation:
         # Not from `seed` alone: a corruption recipe may have shuffled the same images by that.
         rng = torch.Generator().manual_seed(1_000_003 + seed)
         order = torch.randperm(len(training), generator=rng)
+        rows = order[:n].sort().values
+        x, y = training.read(rows), training.y[rows]
         self._real = self._features(images.read(torch.arange(n)))
-        self.floor = frechet_distance(self._real, self._features(training.read(order[:n].sort().values)))
-        self._requests: Condition | None = None
-        if classifier is not None:
-            # Others than those of the floor, as far as there are so many.
-            rows = order[-n:]
-            self._requests = conditions_of(classifier, training.read(rows), training.y[rows], score=score)
+        self.floor = frechet_distance(self._real, self._features(x))
+        self._requests = None if classifier is None else conditions_of(classifier, x, y, score=score)
 
     def __call__(self, generator: Generator) -> dict[str, float]:
         """Return `quality` without intervals, and of a generator with a condition `binding`, as far as it is known."""
@@ -73,9 +72,7 @@ class GeneratorEvaluation:
 
         Requests are those of training images, so the samples should be distributed as these are.
         """
-        rng = torch.Generator().manual_seed(self._seed + 1)
-        requests = self._requests if generator.condition_space is not None else None
-        features = self._features(draw_images(generator, len(self._real), requests, rng=rng))
+        features = self._drawn(generator)
         covered = precision_and_recall(self._real, features)
         return {
             "frechet": frechet_distance(self._real, features),
@@ -83,6 +80,10 @@ class GeneratorEvaluation:
             "recall": covered.recall,
             "precision": covered.precision,
         }
+
+    def distance(self, generator: Generator) -> float:
+        """Return the Fréchet distance alone, as of `quality`."""
+        return frechet_distance(self._real, self._drawn(generator))
 
     @torch.no_grad()
     def binding(self, generator: Generator) -> dict[str, float]:
@@ -103,6 +104,12 @@ class GeneratorEvaluation:
             numbers[f"{prefix}mean_error"] = float((asked.score - obtained).abs().mean())
             numbers[f"{prefix}class"] = float((logits.argmax(dim=1) == asked.y).float().mean())
         return numbers
+
+    @torch.no_grad()
+    def _drawn(self, generator: Generator) -> Tensor:
+        rng = torch.Generator().manual_seed(self._seed + 1)
+        requests = self._requests if generator.condition_space is not None else None
+        return self._features(draw_images(generator, len(self._real), requests, rng=rng))
 
     def _features(self, x: Tensor) -> Tensor:
         return x.flatten(1) if self._judge is None else penultimate_features(self._judge, x)

@@ -16,13 +16,12 @@ from failscape.errors import UnsupportedGenerator
 from failscape.generators import Condition, Generator, StyleGAN2
 from failscape.generators.condition import Embedding
 from failscape.training.adversarial import clip_images
-from failscape.training.conditions import ConditionPool, StratifiedSampler
+from failscape.training.conditions import ConditionPool
 from failscape.training.feature_matching import FeatureMatching
 from failscape.training.gan_evaluation import GeneratorEvaluation, reconstruction_error
 from failscape.training.generator_task import GeneratorTask, adam, check_oracle, update
-from failscape.training.guidance import guide
+from failscape.training.guidance import condition_loss
 from failscape.training.precision import autocast
-from failscape.training.sampler import Order
 from failscape.training.schedule import set_learning_rate, warmup_cosine
 from failscape.training.settings import PolishSettings
 
@@ -84,7 +83,7 @@ class PolishTask(GeneratorTask):
         self._generator, self._before = generator, deepcopy(generator).requires_grad_(False).eval()
         self._averaged_generator = deepcopy(self._before)
         judges = (classifier, *matched_by)
-        self._matching = FeatureMatching(judges, images, self.pool.space, even_share=settings.even_share)
+        self._matching = FeatureMatching(judges, images, self.pool.space)
         # All of them are part of the state: the weights that `start` names may be others when a training goes on.
         self.networks = nn.ModuleDict({"generator": generator, "before": self._before, "matching": self._matching})
         self.averaged = nn.ModuleDict({"generator": self._averaged_generator})
@@ -93,10 +92,6 @@ class PolishTask(GeneratorTask):
         self._encoding = [parameter for name, parameter in named if name.startswith("encoder.")]
         self.optimizers = {"generator": adam(self._drawn), "encoder": adam(self._encoding)}
         self._evaluation: GeneratorEvaluation | None = None
-
-    def sampler(self, images: ImageSet, seed: int) -> Order:
-        """Return the order of the images: a part of each batch is drawn evenly over class and score."""
-        return StratifiedSampler(self.pool, share=self._settings.even_share, seed=seed)
 
     def step(
         self, x: Float[Tensor, "N C H W"], y: Int[Tensor, " N"], *, progress: float, rng: torch.Generator
@@ -113,15 +108,28 @@ class PolishTask(GeneratorTask):
             with torch.no_grad():
                 before = clip_images(_draw(self._before, z, condition, noise))
         shown = fake.detach()
+        if not shown.isfinite().all():
+            # The loop ends at a loss of NaN and says where; the classifier would complain of itself.
+            return {"anchor": shown.sum() * torch.nan}
         losses = {"anchor": (shown - before).square().mean()}
         gradient = settings.anchor * 2 * (shown - before) / shown.numel()
         losses["matching"], matching = self._matching(shown, x, condition)
-        losses["guidance"], guidance = guide(self._classifier, shown, x, condition, score=self._score, rng=rng)
+        losses["guidance"], guidance = self._guide(shown, condition)
         gradient = gradient + settings.matching * matching + settings.guidance * guidance
         update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
         if progress >= settings.encoder_from:
             losses |= self._step_encoder(x, shown, z, condition, progress)
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _guide(self, fake: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return by how much the conditions are missed in the mean, and the gradient of that in the images.
+
+        No image is disturbed before, as it is in the game: the anchor is the guard, and so little is learnt so late.
+        """
+        fake = fake.detach().requires_grad_()
+        loss = condition_loss(self._classifier(fake), condition, score=self._score).mean()
+        (gradient,) = torch.autograd.grad(loss, fake)
+        return loss, gradient
 
     def _step_encoder(
         self, x: Tensor, fake: Tensor, z: Tensor, condition: Condition, progress: float

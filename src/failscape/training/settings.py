@@ -404,19 +404,13 @@ class PolishSettings(TrainingSettings):
     calibrated: bool = Field(
         default=True, description="take the classifier's confidence with its temperature; false: the bare softmax"
     )
-    images: PositiveInt = Field(default=200_000, description="images to see in all, repetitions counted")
+    images: PositiveInt = Field(default=250_000, description="images to see in all, repetitions counted")
     batch: PositiveInt = Field(default=256, description="images a step")
     learning_rate: PositiveFloat = Field(default=5e-4, description="peak of the schedule")
     weight_decay: float = Field(default=0.0, ge=0, le=0, description="equalised layers know none")
     warmup: NonNegativeInt = Field(default=12_800, description="images over which the learning rate rises")
-    even_share: float = Field(
-        default=0.3,
-        ge=0,
-        lt=1,
-        description="part of the images, and so of the requests, drawn evenly over class and score",
-    )
     matching: float = Field(
-        default=30.0,
+        default=40.0,
         ge=0,
         description="weight of how far mean features of generated images are, class by class, from those of real ones",
     )
