@@ -53,6 +53,6 @@ def test_following_the_gradient_brings_the_means_together_and_leaves_the_spread(
             fake = fake - 100 * gradient
     assert first is not None
     assert distance < 0.1 * first
-    # All images of a class are moved alike.
+    # All images of a class are moved alike, where features are linear in the pixels.
     moved = (fake - 0.5 * images.x - 0.3)[images.y == 0]
     torch.testing.assert_close(moved, moved[:1].expand_as(moved), rtol=0, atol=1e-4)

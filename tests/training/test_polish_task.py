@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from failscape.classifiers import Classifier, classifier_features
 from failscape.data import ImageSet
-from failscape.errors import ClassifierError, UnsupportedClassifier, UnsupportedGenerator
+from failscape.errors import ClassifierError, ConfigError, UnsupportedClassifier, UnsupportedGenerator
 from failscape.generators import VAE, Condition, StyleGAN2, save_generator
-from failscape.training import PolishSettings, PolishTask, start_run
+from failscape.training import PolishSettings, PolishTask, resume_run, start_run
 from failscape.training.conditions import ConditionPool
 
 
@@ -132,6 +132,69 @@ def test_what_cannot_be_polished_is_refused(
     ):
         with pytest.raises(UnsupportedGenerator, match=words):
             PolishTask(settings, images=images, start=other, classifier=stripes_classifier)
+
+
+def test_the_mean_that_truncation_pulls_to_follows(
+    settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
+) -> None:
+    start.mean_w += 3
+    after = polished(PolishTask(settings, images=images, start=start, classifier=stripes_classifier), settings, images)
+    assert after.mean_w.mean() < start.mean_w.mean() - 1
+
+
+@pytest.mark.parametrize("score", ["entropy", "vector"])
+def test_generators_of_other_scores_are_polished_too(
+    score: str, settings: PolishSettings, images: ImageSet, stripes_classifier: Classifier
+) -> None:
+    pool = ConditionPool(images, stripes_classifier, batch=16, score=score, embedding="fourier")
+    assert pool.space is not None
+    start = StyleGAN2(image_shape=(1, 8, 8), channels=(4, 4), latent_dim=2, style_dim=4, condition=pool.space.config)
+    told = settings.model_copy(update={"guidance": 1.0, "anchor": 1.0, "encoder_from": 0.0})
+    task = PolishTask(told, images=images, start=start, classifier=stripes_classifier)
+    # An odd number, as the last batch may be.
+    losses = task.step(images.x[:7], images.y[:7], progress=0.5, rng=torch.Generator().manual_seed(0))
+    assert losses.keys() == {"anchor", "matching", "guidance", "encoder_latent", "encoder_pixels"}
+    assert all(bool(loss.isfinite()) for loss in losses.values())
+
+
+def test_what_is_not_finite_is_said_by_the_loss(
+    settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
+) -> None:
+    with torch.no_grad():
+        start.first += torch.nan
+    task = PolishTask(settings, images=images, start=start, classifier=stripes_classifier)
+    losses = task.step(images.x[:8], images.y[:8], progress=0.0, rng=torch.Generator().manual_seed(0))
+    assert losses["anchor"].isnan()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"matching": 0.0, "guidance": 0.0}, "both are 0"),
+        ({"oracle": "embedded:mnist-clean", "matched_by": ["embedded:mnist-clean"]}, "an oracle that takes no part"),
+        ({"oracle": "embedded:mnist-corrupted"}, "an oracle that takes no part"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        PolishSettings.parse(changes)
+
+
+def test_a_run_goes_on_without_what_it_began_with(
+    start: StyleGAN2, stripes_file: Path, stripes_classifier_folder: Path, tmp_path: Path
+) -> None:
+    save_generator(start, tmp_path / "start")
+    data = {"data": str(stripes_file), "validation": "none", "classifier": str(stripes_classifier_folder)}
+    few = {"start": str(tmp_path / "start"), "images": 96, "batch": 32, "warmup": 0, "checkpoint_every": 32}
+    run = start_run(PolishSettings.parse(data | few), tmp_path / "out")
+    weights = (run / "generator.safetensors").read_bytes()
+    for path in ((run / "checkpoints").glob("*96.*"), tmp_path.glob("start/*"), run.glob("generator.*")):
+        for file in path:
+            file.unlink()
+
+    resume_run(run)
+
+    assert (run / "generator.safetensors").read_bytes() == weights
 
 
 def test_a_run_says_what_it_began_with(

@@ -21,7 +21,7 @@ from failscape.training import (
     read_settings,
 )
 
-# There are no positional arguments that a list could swallow.
+# No command has a list beside a positional argument, which it could swallow.
 train = App(name="train", help="Train a classifier or a generator.", default_parameter=Parameter(consume_multiple=True))
 
 

@@ -17,6 +17,8 @@ from failscape.generators.generator import LayerKind, StyleGenerator, StyleLayer
 from failscape.generators.layers import ACTIVATION_GAIN, EqualizedLinear, activate, normalized
 
 _KERNEL = 3
+# The mean latent follows each batch of a training by so much.
+_MEAN_RATE = 0.005
 
 
 @final
@@ -116,6 +118,10 @@ class StyleGAN2(StyleGenerator):
             Karras et al., "A Style-Based Generator Architecture for GANs", CVPR 2019, appendix B.
         """
         return torch.lerp(self.mean_w, w, psi)
+
+    def follow_mean(self, w: Float[Tensor, "N W"]) -> None:
+        """Move the mean that `truncate` pulls to a little toward that of a batch; a training does so at each step."""
+        self.mean_w.lerp_(w.float().mean(dim=0), _MEAN_RATE)
 
     def styles(self, w: Float[Tensor, "N W"]) -> Float[Tensor, "N S"]:
         """Return the styles of all layers, side by side; `style_layers` says which belongs where."""

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from failscape.classifiers import Classifier, classifier_features
+from failscape.classifiers import Classifier, classifier_features, penultimate_features
 from failscape.data import ImageSet
 from failscape.errors import ClassifierError
 from failscape.generators import Condition, ConditionSpace
@@ -55,10 +55,9 @@ class FeatureMatching(nn.Module):
                     f"{classifier.name} takes {classifier.image_shape}. Name others in `matched_by`."
                 )
         self._classifiers, self._scales, self.gaps = list(classifiers), [], nn.ParameterList()
-        some = images.read(torch.arange(0, len(images), max(1, len(images) // _STANDARD)))
+        some = images.read(torch.linspace(0, len(images) - 1, min(len(images), _STANDARD)).long())
         for classifier in classifiers:
-            with torch.no_grad():
-                seen = _features(classifier, some)
+            seen = penultimate_features(classifier, some)
             self._scales.append(seen.var(dim=0).sum().sqrt().clamp_min(1e-6))
             self.gaps.append(nn.Parameter(torch.zeros(space.num_classes, seen.shape[1]), requires_grad=False))
         shares = torch.tensor(space.shares)
@@ -92,4 +91,4 @@ class FeatureMatching(nn.Module):
 
 
 def _features(classifier: Classifier, x: Tensor) -> Tensor:
-    return classifier_features(classifier, x)[0]
+    return classifier_features(classifier, x)[0].to(x.device)

@@ -38,8 +38,6 @@ from failscape.training.settings import GANSettings
 _log = logging.getLogger(__name__)
 
 _BETA2 = 0.99
-# The mean latent follows each batch by so much.
-_MEAN_RATE = 0.005
 # The shares of images that the discriminator tells rightly are averaged over about so many steps. Beyond this they
 # leave the generator no chance; from the draw that they start at, that takes four times as many steps at least, so
 # the first thousands of images, which any discriminator tells, are not yet a victory.
@@ -252,8 +250,7 @@ class GANTask(GeneratorTask):
         if not isinstance(generator, StyleGAN2):
             return generator.draw(z, condition)
         w = generator.mapping(z, condition)
-        with torch.no_grad():
-            generator.mean_w.lerp_(workers().mean(w.float().mean(dim=0)), _MEAN_RATE)
+        generator.follow_mean(workers().mean(w.detach().float().mean(dim=0, keepdim=True)))
         noise = workers().mine(lambda m: generator.draw_noise(m, rng=rng), len(z)).to(self._device)
         return generator.draw(generator.styles(w), noise).float()
 

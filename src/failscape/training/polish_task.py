@@ -42,7 +42,7 @@ class PolishTask(GeneratorTask):
 
     Args:
         settings: of the training.
-        images: those that the generator was trained on; the classifier is asked about each of them once.
+        images: those that the generator was trained on.
         start: the generator to begin with; it is not changed.
         classifier: whose verdicts are the condition.
         matched_by: further classifiers whose mean features are matched.
@@ -84,8 +84,8 @@ class PolishTask(GeneratorTask):
         self._averaged_generator = deepcopy(self._before)
         judges = (classifier, *matched_by)
         self._matching = FeatureMatching(judges, images, self.pool.space)
-        # All of them are part of the state: the weights that `start` names may be others when a training goes on.
-        self.networks = nn.ModuleDict({"generator": generator, "before": self._before, "matching": self._matching})
+        # The running means are part of the state.
+        self.networks = nn.ModuleDict({"generator": generator, "matching": self._matching})
         self.averaged = nn.ModuleDict({"generator": self._averaged_generator})
         named = list(generator.named_parameters())
         self._drawn = [parameter for name, parameter in named if not name.startswith("encoder.")]
@@ -104,18 +104,25 @@ class PolishTask(GeneratorTask):
         assert condition is not None
         z, noise = generator.sample_latents(len(x), rng=rng), generator.draw_noise(len(x), rng=rng)
         with autocast("cpu", bf16=settings.bf16):
-            fake = clip_images(_draw(generator, z, condition, noise))
-            with torch.no_grad():
-                before = clip_images(_draw(self._before, z, condition, noise))
+            w = generator.mapping(z, condition)
+            fake = clip_images(generator.draw(generator.styles(w), noise).float())
+        generator.follow_mean(w.detach())
         shown = fake.detach()
         if not shown.isfinite().all():
             # The loop ends at a loss of NaN and says where; the classifier would complain of itself.
             return {"anchor": shown.sum() * torch.nan}
-        losses = {"anchor": (shown - before).square().mean()}
-        gradient = settings.anchor * 2 * (shown - before) / shown.numel()
-        losses["matching"], matching = self._matching(shown, x, condition)
-        losses["guidance"], guidance = self._guide(shown, condition)
-        gradient = gradient + settings.matching * matching + settings.guidance * guidance
+        losses, gradient = {}, torch.zeros_like(shown)
+        if settings.anchor > 0:
+            with torch.no_grad(), autocast("cpu", bf16=settings.bf16):
+                before = clip_images(_draw(self._before, z, condition, noise))
+            losses["anchor"] = (shown - before).square().mean()
+            gradient += settings.anchor * 2 * (shown - before) / shown.numel()
+        if settings.matching > 0:
+            losses["matching"], matching = self._matching(shown, x, condition)
+            gradient += settings.matching * matching
+        if settings.guidance > 0:
+            losses["guidance"], guidance = self._guide(shown, condition)
+            gradient += settings.guidance * guidance
         update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
         if progress >= settings.encoder_from:
             losses |= self._step_encoder(x, shown, z, condition, progress)

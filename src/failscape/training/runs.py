@@ -11,7 +11,7 @@ import failscape
 from failscape.classifiers import Classifier, load_classifier, target_distribution
 from failscape.data import ImageSet, load_images
 from failscape.errors import ClassifierError, ConfigError, TrainingError
-from failscape.generators import generator_provenance, load_generator
+from failscape.generators import generator_provenance, load_generator, save_generator
 from failscape.storage import next_run_folder, read_json, write_json
 from failscape.training.checkpoint import has_checkpoint, load_checkpoint
 from failscape.training.classifier_task import ClassifierTask
@@ -41,6 +41,8 @@ from failscape.training.wgan_task import WGANTask
 
 # What a run that began with another holds of where that one came from.
 _START = "start.json"
+# Of one that polishes, the generator itself, which it goes on comparing with.
+_BEFORE = "start"
 
 
 def start_run(settings: AnySettings, out: Path, *, allow_code: bool = False) -> Path:
@@ -75,6 +77,8 @@ def start_run(settings: AnySettings, out: Path, *, allow_code: bool = False) -> 
         if begun is not None:
             # Kept here, because the other run may be gone when this one is complete.
             group.agree(partial(write_json, folder / _START, begun))
+        if isinstance(settings, PolishSettings):
+            save_generator(load_generator(settings.start), folder / _BEFORE)
         _train_in(folder, task, hooks, settings, images, resume=False)
         return folder
 
@@ -99,7 +103,10 @@ def resume_run(folder: Path, *, allow_code: bool = False) -> Path:
         images = group.in_turn(partial(_images_of, settings))
         # Before anything is built for images of another shape, and complains of that.
         check_same_images(folder, images[0])
-        task, hooks = _task(settings, images[0], allow_code)
+        told = settings
+        if isinstance(settings, PolishSettings) and (folder / _BEFORE / "generator.json").exists():
+            told = settings.model_copy(update={"start": str(folder / _BEFORE)})
+        task, hooks = _task(told, images[0], allow_code)
         if not has_checkpoint(folder / "checkpoints"):
             _begin(task, settings)
         _train_in(folder, task, hooks, settings, images, resume=True)

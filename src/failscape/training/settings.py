@@ -15,6 +15,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from failscape.errors import ConfigError
@@ -404,7 +405,7 @@ class PolishSettings(TrainingSettings):
     calibrated: bool = Field(
         default=True, description="take the classifier's confidence with its temperature; false: the bare softmax"
     )
-    images: PositiveInt = Field(default=250_000, description="images to see in all, repetitions counted")
+    images: PositiveInt = Field(default=100_000, description="images to see in all, repetitions counted")
     batch: PositiveInt = Field(default=256, description="images a step")
     learning_rate: PositiveFloat = Field(default=5e-4, description="peak of the schedule")
     weight_decay: float = Field(default=0.0, ge=0, le=0, description="equalised layers know none")
@@ -426,6 +427,18 @@ class PolishSettings(TrainingSettings):
     bf16: bool = Field(
         default=True, description="train in bfloat16 where that is safe and the hardware has it; false: in float32"
     )
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> "PolishSettings":
+        if self.matching == 0 and self.guidance == 0:
+            raise ValueError(
+                "Expected a weight of `matching` or `guidance`, by which it learns, but both are 0. Raise one."
+            )
+        if self.oracle != "none" and self.oracle in (self.classifier, *self.matched_by):
+            raise ValueError(
+                f"Expected an oracle that takes no part, but {self.oracle} guides or is matched, too. Name another."
+            )
+        return self
 
 
 AnySettings = (
