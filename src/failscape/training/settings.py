@@ -405,7 +405,7 @@ class PolishSettings(TrainingSettings):
     calibrated: bool = Field(
         default=True, description="take the classifier's confidence with its temperature; false: the bare softmax"
     )
-    images: PositiveInt = Field(default=100_000, description="images to see in all, repetitions counted")
+    images: PositiveInt = Field(default=250_000, description="images to see in all, repetitions counted")
     batch: PositiveInt = Field(default=256, description="images a step")
     learning_rate: PositiveFloat = Field(default=5e-4, description="peak of the schedule")
     weight_decay: float = Field(default=0.0, ge=0, le=0, description="equalised layers know none")
