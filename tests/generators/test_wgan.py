@@ -36,7 +36,8 @@ def test_no_image_or_score_depends_on_the_others_in_its_batch(family):
     generator = family(image_shape=(1, 28, 28), channels=(8, 4, 4), latent_dim=3).eval()
     z = torch.randn(4, 3)
 
-    torch.testing.assert_close(generator(z)[2:3], generator(z[2:3]), rtol=1e-4, atol=1e-5)
+    # A fortieth of a grey level: for another size of batch a processor with AMX adds up in another order, 1.3e-5 apart.
+    torch.testing.assert_close(generator(z)[2:3], generator(z[2:3]), rtol=1e-4, atol=1e-4)
     x = generator(z)
     torch.testing.assert_close(generator.realism(x)[2:3], generator.realism(x[2:3]), rtol=1e-4, atol=1e-5)
 
