@@ -88,6 +88,12 @@ class ConditionPool:
         """Return what the classifier says of images, or None without one."""
         return None if self._classifier is None else conditions_of(self._classifier, x, y, score=self._score)
 
+    def draw(self, n: int, *, rng: torch.Generator) -> Condition | None:
+        """Draw the conditions of `n` of the images, or None without a classifier."""
+        return (
+            None if self.conditions is None else self.conditions[torch.randint(len(self.images), (n,), generator=rng)]
+        )
+
     def _range_of(self, label: int) -> list[float]:
         scores = self._scores_of(label)
         return [round(float(np.quantile(scores, _OUTLIERS)), 4), round(float(scores.max()), 4)]

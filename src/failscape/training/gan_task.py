@@ -296,9 +296,7 @@ class GANTask(GeneratorTask):
 
     def learnt_conditions(self, n: int, *, rng: torch.Generator) -> Condition | None:
         """Draw the conditions of `n` images learnt from."""
-        if self.pool.conditions is None:
-            return None
-        return self.pool.conditions[torch.randint(len(self.pool.images), (n,), generator=rng)]
+        return self.pool.draw(n, rng=rng)
 
     @torch.no_grad()
     def evaluate(self, images: ImageSet) -> dict[str, float]:

@@ -37,8 +37,8 @@ class PolishTask(GeneratorTask):
     A game between two networks ends in small swings about its balance. At its end a generator may draw one hand of
     writing too often, or a little too much ink: each image passes, but the means of thousands differ from those of
     real ones. Here the discriminator has no say. The loss is how far mean features are from real ones, class by class
-    (`FeatureMatching`), how far the classifier's verdicts are from what was asked (`guide`), and how far each image is
-    from what the generator drew of the same latent and noise before.
+    (`FeatureMatching`), how far the classifier's verdicts are from what was asked (`condition_loss`), and how far each
+    image is from what the generator drew of the same latent and noise before.
 
     Args:
         settings: of the training.
@@ -164,8 +164,7 @@ class PolishTask(GeneratorTask):
 
     def learnt_conditions(self, n: int, *, rng: torch.Generator) -> Condition | None:
         """Draw the conditions of `n` images learnt from."""
-        assert self.pool.conditions is not None
-        return self.pool.conditions[torch.randint(len(self.pool.images), (n,), generator=rng)]
+        return self.pool.draw(n, rng=rng)
 
     @torch.no_grad()
     def evaluate(self, images: ImageSet) -> dict[str, float]:

@@ -108,7 +108,7 @@ def resume_run(folder: Path, *, allow_code: bool = False) -> Path:
             told = settings.model_copy(update={"start": str(folder / _BEFORE)})
         task, hooks = _task(told, images[0], allow_code)
         if not has_checkpoint(folder / "checkpoints"):
-            _begin(task, settings)
+            _begin(task, told)
         _train_in(folder, task, hooks, settings, images, resume=True)
     return folder
 
