@@ -1,12 +1,13 @@
+import pytest
 import torch
 from torch import Tensor, nn
 
 from failscape.classifiers import Classifier, classifier_features
 from failscape.data import ImageSet
-from failscape.generators import Condition, ConditionSpace
+from failscape.generators import Condition
+from failscape.training import feature_matching
+from failscape.training.conditions import ConditionPool
 from failscape.training.feature_matching import FeatureMatching
-
-SPACE = ConditionSpace(num_classes=2)
 
 
 def linear(images: ImageSet, features: int = 3, seed: int = 0) -> Classifier:
@@ -22,31 +23,74 @@ def features_of(classifier: Classifier, x: Tensor) -> Tensor:
         return classifier_features(classifier, x)[0]
 
 
-def test_the_distance_is_that_of_the_means_of_each_class(images: ImageSet) -> None:
-    classifier = linear(images)
-    matching = FeatureMatching([classifier], images, SPACE)
-    condition = Condition(y=images.y, score=torch.full((len(images),), 0.8))
-    fake = (images.x + 0.1 * images.y[:, None, None, None]).clamp(0, 1)
-    for _ in range(200):
-        distance, _ = matching(fake, images.x, condition)
+@pytest.fixture
+def pool(images: ImageSet, stripes_classifier: Classifier) -> ConditionPool:
+    return ConditionPool(images, stripes_classifier, batch=16, score="confidence", embedding="fourier")
+
+
+def conditions(pool: ConditionPool) -> Condition:
+    assert pool.conditions is not None
+    return pool.conditions
+
+
+def test_the_distance_is_that_of_the_means_of_each_class(images: ImageSet, pool: ConditionPool) -> None:
+    classifier, condition = linear(images), conditions(pool)
+    matching = FeatureMatching([classifier], pool)
+    fake = (images.x + 0.1 * condition.y[:, None, None, None]).clamp(0, 1)
+    for _ in range(400):
+        distance, _ = matching(fake, condition, pace=1.0)
 
     differences = features_of(classifier, fake) - features_of(classifier, images.x)
     variance = features_of(classifier, images.x).var(dim=0).sum()
     expected = sum(
-        # The shares of the space are even, those of the images nearly.
-        (images.y == label).float().mean() ** 2 / 0.5 * differences[images.y == label].mean(dim=0).square().sum()
+        (condition.y == label).float().mean() * differences[condition.y == label].mean(dim=0).square().sum()
         for label in range(2)
     )
     torch.testing.assert_close(distance, expected / variance, rtol=0.01, atol=0)
 
 
-def test_following_the_gradient_brings_the_means_together_and_leaves_the_spread(images: ImageSet) -> None:
-    matching = FeatureMatching([linear(images), linear(images, seed=1)], images, SPACE)
-    condition = Condition(y=images.y, score=torch.full((len(images),), 0.8))
+def test_real_images_have_no_distance(images: ImageSet, pool: ConditionPool) -> None:
+    matching = FeatureMatching([linear(images)], pool)
+    for _ in range(50):
+        distance, gradient = matching(images.x, conditions(pool), pace=1.0)
+    assert distance < 1e-9
+    assert gradient.abs().max() < 1e-6
+
+
+def test_means_run_for_longer_the_slower_the_generator_moves(images: ImageSet, pool: ConditionPool) -> None:
+    distances = {}
+    for pace in (1.0, 0.5, 0.0):
+        matching = FeatureMatching([linear(images)], pool)
+        distances[pace] = float(matching(torch.zeros_like(images.x), conditions(pool), pace=pace)[0])
+    # One batch counts for 0.02, 0.01 and at least 0.004 of a difference, which is squared.
+    assert distances[1.0] == pytest.approx(4 * distances[0.5], rel=1e-3)
+    assert distances[1.0] == pytest.approx(25 * distances[0.0], rel=1e-3)
+
+
+def test_some_real_images_of_each_class_serve(
+    images: ImageSet, pool: ConditionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of so many that not all are looked at, even a class of a single image is."""
+    monkeypatch.setattr(feature_matching, "_REAL", 40)
+    condition = conditions(pool)
+    condition.y[:] = 0
+    condition.y[7] = 1
+    classifier = linear(images)
+    matching = FeatureMatching([classifier], pool)
+    only = images.x[7:8].expand(4, -1, -1, -1)
+    distance, _ = matching(only, Condition(y=torch.ones(4).long(), score=torch.full((4,), 0.8)), pace=1.0)
+    assert distance < 1e-9
+
+
+def test_following_the_gradient_brings_the_means_together_and_leaves_the_spread(
+    images: ImageSet, pool: ConditionPool
+) -> None:
+    condition = conditions(pool)
+    matching = FeatureMatching([linear(images), linear(images, seed=1)], pool)
     fake = 0.5 * images.x + 0.3
     first = None
     for turn in range(300):
-        distance, gradient = matching(fake, images.x, condition)
+        distance, gradient = matching(fake, condition, pace=1.0)
         if turn == 60:
             first = distance
         if turn >= 60:
@@ -54,5 +98,5 @@ def test_following_the_gradient_brings_the_means_together_and_leaves_the_spread(
     assert first is not None
     assert distance < 0.1 * first
     # All images of a class are moved alike, where features are linear in the pixels.
-    moved = (fake - 0.5 * images.x - 0.3)[images.y == 0]
+    moved = (fake - 0.5 * images.x - 0.3)[condition.y == 0]
     torch.testing.assert_close(moved, moved[:1].expand_as(moved), rtol=0, atol=1e-4)

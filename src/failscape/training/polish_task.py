@@ -83,7 +83,7 @@ class PolishTask(GeneratorTask):
         self._generator, self._before = generator, deepcopy(generator).requires_grad_(False).eval()
         self._averaged_generator = deepcopy(self._before)
         judges = (classifier, *matched_by)
-        self._matching = FeatureMatching(judges, images, self.pool.space)
+        self._matching = FeatureMatching(judges, self.pool)
         # The running means are part of the state.
         self.networks = nn.ModuleDict({"generator": generator, "matching": self._matching})
         self.averaged = nn.ModuleDict({"generator": self._averaged_generator})
@@ -118,7 +118,7 @@ class PolishTask(GeneratorTask):
             losses["anchor"] = (shown - before).square().mean()
             gradient += settings.anchor * 2 * (shown - before) / shown.numel()
         if settings.matching > 0:
-            losses["matching"], matching = self._matching(shown, x, condition)
+            losses["matching"], matching = self._matching(shown, condition, pace=factor)
             gradient += settings.matching * matching
         if settings.guidance > 0:
             losses["guidance"], guidance = self._guide(shown, condition)
