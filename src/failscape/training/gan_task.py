@@ -9,7 +9,6 @@ from typing import Any, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
@@ -26,6 +25,7 @@ from failscape.training.adversarial import (
 )
 from failscape.training.conditions import ConditionPool, StratifiedSampler
 from failscape.training.distributed import find_device, workers
+from failscape.training.encoder_losses import encoder_losses
 from failscape.training.gan_evaluation import GeneratorEvaluation, reconstruction_error
 from failscape.training.generator_task import GeneratorTask, adam, check_oracle, update
 from failscape.training.guidance import guide
@@ -221,29 +221,20 @@ class GANTask(GeneratorTask):
         return penalties
 
     def _step_encoder(self, x: Tensor, fake: Tensor, z: Tensor, condition: Condition | None) -> dict[str, Tensor]:
-        """Regress the latents of generated images; draw real ones again, as the discriminator's features see them.
-
-        The generator is not trained by it: noise cannot be drawn again, so it would learn to blur.
-        """
+        """Teach the encoder; real images drawn again should be alike to the discriminator, too."""
         generator, discriminator = self._averaged_generator, self._discriminator
         assert isinstance(self._generator, StyleGAN2)
         assert isinstance(generator, StyleGAN2)
         assert isinstance(discriminator, ProjectionDiscriminator)
-        # Drawing real images again costs most, so every second one serves.
-        x, condition = x[::2], None if condition is None else condition[slice(None, None, 2)]
+        losses, loss, (x, again) = encoder_losses(
+            self._generator, generator, x, fake, z, condition, autocast=self._autocast()
+        )
         with self._autocast():
-            found, encoded = self._generator.encode(torch.cat([fake, x])).float().split([len(fake), len(x)])
-            again = clip_images(generator.draw(generator.styles(generator.mapping(encoded, condition))).float())
             with torch.no_grad():
                 seen = discriminator.trunk(x)
             features = (discriminator.trunk(again).float() - seen.float()).square().mean()
-        known = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-        latent = (found - known).square().mean()
-        # At a quarter of the size noise averages out, and what is left is the digit.
-        pixels = (F.avg_pool2d(again, 2) - F.avg_pool2d(x, 2)).square().mean()
-        loss = latent + features + 20 * pixels
-        update(self.optimizers["encoder"], loss.backward, self._encoding)
-        return {"encoder_latent": latent, "encoder_features": features, "encoder_pixels": pixels}
+        update(self.optimizers["encoder"], (loss + features).backward, self._encoding)
+        return losses | {"encoder_features": features}
 
     def _draw(self, z: Tensor, condition: Condition | None, rng: torch.Generator) -> Tensor:
         generator = self._generator

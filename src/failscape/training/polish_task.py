@@ -8,7 +8,6 @@ from typing import Any, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
@@ -17,6 +16,7 @@ from failscape.generators import Condition, Generator, StyleGAN2
 from failscape.generators.condition import Embedding
 from failscape.training.adversarial import clip_images
 from failscape.training.conditions import ConditionPool
+from failscape.training.encoder_losses import encoder_losses
 from failscape.training.feature_matching import FeatureMatching
 from failscape.training.gan_evaluation import GeneratorEvaluation, reconstruction_error
 from failscape.training.generator_task import GeneratorTask, adam, check_oracle, update
@@ -25,9 +25,8 @@ from failscape.training.precision import autocast
 from failscape.training.schedule import set_learning_rate, warmup_cosine
 from failscape.training.settings import PolishSettings
 
-# The encoder's rate against the generator's, and the weight of pixels in its loss, as beside the game.
+# The encoder's rate against the generator's, as beside the game.
 _ENCODER_RATE = 2.0
-_PIXELS = 20.0
 
 
 @final
@@ -141,21 +140,22 @@ class PolishTask(GeneratorTask):
     def _step_encoder(
         self, x: Tensor, fake: Tensor, z: Tensor, condition: Condition, progress: float
     ) -> dict[str, Tensor]:
-        """Regress the latents of generated images; draw real ones again, but for their noise."""
+        """Teach the encoder, at a rate of its own."""
         settings = self._settings
         time = (progress - settings.encoder_from) / (1 - settings.encoder_from)
         rate = settings.learning_rate * _ENCODER_RATE * warmup_cosine(time, warmup=0.0)
         set_learning_rate(self.optimizers["encoder"], rate)
-        # Drawing real images again costs most, so every second one serves.
-        x, condition = x[::2], condition[slice(None, None, 2)]
-        with autocast("cpu", bf16=settings.bf16):
-            found, encoded = self._generator.encode(torch.cat([fake, x])).float().split([len(fake), len(x)])
-            again = clip_images(_draw(self._averaged_generator, encoded, condition, None))
-        known = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-        latent = (found - known).square().mean()
-        pixels = (F.avg_pool2d(again, 2) - F.avg_pool2d(x, 2)).square().mean()
-        update(self.optimizers["encoder"], (latent + _PIXELS * pixels).backward, self._encoding)
-        return {"encoder_latent": latent, "encoder_pixels": pixels}
+        losses, loss, _ = encoder_losses(
+            self._generator,
+            self._averaged_generator,
+            x,
+            fake,
+            z,
+            condition,
+            autocast=autocast("cpu", bf16=settings.bf16),
+        )
+        update(self.optimizers["encoder"], loss.backward, self._encoding)
+        return losses
 
     @property
     def judged(self) -> Generator:
