@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from failscape.data import ImageSet, corrupt, load_images
+from failscape.data.specs import uncorrupted
 from failscape.errors import DataError, ImageError, LabelError, SpecError
 
 Digits = NDArray[np.uint8]
@@ -105,6 +106,43 @@ def test_several_draws(npz: Path, class_folder: Path) -> None:
     assert len(four) == len(set(four.ids)) == 48
     assert torch.equal(four.x[:12], load_images(f"{npz}+half-corrupted").x)
     assert load_images(f"{class_folder}+gaussian_noise@1*2").ids[12] == "0/00.png-draw2"
+
+
+class TestParts:
+    def test_a_part_is_those_images(self, npz: Path) -> None:
+        whole = load_images(npz)
+        for ending, rows in (
+            ("[2:5]", slice(2, 5)),
+            ("[:5]", slice(5)),
+            ("[5:]", slice(5, None)),
+            ("[5:999]", slice(5, 999)),
+        ):
+            part = load_images(f"{npz}{ending}")
+            assert torch.equal(part.x, whole.x[rows])
+            assert torch.equal(part.y, whole.y[rows])
+            assert list(part.ids) == list(whole.ids)[rows]
+
+    def test_a_corruption_is_of_the_part(self, npz: Path) -> None:
+        part = load_images(f"{npz}[2:8]+half-corrupted*2")
+        assert len(part) == 12
+        # The random half is one of the part.
+        clean = load_images(f"{npz}[2:8]").x.mul(255).round() / 255
+        assert int((part.x[:6] != clean).flatten(1).any(dim=1).sum()) == 3
+        assert uncorrupted(f"{npz}[2:8]+half-corrupted*2") == f"{npz}[2:8]"
+
+    @pytest.mark.parametrize("ending", ["[5:5]", "[5:2]", "[999:]"])
+    def test_a_part_without_images_is_refused(self, ending: str, npz: Path) -> None:
+        with pytest.raises(SpecError, match=r"Expected a part \[FROM:TO\] of the 12 images of .*Count from 0"):
+            load_images(f"{npz}{ending}")
+
+    def test_a_path_of_that_name_is_taken_as_it_stands(self, npz: Path) -> None:
+        named = npz.rename(npz.with_name("a[2:5]"))
+        with pytest.raises(SpecError, match="a file of another kind"):
+            load_images(named)
+
+    def test_of_what_is_no_set_the_whole_is_named(self) -> None:
+        with pytest.raises(SpecError, match=r"'mnist:trian' is none of these.*Did you mean mnist:train"):
+            load_images("mnist:trian[:5]")
 
 
 @pytest.mark.parametrize(

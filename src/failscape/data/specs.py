@@ -1,9 +1,12 @@
 """From what a person types to an image set."""
 
+import re
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import get_args
+
+import torch
 
 from failscape.data.avatar_faces import TRAITS
 from failscape.data.avatars import read_avatars
@@ -26,6 +29,7 @@ NAMES = (
     *(f"{name}{split}" for name in (*PUBLISHED, "moons", *_AVATARS) for split in ("", ":test", ":train")),
     *(f"{name}:extra" for name in _AVATARS),
 )
+_PART = re.compile(r"(?P<whole>.+)\[(?P<first>\d*):(?P<end>\d*)\]")
 _IDX_MARKS = {"images-idx3-ubyte": "labels-idx1-ubyte", "images.idx3-ubyte": "labels.idx1-ubyte"}
 
 
@@ -51,6 +55,9 @@ def load_images(
             - an IDX pair as `IMAGES,LABELS`, or only the images if the labels lie beside them under their
               usual name, such as `t10k-labels-idx1-ubyte.gz`.
 
+            After any of them `[FROM:TO]` takes a part, counted from 0, such as `mnist:train[:30000]` and
+            `mnist:train[30000:]`.
+
             Any of them may end in `+half-corrupted` or `+half-blurred-and-noised` (the recipes of two papers),
             or `+CORRUPTION@SEVERITY` such as `+gaussian_blur@3`: the images are corrupted as they are read, the
             same way each time. `*4` after it gives four independent draws, one after the other.
@@ -70,7 +77,7 @@ def load_images(
     """
     text = str(spec)
     base, recipe, draws = _split(text)
-    images = _load(base, image_shape)
+    images = _load_part(base, image_shape)
     if image_shape is not None and images.image_shape != image_shape:
         raise ImageError(
             f"Expected images of shape {image_shape} in {base}, but got {images.image_shape}. Only encoded "
@@ -123,6 +130,21 @@ def _exists(spec: str) -> bool:
     with suppress(OSError, ValueError):
         return all(part.strip() and _path(part.strip()).exists() for part in spec.split(","))
     return False
+
+
+def _load_part(spec: str, image_shape: tuple[int, int, int] | None) -> ImageSet:
+    """Load the images from one index to before another, if the spec ends so; a path of that name is taken as such."""
+    part = _PART.fullmatch(spec)
+    if part is None or _exists(spec):
+        return _load(spec, image_shape)
+    images = _load(part["whole"], image_shape)
+    rows = torch.arange(len(images))[slice(int(part["first"] or 0), int(part["end"] or len(images)))]
+    if not len(rows):
+        raise SpecError(
+            f"Expected a part [FROM:TO] of the {len(images)} images of {part['whole']}, but {spec!r} has none. Count "
+            "from 0, and let FROM be less than TO."
+        )
+    return images.select(rows)
 
 
 def _load(spec: str, image_shape: tuple[int, int, int] | None) -> ImageSet:
