@@ -9,8 +9,9 @@ from failscape.classifiers import Classifier, classifier_features
 from failscape.data import ImageSet
 from failscape.errors import ClassifierError, ConfigError, UnsupportedClassifier, UnsupportedGenerator
 from failscape.generators import VAE, Condition, StyleGAN2, save_generator
-from failscape.training import PolishSettings, PolishTask, resume_run, start_run
+from failscape.training import PolishSettings, PolishTask, polish_task, resume_run, start_run
 from failscape.training.conditions import ConditionPool
+from failscape.training.guidance import condition_loss
 
 
 @pytest.fixture
@@ -63,14 +64,15 @@ def test_means_come_together_in_the_features_of_all_that_match(
         torch.manual_seed(1)
         network = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 2))
     other = Classifier(network, class_names=images.class_names, image_shape=images.image_shape)
-    task = PolishTask(settings, images=images, start=start, classifier=stripes_classifier, matched_by=[other])
+    both = (stripes_classifier, other)
+    task = PolishTask(settings, images=images, start=start, classifier=stripes_classifier, matched_by=both)
     condition = task.pool.conditions
     assert condition is not None
-    before = [gap(judge, drawn(start, condition), images.x, condition.y) for judge in (stripes_classifier, other)]
+    before = [gap(judge, drawn(start, condition), images.x, condition.y) for judge in both]
 
     after = polished(task, settings, images)
 
-    for judge, first in zip((stripes_classifier, other), before, strict=True):
+    for judge, first in zip(both, before, strict=True):
         assert gap(judge, drawn(after, condition), images.x, condition.y) < 0.3 * first
 
 
@@ -87,6 +89,41 @@ def test_guidance_brings_more_images_to_their_class(
 
     assert kept(start) < 0.7
     assert kept(polished(task, guided, images)) > 0.9
+
+
+def test_means_are_of_what_real_images_are_and_guidance_of_even_requests(
+    settings: PolishSettings,
+    images: ImageSet,
+    start: StyleGAN2,
+    stripes_classifier: Classifier,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = settings.model_copy(update={"guidance": 1.0, "guided": 400})
+    task = PolishTask(told, images=images, start=start, classifier=stripes_classifier)
+    asked, matched = [], []
+
+    def loss(logits: Tensor, condition: Condition, *, score: str) -> Tensor:
+        asked.append(condition)
+        return condition_loss(logits, condition, score=score)
+
+    def match(fake: Tensor, condition: Condition, *, pace: float) -> tuple[Tensor, Tensor]:
+        matched.append(condition)
+        return torch.zeros(()), torch.zeros_like(fake)
+
+    monkeypatch.setattr(polish_task, "condition_loss", loss)
+    monkeypatch.setattr(task._matching, "forward", match)
+    task.step(images.x[:16], images.y[:16], progress=0.5, rng=torch.Generator().manual_seed(0))
+
+    assert task.pool.conditions is not None
+    assert torch.equal(matched[0].y, task.pool.conditions.y[:16])
+    torch.testing.assert_close(matched[0].score, task.pool.conditions.score[:16])
+    assert asked[0].y.float().mean() == pytest.approx(0.5, abs=0.1)
+    # Evenly over what each class supports, from 0.5 on.
+    low, high = torch.tensor(task.pool.space.supported)[asked[0].y].unbind(dim=1)
+    place = (asked[0].score - low.clamp_min(0.5)) / (high - low.clamp_min(0.5))
+    assert place.quantile(torch.tensor([0.25, 0.5, 0.75]).to(place)).tolist() == pytest.approx(
+        [0.25, 0.5, 0.75], abs=0.1
+    )
 
 
 def test_an_anchor_holds_it_where_it_was(

@@ -81,6 +81,16 @@ class Condition:
         score, y = probs.max(dim=1)
         return cls(y=y, score=score, probs=probs)
 
+    @classmethod
+    def cat(cls, parts: Sequence["Condition"]) -> "Condition":
+        """Return the rows of several conditions, one after the other; all have distributions, or none."""
+        probs = [part.probs for part in parts if part.probs is not None]
+        return cls(
+            y=torch.cat([part.y for part in parts]),
+            score=torch.cat([part.score for part in parts]),
+            probs=torch.cat(probs) if probs else None,
+        )
+
     def __len__(self) -> int:
         return len(self.y)
 
@@ -90,8 +100,7 @@ class Condition:
 
     def twice(self) -> "Condition":
         """Return all rows and then all rows again."""
-        rows = torch.arange(len(self), device=self.y.device).repeat(2)
-        return self[rows]
+        return Condition.cat([self, self])
 
     def to(self, device: torch.device | str) -> "Condition":
         """Return the same on another device."""

@@ -67,7 +67,7 @@ class ConditionPool:
                 "same class names, in the same order."
             )
         parts = [self.conditions_of(batch.x, batch.y) for batch in images.batches(_BATCH)]
-        self.conditions = _joined([part for part in parts if part is not None])
+        self.conditions = Condition.cat([part for part in parts if part is not None])
         present = set(self.conditions.y.tolist())
         missing = [name for k, name in enumerate(classifier.class_names) if k not in present]
         if missing:
@@ -174,12 +174,3 @@ def conditions_of(
     value = kind.logit(logits, classes).double().sigmoid().clamp(_SMALLEST, 1)
     probs = logits.softmax(dim=1) if score == VECTOR else None
     return Condition(y=classes, score=value, probs=probs).to(x.device)
-
-
-def _joined(parts: list[Condition]) -> Condition:
-    probs = [part.probs for part in parts if part.probs is not None]
-    return Condition(
-        y=torch.cat([part.y for part in parts]),
-        score=torch.cat([part.score for part in parts]),
-        probs=torch.cat(probs) if probs else None,
-    )

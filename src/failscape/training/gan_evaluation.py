@@ -3,12 +3,12 @@
 from math import isnan
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from failscape.classifiers import SCORES, Classifier, penultimate_features
 from failscape.data import ImageSet
-from failscape.generators import Condition, Generator, StyleGAN2
+from failscape.generators import Condition, ConditionSpace, Generator, StyleGAN2
 from failscape.generators.condition import VECTOR
 from failscape.metrics import Estimate, frechet_distance, precision_and_recall, rank_correlation
 from failscape.training.conditions import ConditionPool, conditions_of
@@ -93,8 +93,10 @@ class GeneratorEvaluation:
         """Return how well requests spread evenly over classes and scores are met, by the classifier and the oracle."""
         assert self._classifier is not None
         assert self._requests is not None
+        assert generator.condition_space is not None
         rng = torch.Generator().manual_seed(self._seed + 2)
-        asked = even_requests(generator, _EVEN, like=self._requests, rng=rng)
+        y = torch.arange(_EVEN) % generator.condition_space.num_classes
+        asked = even_requests(generator.condition_space, y, like=self._requests, rng=rng)
         x = draw_images(generator, _EVEN, asked, rng=rng)
         kind = SCORES["confidence" if self._score == VECTOR else self._score]
         numbers = {}
@@ -147,19 +149,16 @@ def reconstruction_error(generator: Generator, images: ImageSet, pool: Condition
     return float((again - x).square().mean().sqrt())
 
 
-def even_requests(generator: Generator, n: int, *, like: Condition, rng: torch.Generator) -> Condition:
-    """Draw requests evenly over the classes and over the scores that each supports; a confidence from 0.5.
+def even_requests(space: ConditionSpace, y: Int[Tensor, " N"], *, like: Condition, rng: torch.Generator) -> Condition:
+    """Draw requests for classes, evenly over the scores that each supports; a confidence from 0.5.
 
     Args:
-        generator: with a condition.
-        n: how many.
+        space: of the conditions.
+        y: the classes.
         like: conditions of real images. A generator of whole distributions is asked for theirs: of each class, those
             whose confidences are nearest.
         rng: draws the scores.
     """
-    space = generator.condition_space
-    assert space is not None
-    y = torch.arange(n) % space.num_classes
     score = space.even_scores(y, rng=rng)
     if space.score != VECTOR:
         return Condition(y=y, score=score)

@@ -18,7 +18,7 @@ from failscape.training.adversarial import clip_images
 from failscape.training.conditions import ConditionPool
 from failscape.training.encoder_losses import encoder_losses
 from failscape.training.feature_matching import FeatureMatching
-from failscape.training.gan_evaluation import GeneratorEvaluation, reconstruction_error
+from failscape.training.gan_evaluation import GeneratorEvaluation, even_requests, reconstruction_error
 from failscape.training.generator_task import GeneratorTask, adam, check_oracle, update
 from failscape.training.guidance import condition_loss
 from failscape.training.precision import autocast
@@ -37,14 +37,16 @@ class PolishTask(GeneratorTask):
     writing too often, or a little too much ink: each image passes, but the means of thousands differ from those of
     real ones. Here the discriminator has no say. The loss is how far mean features are from real ones, class by class
     (`FeatureMatching`), how far the classifier's verdicts are from what was asked (`condition_loss`), and how far each
-    image is from what the generator drew of the same latent and noise before.
+    image is from what the generator drew of the same latent and noise before. Means are of images whose conditions are
+    those of real ones; the classifier has its say on others, asked for evenly over classes and scores. So neither
+    spoils what the other mends.
 
     Args:
         settings: of the training.
         images: those that the generator was trained on.
         start: the generator to begin with; it is not changed.
         classifier: whose verdicts are the condition.
-        matched_by: further classifiers whose mean features are matched.
+        matched_by: classifiers whose mean features are matched; by default that one.
         oracle: judges at evaluations.
 
     Attributes:
@@ -81,8 +83,7 @@ class PolishTask(GeneratorTask):
         generator.load_state_dict(style.state_dict())
         self._generator, self._before = generator, deepcopy(generator).requires_grad_(False).eval()
         self._averaged_generator = deepcopy(self._before)
-        judges = (classifier, *matched_by)
-        self._matching = FeatureMatching(judges, self.pool)
+        self._matching = FeatureMatching(matched_by or (classifier,), self.pool)
         # The running means are part of the state.
         self.networks = nn.ModuleDict({"generator": generator, "matching": self._matching})
         self.averaged = nn.ModuleDict({"generator": self._averaged_generator})
@@ -99,13 +100,15 @@ class PolishTask(GeneratorTask):
         settings, generator = self._settings, self._generator
         factor = warmup_cosine(progress, warmup=settings.warmup / settings.images)
         set_learning_rate(self.optimizers["generator"], settings.learning_rate * factor)
+        # First as real images have it, whose means are to be met; then evenly over the scores, for the guidance.
         condition = self.pool.conditions_of(x, y)
         assert condition is not None
-        z, noise = generator.sample_latents(len(x), rng=rng), generator.draw_noise(len(x), rng=rng)
+        n, asked = len(x), self._with_even(condition, rng)
+        z, noise = generator.sample_latents(len(asked), rng=rng), generator.draw_noise(len(asked), rng=rng)
         with autocast("cpu", bf16=settings.bf16):
-            w = generator.mapping(z, condition)
+            w = generator.mapping(z, asked)
             fake = clip_images(generator.draw(generator.styles(w), noise).float())
-        generator.follow_mean(w.detach())
+        generator.follow_mean(w[:n].detach())
         shown = fake.detach()
         if not shown.isfinite().all():
             # The loop ends at a loss of NaN and says where; the classifier would complain of itself.
@@ -113,19 +116,29 @@ class PolishTask(GeneratorTask):
         losses, gradient = {}, torch.zeros_like(shown)
         if settings.anchor > 0:
             with torch.no_grad(), autocast("cpu", bf16=settings.bf16):
-                before = clip_images(_draw(self._before, z, condition, noise))
+                before = clip_images(_draw(self._before, z, asked, noise))
             losses["anchor"] = (shown - before).square().mean()
             gradient += settings.anchor * 2 * (shown - before) / shown.numel()
         if settings.matching > 0:
-            losses["matching"], matching = self._matching(shown, condition, pace=factor)
-            gradient += settings.matching * matching
+            losses["matching"], matching = self._matching(shown[:n], condition, pace=factor)
+            gradient[:n] += settings.matching * matching
         if settings.guidance > 0:
-            losses["guidance"], guidance = self._guide(shown, condition)
-            gradient += settings.guidance * guidance
+            losses["guidance"], guidance = self._guide(shown[n:], asked[slice(n, None)])
+            gradient[n:] += settings.guidance * guidance
         update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
         if progress >= settings.encoder_from:
-            losses |= self._step_encoder(x, shown, z, condition, progress)
+            losses |= self._step_encoder(x, shown[:n], z[:n], condition, progress)
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _with_even(self, condition: Condition, rng: torch.Generator) -> Condition:
+        """Return conditions, and as many more as `guided` says, drawn evenly over classes and scores."""
+        if self._settings.guidance == 0:
+            return condition
+        assert self.pool.space is not None
+        assert self.pool.conditions is not None
+        y = torch.randint(self.pool.space.num_classes, (self._settings.guided,), generator=rng)
+        even = even_requests(self.pool.space, y, like=self.pool.conditions, rng=rng)
+        return Condition.cat([condition, even])
 
     def _guide(self, fake: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return by how much the conditions are missed in the mean, and the gradient of that in the images.

@@ -396,7 +396,7 @@ class PolishSettings(TrainingSettings):
     )
     matched_by: tuple[str, ...] = Field(
         default=(),
-        description="specs of classifiers in whose features it is to be like real images, beside the classifier's own",
+        description="specs of classifiers in whose features it is to be like real images; by default the classifier",
     )
     oracle: str = Field(
         default="none",
@@ -415,7 +415,10 @@ class PolishSettings(TrainingSettings):
         ge=0,
         description="weight of how far mean features of generated images are, class by class, from those of real ones",
     )
-    guidance: float = Field(default=0.1, ge=0, description="weight of the classifier's say on the condition")
+    guidance: float = Field(default=0.03, ge=0, description="weight of the classifier's say on the condition")
+    guided: PositiveInt = Field(
+        default=64, description="images a step, beside the others, that it is about: evenly over classes and scores"
+    )
     anchor: float = Field(
         default=1.0, ge=0, description="weight of the mean squared difference of a pixel from what it drew before"
     )

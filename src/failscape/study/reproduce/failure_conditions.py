@@ -29,7 +29,6 @@ WEIGHTS = (
     "mnist-blurred-and-noised",
     "mnist-clean",
     "mnist-corrupted",
-    "mnist-oracle-clean",
     "mnist-oracle-corrupted",
     "mnist-stylegan2",
 )

@@ -20,10 +20,8 @@ from failscape.study.reproduce.moons import MoonsResult, run_moons
 from failscape.training import GeneratorEvaluation
 
 WEIGHTS = (
-    "mnist-blurred-and-noised",
     "mnist-clean",
     "mnist-corrupted",
-    "mnist-oracle-clean",
     "mnist-oracle-corrupted",
     "mnist-stylegan2",
 )
