@@ -9,10 +9,12 @@ from failscape.errors import SpecError
 from failscape.storage import asset_names, latest_run_folder
 from failscape.training import AnySettings, PolishSettings, read_settings, resume_run, start_run
 
+_RECIPE = ".toml"
+
 
 def recipe_names() -> list[str]:
     """Return the names of all embedded weights that have a recipe: every one."""
-    return asset_names(files("failscape") / "assets" / "recipes", ".toml")
+    return asset_names(files("failscape") / "assets" / "recipes", _RECIPE)
 
 
 def train_embedded(name: str, out: Path, *, progress: Callable[[str], None] = lambda message: None) -> Path:
@@ -35,7 +37,7 @@ def train_embedded(name: str, out: Path, *, progress: Callable[[str], None] = la
     """
     if name not in recipe_names():
         raise SpecError(f"Expected one of {', '.join(recipe_names())} to retrain, but got {name!r}.")
-    return train_by(_begun(_read_recipe(f"{name}.toml", out), out, progress), out, progress=progress)
+    return train_by(_begun(_read_recipe(f"{name}{_RECIPE}", out), out, progress), out, progress=progress)
 
 
 def _read_recipe(path: str, out: Path) -> AnySettings:
@@ -57,12 +59,23 @@ def _trained_again(spec: str, out: Path) -> str:
 
 
 def _begun(settings: AnySettings, out: Path, progress: Callable[[str], None]) -> AnySettings:
-    """Return settings that begin with a run of the recipe that they name for that, made now unless it was before."""
-    start = getattr(settings, "start", "none")
-    if start == "none" or latest_run_folder(out, settings.name) is not None:
+    """Return settings that name runs where a recipe names recipes of what it needs first; these are made now.
+
+    A training that was begun before has all that it needs.
+    """
+    if latest_run_folder(out, settings.name) is not None:
         return settings
-    before = _begun(_read_recipe(start, out), out, progress)
-    return settings.model_copy(update={"start": str(train_by(before, out, progress=progress))})
+
+    def made(recipe: str) -> str:
+        return str(train_by(_begun(_read_recipe(recipe, out), out, progress), out, progress=progress))
+
+    needed: dict[str, object] = {}
+    start = getattr(settings, "start", "none")
+    if start != "none":
+        needed["start"] = made(start)
+    if isinstance(settings, PolishSettings):
+        needed["matched_by"] = tuple(made(spec) if spec.endswith(_RECIPE) else spec for spec in settings.matched_by)
+    return settings.model_copy(update=needed)
 
 
 def train_by(settings: AnySettings, out: Path, *, progress: Callable[[str], None] = lambda message: None) -> Path:
