@@ -33,7 +33,7 @@ class FeatureMatching(nn.Module):
     of real images are taken once, those of generated ones run.
 
     Args:
-        classifiers: at least one.
+        classifiers: in whose features; at least one, to be called.
         pool: of real images, and of the conditions that images are generated for.
 
     Attributes:

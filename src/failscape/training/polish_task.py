@@ -83,7 +83,9 @@ class PolishTask(GeneratorTask):
         generator.load_state_dict(style.state_dict())
         self._generator, self._before = generator, deepcopy(generator).requires_grad_(False).eval()
         self._averaged_generator = deepcopy(self._before)
-        self._matching = FeatureMatching(matched_by or (classifier,), self.pool)
+        # Without a weight nobody looks at the real images.
+        judges = (matched_by or (classifier,)) if settings.matching > 0 else ()
+        self._matching = FeatureMatching(judges, self.pool)
         # The running means are part of the state.
         self.networks = nn.ModuleDict({"generator": generator, "matching": self._matching})
         self.averaged = nn.ModuleDict({"generator": self._averaged_generator})
