@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from failscape.generators import Condition, StyleGAN2
+from failscape.generators.layers import normalized
 from failscape.training.adversarial import clip_images
 
 _PIXELS = 20.0
@@ -40,8 +41,8 @@ def encoder_losses(
     with autocast:
         found, encoded = encoding.encode(torch.cat([fake, x])).float().split([len(fake), len(x)])
         again = clip_images(drawing.draw(drawing.styles(drawing.mapping(encoded, condition))).float())
-    known = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-    latent = (found - known).square().mean()
+    # The mapping takes no more of a latent than its direction.
+    latent = (found - normalized(z)).square().mean()
     # At a quarter of the size noise averages out, and what is left is the digit.
     pixels = (F.avg_pool2d(again, 2) - F.avg_pool2d(x, 2)).square().mean()
     return {"encoder_latent": latent, "encoder_pixels": pixels}, latent + _PIXELS * pixels, (x, again)

@@ -118,7 +118,8 @@ class PolishTask(GeneratorTask):
         losses, gradient = {}, torch.zeros_like(shown)
         if settings.anchor > 0:
             with torch.no_grad(), autocast("cpu", bf16=settings.bf16):
-                before = clip_images(_draw(self._before, z, asked, noise))
+                styles = self._before.styles(self._before.mapping(z, asked))
+                before = clip_images(self._before.draw(styles, noise).float())
             losses["anchor"] = (shown - before).square().mean()
             gradient += settings.anchor * 2 * (shown - before) / shown.numel()
         if settings.matching > 0:
@@ -195,10 +196,6 @@ class PolishTask(GeneratorTask):
             )
         numbers: dict[str, Any] = self._evaluation(self.judged)
         return numbers | {"reconstruction": reconstruction_error(self.judged, images, self.pool)}
-
-
-def _draw(generator: StyleGAN2, z: Tensor, condition: Condition, noise: Tensor | None) -> Tensor:
-    return generator.draw(generator.styles(generator.mapping(z, condition)), noise).float()
 
 
 def _supported(start: Generator, images: ImageSet, classifier: Classifier) -> tuple[StyleGAN2, str, Embedding]:
