@@ -33,11 +33,14 @@ def test_takes_three_thirds_written_with_few_digits():
     ("target", "words"),
     [
         ("cow", "Expected classes among .* but got 'cow'"),
-        ("cat=0.7,dog=0.4", "sum to 1.1"),
-        ({"cat": 1.5, "dog": -0.5}, "shares of at least 0"),
-        ({}, "sum to 0"),
+        ("cat=0.7,dog=0.4", "sum to 1.1. Divide each by the sum"),
+        ({"cat": 1.5, "dog": -0.5}, "got -0.5 for 'dog'. Leave out"),
+        ({}, "but got none, which sum to 0. Give one, such as {'T-shirt, plain': 1.0}"),
+        ({"cat": 0.0}, "sum to 0. Give one"),
+        ({"cat": float("inf")}, "sum to inf. Give one"),
         ("cat=much", "as a number"),
-        ("cat=nan", "sum to nan"),
+        ("cat=nan", "got nan for 'cat'"),
+        ("cat=0.7,dog", "a share for each class .* or for none, but got 'cat=0.7' and 'dog' .* Write dog=SHARE"),
         ("cat=0.5,cat=0.5", "'cat' twice"),
     ],
 )

@@ -81,21 +81,25 @@ class TestTargets:
         with pytest.raises(SpecError, match="Expected the share of a class as a number, such as"):
             frontier_targets(({"a": share, "b": 0.3},), NAMES)
 
+    def test_a_name_that_is_no_text_is_seen_to_be_none(self, as_installed: None) -> None:
+        with pytest.raises(SpecError, match=r"among '3', '8', but got 3\. Name one of these"):
+            frontier_targets(({3: 0.7, 8: 0.3},), ("3", "8"))
+
     @pytest.mark.parametrize(
-        "target",
+        ("target", "words"),
         [
-            "a=0.7,b=0.2",
-            "a=0.7,b=-0.3,c=0.6",
-            "a,x",
-            "a=x,b=0.5",
-            {"a": 0.7, "b": 0.2},
-            {"a": 1.3, "b": -0.3},
-            {"x": 1.0},
-            {},
+            ("a=0.7,b=0.2", "sum to 0.9"),
+            ("a=0.7,b=-0.3,c=0.6", "got -0.3 for 'b'"),
+            ("a,x", "got 'x'"),
+            ("a=x,b=0.5", "as a number, such as 3=0.7, but got 'a=x'"),
+            ({"a": 0.7, "b": 0.2}, "sum to 0.9"),
+            ({"a": 1.3, "b": -0.3}, "got -0.3 for 'b'"),
+            ({"x": 1.0}, "got 'x'"),
+            ({}, "got none"),
         ],
     )
-    def test_what_is_no_distribution_is_refused(self, target: Any) -> None:
-        with pytest.raises(SpecError, match="Expected"):
+    def test_what_is_no_distribution_is_refused(self, target: Any, words: str) -> None:
+        with pytest.raises(SpecError, match=words):
             frontier_targets((target,), NAMES)
 
     def test_too_few_classes(self) -> None:

@@ -115,11 +115,7 @@ def test_all_recipes_are_trained_and_measured_alike(
     monkeypatch.setattr(families, "load_images", lambda spec: digits)
     (tmp_path / "00001-families-wgan").mkdir()
     (tmp_path / "00001-families-wgan" / "generator.json").touch()
-    said: list[str] = []
-    found = run_families("embedded:mnist-oracle-clean", tmp_path, progress=said.append)
-    # The one that was trained before takes no time.
-    assert said[0].startswith(f"4 to be trained, which took {4 * families.SECONDS / 60:.1f} minutes in all")
-    assert "families-wgan" not in said[0]
+    found = run_families("embedded:mnist-oracle-clean", tmp_path)
     # Each is tried first, to find how many images it may see in the time: the trials here saw 1,000 a second.
     trials = [settings for settings in asked if settings.name.endswith("-trial")]
     assert [trial.name for trial in trials] == [f"{RECIPES[name].name}-trial" for name in RECIPES if name != "wgan"]

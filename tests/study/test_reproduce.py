@@ -383,7 +383,13 @@ class TestRegistry:
         monkeypatch.setattr(registry, "train_embedded", train)
         said: list[str] = []
         run = reproduce("small", tmp_path / "out", retrain=True, progress=said.append)
-        assert said[0].startswith(f"{len(WEIGHTS)} to be trained, which took ")
+        assert said[0] == (
+            "small: took 7 minutes of two cores where it was measured, and the trainings before it; a run that is cut "
+            "off goes on"
+        )
+        # With what is trained beside the weights.
+        assert said[1].startswith(f"{len(WEIGHTS) + 1} to be trained, which took ")
+        assert said[1].endswith(", another")
         assert asked == [(name, tmp_path / "out" / "weights") for name in WEIGHTS]
         resolved = tomllib.loads((run / "study.toml").read_text())
         assert resolved["classifier"]["spec"] == str(run / "weights" / "00001-mnist-clean")
@@ -394,6 +400,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> type:
     """A reproduction of one step on a few digits."""
 
     class Small:
+        MINUTES = 7
+        TRAININGS: dict[str, float] = {"more/another": 60.0}  # noqa: RUF012
         WEIGHTS = WEIGHTS
         CLAIMS = (Claim(key="edge_cases.max_gap", what="gap", at_most=1e-3),)
         method: dict[str, Any] = {"method": "edge-cases", "settings": {"crossings": 4}}  # noqa: RUF012

@@ -8,6 +8,7 @@ import pytest
 
 from failscape import load_classifier, load_generator
 from failscape.errors import SpecError
+from failscape.generators import generator_provenance
 from failscape.storage import latest_run_folder
 from failscape.study.reproduce import weights
 from failscape.study.reproduce.latent_sympathetic_examples import WEIGHTS
@@ -136,6 +137,10 @@ class TestTraining:
         assert (more / "classifier.json").exists()
         assert settings.start == str(runs / "00003-tiny-first")
         assert settings.matched_by == (trained["tiny-other"], str(more))
+        # Its weights say what they owe to whom, and how long that took.
+        provenance = generator_provenance(run)
+        assert provenance["matched_by"].keys() == set(settings.matched_by)
+        assert all(each["reached"]["seconds"] > 0 for each in provenance["matched_by"].values())
 
     def test_classifiers_that_were_trained_again_take_the_place_of_the_embedded_ones(self, package: Path) -> None:
         recipes, runs = package / "package" / "assets" / "recipes", package / "runs"
@@ -211,8 +216,9 @@ class TestTraining:
         said: list[str] = []
         out = package / "out"
         train_embedded("tiny-vae", out)
-        for seconds in ({"tiny-vae": 60.0, "tiny-classifier": 90.0}, {"tiny-classifier": 9000.0}, {"tiny-vae": 60.0}):
-            say_how_long(seconds, out, progress=said.append)
+        made, missing = out / "tiny-vae", out / "tiny-classifier"
+        for trainings in ({made: 60.0, missing: 90.0}, {missing: 9000.0}, {made: 60.0}):
+            say_how_long(trainings, progress=said.append)
         assert said == [
             f"1 to be trained, which took {time} in all on the machine they were made on: tiny-classifier"
             for time in ("1.5 minutes", "2.5 hours")

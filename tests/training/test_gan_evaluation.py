@@ -7,7 +7,7 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
 from failscape.generators import Condition, ConditionSpace, Generator
-from failscape.training import GeneratorEvaluation
+from failscape.training import GeneratorEvaluation, gan_evaluation
 
 LEVELS = torch.tensor([0.2, 0.8])
 
@@ -55,3 +55,19 @@ def test_a_perfect_generator_is_at_the_floor_whatever_the_mix_of_classes(classif
     distance = evaluation.distance(Perfect())
     assert distance == pytest.approx(evaluation.floor, rel=0.1, abs=1e-3)
     assert evaluation(Perfect())["frechet"] == distance
+
+
+@pytest.mark.parametrize(("shape", "features"), [((1, 28, 28), 784), ((3, 18, 18), 972), ((3, 128, 96), 3 * 21 * 16)])
+def test_without_a_network_pixels_are_compared_and_of_large_images_the_means_of_patches(
+    shape: tuple[int, int, int], features: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A distance costs the cube of the number of features: of 3 x 64 x 64 pixels it would take half an hour."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr(gan_evaluation, "frechet_distance", lambda a, b: float(seen.extend((a, b)) or 0))
+    grey = torch.linspace(0, 1, 8)
+    images = ImageSet.from_tensors(grey[:, None, None, None].expand(8, *shape), torch.arange(8) % 2, name="greys")
+
+    GeneratorEvaluation(images, images, classifier=None, oracle=None, seed=0)
+
+    for each in seen:
+        torch.testing.assert_close(each, grey[:, None].expand(8, features), atol=1 / 255, rtol=0)

@@ -103,6 +103,8 @@ def test_architectures_are_those_that_can_be_built() -> None:
         ('kind = "vae"\nhidden = []', "hidden"),
         ('kind = "vae"\nimage_shape = [3, 32]', "image_shape"),
         ('kind = "wgan"\ndrift = -1', "drift = -1"),
+        ('kind = "wgan"\nguidance_from = 0.5', "no sooner than it begins, at 0.5 of the training, but got 0.2"),
+        ('kind = "gan"\nguidance_from = 0.3\nguidance_full = 0.1', "at 0.3 of the training, but got 0.1"),
         ('kind = "classifier"\narchitecture = "residual-cnn"\nwidth = 12', "multiple of 8"),
         ('kind = "classifier"\nlearning_rate = nan', "learning_rate"),
         (

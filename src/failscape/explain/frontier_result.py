@@ -218,7 +218,7 @@ class FrontierResult(Result):
     def typical(self, row: int) -> Int[Tensor, " M"]:
         """Return the images of a target that are within the tolerance, the most typical first.
 
-        Typical is what ranks high by the prior's density and by the critic, as far as they are known.
+        Typical is what ranks high by the prior's density and by the critic, as far as these tell images apart.
         """
         found = (self.success & (self.asked == row)).nonzero()[:, 0]
         ranks = torch.zeros(len(found), dtype=torch.long)
@@ -229,9 +229,11 @@ class FrontierResult(Result):
 
     @property
     def _typical_by(self) -> dict[str, Float[Tensor, " N"]]:
-        """What is known of how typical images are."""
+        """What is known of how typical images are, and tells them apart."""
         known = {"the prior's density": self.log_prior, "the generator's critic": self.realism}
-        return {name: values for name, values in known.items() if values.isfinite().all()}
+        return {
+            name: values for name, values in known.items() if values.isfinite().all() and values.unique().numel() > 1
+        }
 
     @property
     def figures(self) -> Sequence[Figure]:

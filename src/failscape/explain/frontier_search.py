@@ -200,6 +200,7 @@ class FrontierSearch:
         for _ in range(_ROUNDS):
             pool = self._explored(pool, stand_ins, targets, max(n, _LEAST_LED))
         found, steps = self._searched(pool, targets, n)
+        found = self._space.on_prior(found)
         return Found(
             images=self._space.drawn(found),
             log_prior=self._space.log_prior(found),

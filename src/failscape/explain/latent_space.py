@@ -56,6 +56,10 @@ class LatentSpace:
         """Return their 8-bit images."""
         return torch.cat([to_8_bits(self.draw(part)) for part in points.split(_BATCH)])
 
+    def on_prior(self, points: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """Return the points of the same images that the prior may draw; of W, the points themselves."""
+        return points if isinstance(self._generator, StyleGenerator) else self._generator.on_prior(points)
+
     def log_prior(self, points: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
         """Return the log-density of the prior at points, in nats; of W that of a normal distribution as wide."""
         return self._generator.log_prior(points)

@@ -48,6 +48,13 @@ class Generator(nn.Module, ABC):
         """Draw latents from the prior, by default a standard normal distribution."""
         return torch.randn(n, self.latent_dim, generator=rng)
 
+    def on_prior(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """Return the latents that the prior may draw and that give the same images; by default, these themselves.
+
+        Where only a part of a latent counts, a search moves the rest for nothing, and its length is no distance.
+        """
+        return z
+
     def log_prior(self, z: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
         """Return the log-density of the prior at each latent, in nats; for the prior that `sample_latents` draws."""
         return -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)

@@ -73,6 +73,10 @@ class Progressive(CriticGenerator):
         r"""Draw latents evenly from the sphere of radius $\sqrt D$."""
         return normalized(super().sample_latents(n, rng=rng))
 
+    def on_prior(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+        """Return the latents on the sphere in the same directions: only these count."""
+        return normalized(z)
+
     def log_prior(self, z: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
         """Return zeros: every direction is as likely as any other, and only the direction counts."""
         return z.new_zeros(len(z))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import failscape
-from failscape.classifiers import Classifier, load_classifier, target_distribution
+from failscape.classifiers import Classifier, load_classifier, provenance_of, target_distribution
 from failscape.data import ImageSet, load_images
 from failscape.errors import ClassifierError, ConfigError, TrainingError
 from failscape.generators import generator_provenance, load_generator, save_generator
@@ -138,6 +138,11 @@ def _start_of(folder: Path) -> dict[str, Any]:
     return {"start": read_json(folder / _START)} if (folder / _START).exists() else {}
 
 
+def _runs_of(specs: Sequence[str]) -> dict[str, Any]:
+    """Return the provenance of classifiers that are runs of one's own: nothing else says where they came from."""
+    return {spec: provenance_of(spec) for spec in specs if Path(spec).is_dir()}
+
+
 def _device_of(settings: AnySettings) -> str:
     return settings.device if isinstance(settings, GANSettings) else "cpu"
 
@@ -177,6 +182,8 @@ def _train_in(
         "reached": reached,
         "failscape": failscape.__version__,
     } | _start_of(folder)
+    if isinstance(settings, PolishSettings) and (runs := _runs_of(settings.matched_by)):
+        provenance["matched_by"] = runs
     workers().agree(partial(task.export, folder, provenance))
 
 

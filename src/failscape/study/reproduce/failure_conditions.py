@@ -25,6 +25,8 @@ from failscape.study.config import StudyConfig
 from failscape.study.failure_conditions import failure_steps
 from failscape.study.reproduce.claims import Claim
 
+MINUTES = 4
+TRAININGS: dict[str, float] = {}
 WEIGHTS = (
     "mnist-blurred-and-noised",
     "mnist-clean",

@@ -17,7 +17,7 @@ from failscape.data import ImageSet, load_images
 from failscape.figures import Plot, bar_panels
 from failscape.generators import Autoencoder, load_generator
 from failscape.storage import latest_run_folder, read_json
-from failscape.study.reproduce.weights import say_how_long, train_by
+from failscape.study.reproduce.weights import train_by
 from failscape.training import (
     AnySettings,
     GeneratorEvaluation,
@@ -70,6 +70,9 @@ RECIPES: Mapping[str, AnySettings] = {
     "vae": VAESettings(name="families-vae", images=5_350_400, latent_dim=16, **_SHARED),
 }
 """How each family is trained."""
+
+SECONDS_EACH: Mapping[str, float] = {recipe.name: SECONDS * (1 + _TRIAL) for recipe in RECIPES.values()}
+"""Name of each training to how long it takes, its trial counted."""
 
 
 @final
@@ -129,7 +132,6 @@ def run_families(oracle: str, out: Path, *, progress: Callable[[str], None] = la
     Raises:
         FailscapeError: what the trainings raise.
     """
-    say_how_long({recipe.name: float(SECONDS) for recipe in RECIPES.values()}, out, progress=progress)
     trained = {
         name: train_by(_paced(recipe, out, progress=progress), out, progress=progress)
         for name, recipe in RECIPES.items()

@@ -33,6 +33,14 @@ class Reproduction(Protocol):
     def CLAIMS(self) -> tuple[Claim, ...]:
         """The comparison with the paper."""
 
+    @property
+    def MINUTES(self) -> int:
+        """How long the whole takes with the embedded weights, on two cores of a machine with AVX-512."""
+
+    @property
+    def TRAININGS(self) -> Mapping[str, float]:
+        """What is trained beside the weights, if they are: FOLDER/NAME of the run to the seconds that it took."""
+
     def study(self, weights: Mapping[str, str]) -> StudyConfig:
         """Return the study, given where each of `WEIGHTS` is loaded from."""
 
@@ -79,9 +87,13 @@ def reproduce(
         raise SpecError(f"Expected one of {', '.join(REPRODUCTIONS)} to reproduce, but got {name!r}.")
     reproduction = REPRODUCTIONS[name]
     weights = {weight: f"embedded:{weight}" for weight in reproduction.WEIGHTS}
+    took = f"{reproduction.MINUTES} minutes of two cores where it was measured"
+    progress(f"{name}: took {took}{', and the trainings before it' if retrain else ''}; a run that is cut off goes on")
     if retrain:
         _require_images(reproduction.study(weights))
-        say_how_long({weight: recorded_seconds(weight) for weight in weights}, out / "weights", progress=progress)
+        trainings = {out / "weights" / weight: recorded_seconds(weight) for weight in weights}
+        trainings |= {out / run: seconds for run, seconds in reproduction.TRAININGS.items()}
+        say_how_long(trainings, progress=progress)
         weights = {weight: str(train_embedded(weight, out / "weights", progress=progress)) for weight in weights}
     run = run_study(reproduction.study(weights), folder=out, progress=progress)
     results = {}

@@ -16,15 +16,19 @@ from failscape.metrics import Estimate, rate
 from failscape.study.config import StudyConfig
 from failscape.study.reproduce.ablation import Ablation, read_ablation, run_ablation
 from failscape.study.reproduce.claims import Claim
-from failscape.study.reproduce.moons import MoonsResult, run_moons
+from failscape.study.reproduce.moons import SECONDS_EACH, MoonsResult, run_moons
 from failscape.training import GeneratorEvaluation
 
+MINUTES = 3
 WEIGHTS = (
     "mnist-clean",
     "mnist-corrupted",
     "mnist-oracle-corrupted",
     "mnist-stylegan2",
 )
+
+_MOONS = "moons"
+TRAININGS = {f"{_MOONS}/{name}": seconds for name, seconds in SECONDS_EACH.items()}
 
 _TEST = "embedded:mnist-test+half-corrupted"
 # Several draws of the corruptions, since uncertain images are rare.
@@ -166,7 +170,7 @@ def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: C
         progress: is told in a line what is being done.
     """
     progress("moons: training a classifier and a generator")
-    moons = run_moons(out / "moons", progress=progress)
+    moons = run_moons(out / _MOONS, progress=progress)
     progress("measuring accuracy and the generator's quality")
     return {
         "moons": moons,
@@ -179,7 +183,7 @@ def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: C
             "corrupted": _accuracy(weights["mnist-corrupted"], f"{_LEARNT}+half-corrupted"),
         },
         "quality": _quality(weights),
-        "ablation": run_ablation(out / "moons", progress=progress) if retrain else read_ablation(),
+        "ablation": run_ablation(out / _MOONS, progress=progress) if retrain else read_ablation(),
     }
 
 

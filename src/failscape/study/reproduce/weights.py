@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 from failscape.errors import SpecError
 from failscape.storage import asset_names, latest_run_folder
@@ -101,31 +102,34 @@ def train_by(settings: AnySettings, out: Path, *, progress: Callable[[str], None
 
 
 def recorded_seconds(name: str) -> float:
-    """Return how long the training of `embedded:NAME` took, with those that it goes on from, where it was made."""
+    """Return how long the training of `embedded:NAME` took where it was made, with all that were made for it."""
     documents = [files("failscape") / "assets" / kind / f"{name}.json" for kind in ("classifiers", "generators")]
     (document,) = (each for each in documents if each.is_file())
-    seconds, training = 0.0, json.loads(document.read_text())["provenance"]
-    while training is not None:
-        seconds += float(training["reached"]["seconds"])
-        training = training.get("start")
-    return seconds
+    return _seconds(json.loads(document.read_text())["provenance"])
 
 
-def say_how_long(seconds: Mapping[str, float], out: Path, *, progress: Callable[[str], None]) -> None:
+def _seconds(training: Mapping[str, Any]) -> float:
+    """Return the seconds of a training, of the one that it began with, and of the networks that it was matched by."""
+    before = [*([training["start"]] if "start" in training else []), *training.get("matched_by", {}).values()]
+    return float(training["reached"]["seconds"]) + sum(_seconds(each) for each in before)
+
+
+def say_how_long(trainings: Mapping[Path, float], *, progress: Callable[[str], None]) -> None:
     """Say how long the trainings that are still to be made took together, if there are any.
 
     Args:
-        seconds: name of each training to how long it took; one that was cut off counts as a whole.
-        out: holds the numbered run folders.
+        trainings: folder of numbered runs, and in it the name of each, to how many seconds it took; one that was cut
+            off counts as a whole.
         progress: is told in a line.
     """
-    runs = {name: latest_run_folder(out, name) for name in seconds}
-    left = [name for name, run in runs.items() if run is None or not _complete(run)]
+    runs = {path: latest_run_folder(path.parent, path.name) for path in trainings}
+    left = [path for path, run in runs.items() if run is None or not _complete(run)]
     if not left:
         return
-    total = sum(seconds[name] for name in left)
+    total = sum(trainings[path] for path in left)
     time = f"{total / 3600:.1f} hours" if total > 5400 else f"{total / 60:.1f} minutes"
-    progress(f"{len(left)} to be trained, which took {time} in all on the machine they were made on: {', '.join(left)}")
+    names = ", ".join(path.name for path in left)
+    progress(f"{len(left)} to be trained, which took {time} in all on the machine they were made on: {names}")
 
 
 def _complete(run: Path) -> bool:
