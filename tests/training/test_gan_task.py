@@ -20,7 +20,7 @@ from failscape.errors import (
     UnsupportedClassifier,
 )
 from failscape.generators import MLP, StyleGAN2, load_generator
-from failscape.training import GANSettings, GANTask, Task, train
+from failscape.training import GANSettings, GANTask, Task, start_run, train
 from failscape.training.checkpoint import load_checkpoint
 from failscape.training.sample_grid import write_sample_grid
 from failscape.training.sampler import Sampler
@@ -326,6 +326,26 @@ def test_late_guidance_is_added_evenly_to_the_end(
     late, even, early = trained
     assert torch.allclose(late, even, atol=1e-6)
     assert torch.allclose(late, early, atol=1e-6) == (progress < 0.7)
+
+
+@pytest.mark.parametrize("family", ["mlp", "stylegan2"])
+@pytest.mark.parametrize("target", ["upright", "lying"])
+def test_a_target_steers_a_generator_without_condition(
+    family: str, target: str, plain: GANSettings, stripes_classifier: Classifier, stripes_file: Path, tmp_path: Path
+) -> None:
+    changes = {"family": family, "images": 1600, "data": str(stripes_file), "evaluate_every": 1600, "target": target}
+    changes |= {"guidance": 30.0, "guidance_from": 0.1, "guidance_full": 0.3, "r1": 0.1}
+    run = start_run(GANSettings.parse(plain.model_dump() | changes), tmp_path)
+
+    generator = load_generator(run)
+    assert generator.condition_space is None
+    said = stripes_classifier.predict(generator.sample(100, rng=torch.Generator().manual_seed(0)))
+    assert (said == stripes_classifier.class_names.index(target)).float().mean() > 0.95
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    guided = [record.get("guidance") for record in records if record["event"] == "losses"]
+    # Nothing before it begins; then it falls.
+    assert guided[0] is None
+    assert guided[-1] < 0.7 * next(value for value in guided if value is not None)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5])

@@ -34,6 +34,7 @@ from failscape.training.precision import autocast
 from failscape.training.sampler import Order
 from failscape.training.schedule import constant_cosine, ramp, set_learning_rate
 from failscape.training.settings import GANSettings
+from failscape.training.target_guidance import TargetGuidance
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class GANTask(GeneratorTask):
         settings: of the training.
         images: to learn from; the classifier is asked about each of them once.
         classifier: whose verdicts are the condition, or None for a generator without condition.
+        guidance: what is added to the loss of one without condition, if anything.
         oracle: judges at evaluations.
 
     Attributes:
@@ -75,9 +77,11 @@ class GANTask(GeneratorTask):
         *,
         images: ImageSet,
         classifier: Classifier | None = None,
+        guidance: TargetGuidance | None = None,
         oracle: Classifier | None = None,
     ) -> None:
-        self._settings, self.half = settings, settings.half
+        assert classifier is None or guidance is None, "a classifier either makes conditions or steers"
+        self._settings, self.half, self._guidance = settings, settings.half, guidance
         self._device = find_device(settings.device)
         # It is asked at each step, several times.
         classifier = None if classifier is None else classifier.to(self._device)
@@ -153,6 +157,10 @@ class GANTask(GeneratorTask):
                     self._classifier, fake.detach(), x, condition, score=settings.score, rng=rng
                 )
                 gradient = gradient + weight * guidance
+            if self._guidance is not None and (weight := self._guidance.weight(progress)) > 0:
+                shown = fake.detach().requires_grad_()
+                losses["guidance"] = self._guidance(shown, rng=rng)
+                gradient = gradient + weight * torch.autograd.grad(losses["guidance"], shown)[0]
             update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
         if self._encoding and progress >= settings.encoder_from:
             losses |= self._step_encoder(x, fake.detach(), z, condition)

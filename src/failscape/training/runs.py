@@ -15,7 +15,7 @@ from failscape.generators import generator_provenance, load_generator, save_gene
 from failscape.storage import next_run_folder, read_json, write_json
 from failscape.training.checkpoint import has_checkpoint, load_checkpoint
 from failscape.training.classifier_task import ClassifierTask
-from failscape.training.distributed import Workers, process_group, workers
+from failscape.training.distributed import Workers, find_device, process_group, workers
 from failscape.training.gan_task import GANTask
 from failscape.training.intro_vae_task import IntroVAETask
 from failscape.training.loop import Hook, check_images, check_same_images, check_shares, train
@@ -206,6 +206,9 @@ def _task(settings: AnySettings, images: ImageSet, allow_code: bool) -> tuple[Ta
         classifier, oracle = load(settings.classifier), load(settings.oracle)
         if classifier is not None and not settings.calibrated:
             classifier = classifier.with_temperature(1.0)
+        if settings.target != "none":
+            steering = _guidance(settings, images, classifier)
+            return GANTask(settings, images=images, guidance=steering, oracle=oracle), (write_sample_grid,)
         return GANTask(settings, images=images, classifier=classifier, oracle=oracle), (write_sample_grid,)
     if isinstance(settings, PolishSettings):
         judges = [load_classifier(spec, allow_code=allow_code) for spec in (settings.classifier, *settings.matched_by)]
@@ -235,7 +238,9 @@ def _classifier(spec: str, *, allow_code: bool) -> Classifier | None:
     return None if spec == "none" else load_classifier(spec, allow_code=allow_code)
 
 
-def _guidance(settings: GuidedSettings, images: ImageSet, classifier: Classifier | None) -> TargetGuidance | None:
+def _guidance(
+    settings: GuidedSettings | GANSettings, images: ImageSet, classifier: Classifier | None
+) -> TargetGuidance | None:
     if classifier is None:
         return None
     if classifier.image_shape != images.image_shape:
@@ -244,7 +249,7 @@ def _guidance(settings: GuidedSettings, images: ImageSet, classifier: Classifier
             f"{classifier.image_shape}. Train one on the same images."
         )
     return TargetGuidance(
-        classifier,
+        classifier.to(find_device(_device_of(settings))),
         target_distribution(settings.target, classifier.class_names),
         weight=settings.guidance,
         start=settings.guidance_from,

@@ -312,6 +312,11 @@ class GANSettings(TrainingSettings):
         default="embedded:mnist-corrupted",
         description="spec of the classifier whose verdicts are the condition, or none",
     )
+    target: str = Field(
+        default="none",
+        description="what its verdict on generated images is to be, in place of a condition: a class, shares such as "
+        "3=0.7,8=0.3, or uniform; or none",
+    )
     oracle: str = Field(
         default="none",
         description="spec of a classifier trained apart, which judges at each evaluation and never guides; or none",
@@ -394,6 +399,22 @@ class GANSettings(TrainingSettings):
                 "classifier sees, but got another family, or none. Leave perceive out."
             )
         return value
+
+    @model_validator(mode="after")
+    def _check_target(self) -> "GANSettings":
+        if self.target == "none":
+            return self
+        if self.classifier == "none" or self.guidance == 0:
+            raise ValueError(
+                "Expected a `classifier` and a weight of `guidance` beside a `target`, but one of them is missing. "
+                "Name both, or leave the target out."
+            )
+        if self.late_guidance > 0 or self.perceive:
+            raise ValueError(
+                "Expected neither `late_guidance` nor `perceive` beside a `target`: both are about a condition, which "
+                "a generator that is steered does not have. Leave them out."
+            )
+        return self
 
 
 class PolishSettings(TrainingSettings):
