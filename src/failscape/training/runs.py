@@ -29,6 +29,7 @@ from failscape.training.settings import (
     GuidedSettings,
     IntroVAESettings,
     PolishSettings,
+    TrainingSettings,
     VAEGANSettings,
     VAESettings,
     read_settings,
@@ -143,7 +144,7 @@ def _runs_of(specs: Sequence[str]) -> dict[str, Any]:
     return {spec: provenance_of(spec) for spec in specs if Path(spec).is_dir()}
 
 
-def _device_of(settings: AnySettings) -> str:
+def _device_of(settings: TrainingSettings) -> str:
     return settings.device if isinstance(settings, GANSettings) else "cpu"
 
 
