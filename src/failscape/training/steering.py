@@ -129,5 +129,5 @@ def _task(
     raise UnsupportedGenerator(
         "Expected a generator that can be trained further, a WGAN, a progressive generator, a VAE, a VAE-GAN or an "
         f"IntroVAE, but got a {generator.family}, which keeps nothing to be trained by. Search in its latent space "
-        "instead."
+        "instead, or train one that is steered from the beginning, by `failscape train gan --target`."
     )
