@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -349,6 +350,7 @@ def test_where_no_real_image_is_sure_none_is_swept() -> None:
         "grid",
         "real-grid",
         "requested-against-obtained",
+        "requested-against-obtained-table",
         "sweeps",
     ]
 
@@ -362,7 +364,8 @@ def test_what_is_not_beside_the_samples_is_said(off: UncertainResult) -> None:
     result = explain(Flat(), method, x=x[y == 0], y=y[y == 0], ids=None)
     assert sweeps_of(result).caption.endswith("Real images are not swept: none were asked for.")
     assert result.figures[0].caption.endswith("of those given none comes near a confidence asked for of its class.")
-    assert [figure.name for figure in result.figures] == ["grid", "requested-against-obtained", "sweeps"]
+    names = ["grid", "requested-against-obtained", "requested-against-obtained-table", "sweeps"]
+    assert [figure.name for figure in result.figures] == names
 
 
 @pytest.mark.parametrize(
@@ -482,8 +485,36 @@ class TestFigures:
         assert titles[2].startswith("[bright] ")
         assert not titles[3].startswith("[")
 
+    def test_the_table_says_what_was_obtained_of_each_tenth_of_the_requests(self, off: UncertainResult) -> None:
+        (table,) = (figure for figure in off.figures if figure.name == "requested-against-obtained-table")
+        alone, refined = table.draw().axes  # type: ignore[attr-defined]
+        assert (alone.get_title("left"), refined.get_title("left")) == ("generator alone", "refined")
+        low, high = float(off.requested[off.of(ALONE)].min()), float(off.requested[off.of(ALONE)].max())
+        edges = np.linspace(low, high, 11)
+        labels = [label.get_text() for label in alone.get_yticklabels()]
+        for ax, part in ((alone, ALONE), (refined, REFINED)):
+            cells = np.array([float(text.get_text()) for text in ax.texts]).reshape(10, 5)
+            requested, obtained = (scores[off.of(part)].double().numpy() for scores in (off.requested, off.obtained))
+            tenth = np.searchsorted(edges[1:-1], requested)
+            for i, row in enumerate(cells):
+                mine = obtained[tenth == i]
+                assert labels[i] == f"{50 * (edges[i] + edges[i + 1]):.1f} ({len(mine)})"
+                assert row == pytest.approx(100 * np.quantile(mine, [0.05, 0.25, 0.5, 0.75, 0.95]), abs=0.051)
+                if part == REFINED:
+                    # All are met, but for what one grey value changes.
+                    assert 100 * (edges[i] - 0.25 * GREY_VALUE) - 0.1 < row[0] <= row[4]
+                    assert row[4] < 100 * (edges[i + 1] + 0.25 * GREY_VALUE) + 0.1
+        assert sum(int(label.split("(")[1].rstrip(")")) for label in labels) == 100
+
+    def test_without_a_refinement_none_is_shown(self) -> None:
+        result = explain(Flat(offset=0.05), UncertainSamples(steps=0, per_class=20, levels=(0.9, 0.6), rows=1))
+        dots, table = (figure for figure in result.figures if figure.name.startswith("requested-against"))
+        assert len(dots.draw().axes) == len(table.draw().axes) == 1  # type: ignore[attr-defined]
+        assert dots.caption.count("All are as the generator draws them.") == 1
+        assert "refinement" not in table.caption
+
     def test_each_change_stands_under_its_picture(self, off: UncertainResult) -> None:
-        for gallery in off.figures[3:]:
+        for gallery in off.figures[4:]:
             assert isinstance(gallery, Gallery)
             real = gallery.name == "real-sweeps"
             case = gallery.cases[1]
@@ -515,7 +546,7 @@ class TestFigures:
         assert label == f"{LEVELS[1]:.2f}: {NAMES[1]} 0.80, oracle {NAMES[int(theirs.argmax())]} {theirs.max():.2f}"
 
     def test_a_case_has_the_probability_of_its_class_by_classifier_and_oracle(self, off: UncertainResult) -> None:
-        gallery = off.figures[3]
+        gallery = off.figures[4]
         assert isinstance(gallery, Gallery)
         case = gallery.cases[1]
         assert case.heading == "bright, from sure to unsure"

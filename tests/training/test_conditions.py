@@ -78,6 +78,23 @@ class TestPool:
             assert low == pytest.approx(np.quantile(scores.numpy(), 0.001), abs=1e-4)
             assert high == pytest.approx(0.95, abs=1e-4)
 
+    @pytest.mark.parametrize("score", SCORES)
+    def test_the_single_ones_are_those_that_the_classifier_is_least_sure_of(
+        self, classifier: Classifier, score: str
+    ) -> None:
+        # Of each class 2,000 sure images and one that is anything but.
+        sure = torch.linspace(0.9, 0.99, 2000)
+        probs = torch.cat([sure, 1 - sure, torch.tensor([0.51, 0.49])])
+        pool = pool_of(image_set(probs, (probs > 0.5).long()), classifier, score=score)
+        assert pool.conditions is not None
+        assert pool.space is not None
+        for label, supported in enumerate(pool.space.supported):
+            scores = pool.conditions.score[pool.conditions.y == label]
+            outlier = scores.max() if score == "entropy" else scores.min()
+            rest = scores[scores != outlier]
+            assert len(rest) == 2000
+            assert supported == pytest.approx([float(rest.min()), float(rest.max())], abs=2e-3)
+
     def test_without_a_classifier_there_is_no_condition(self, classifier: Classifier) -> None:
         images = mostly_sure()
         pool = pool_of(images, None)

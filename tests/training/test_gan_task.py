@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from failscape.classifiers import Classifier
 from failscape.data import ImageSet
@@ -93,6 +94,62 @@ def test_each_part_of_a_step_has_its_time(
 
     # Penalties come every third step, guidance from 0.1 and the encoder from 0.5.
     assert seen == [always | {"r1", "r2"}, always, always | {"guidance"}, always | {"r1", "r2", "guidance"} | encoder]
+
+
+@pytest.mark.parametrize("loss", ["logistic", "relativistic"])
+def test_both_play_the_game_that_was_asked_for(
+    loss: str, plain: GANSettings, stripes_classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = plain.model_copy(update={"loss": loss, "r1": 0.0, "bf16": False})
+    task = GANTask(settings, images=images, classifier=stripes_classifier)
+    judged, seen = task._judged, list[Tensor]()
+
+    def recorded(*given: Any) -> Tensor:
+        seen.append(judged(*given))
+        return seen[-1]
+
+    monkeypatch.setattr(task, "_judged", recorded)
+    losses = step(task, images)
+
+    # Real and generated in one pass; then the generated ones again, by the discriminator as it is after its step.
+    (real, fake), again = seen[0].detach().chunk(2), seen[1].detach()
+    if loss == "relativistic":
+        expected = softplus(fake - real).mean(), softplus(real - again).mean()
+    else:
+        expected = (softplus(fake) + softplus(-real)).mean(), softplus(-again).mean()
+    torch.testing.assert_close((losses["discriminator"], losses["generator"]), expected)
+
+
+class TestLazyPenalties:
+    """A penalty at each fourth step counts four times, and its step is one of five of the discriminator's."""
+
+    def test_count_as_often_as_they_are_left_out(
+        self, plain: GANSettings, stripes_classifier: Classifier, images: ImageSet
+    ) -> None:
+        # In 4 steps the gradient of 4 penalties of weight 0.5 and 0.25, in one.
+        gradients = []
+        for changes in ({"penalty_every": 4, "r1": 0.5, "r2": 0.25}, {"penalty_every": 1, "r1": 2.0, "r2": 1.0}):
+            settings = plain.model_copy(update=changes | {"bf16": False})
+            task = GANTask(settings, images=images, classifier=stripes_classifier)
+            x, condition = images.x[:16], task.pool.conditions_of(images.x[:16], images.y[:16])
+            task._step_penalties(x, x.flip(0), condition, torch.Generator().manual_seed(0))
+            discriminator = task.networks["discriminator"].parameters()
+            gradients.append(torch.cat([p.grad.flatten() for p in discriminator if p.grad is not None]))
+        assert float(gradients[0].norm()) > 0
+        torch.testing.assert_close(*gradients)
+
+    def test_slow_the_discriminator_and_lengthen_its_memory_to_match(
+        self, plain: GANSettings, stripes_classifier: Classifier, images: ImageSet
+    ) -> None:
+        settings = plain.model_copy(update={"penalty_every": 4})
+        task = GANTask(settings, images=images, classifier=stripes_classifier)
+        step(task, images)
+        mine, theirs = (task.optimizers[name].param_groups[0] for name in ("discriminator", "generator"))
+        # Five steps of it for each four of the generator's go as far, and forget as much.
+        assert 5 * mine["lr"] == pytest.approx(4 * theirs["lr"])
+        assert theirs["lr"] == settings.learning_rate
+        assert mine["betas"] == pytest.approx((0.0, 0.99 ** (4 / 5)))
+        assert mine["betas"][1] ** 5 == pytest.approx(theirs["betas"][1] ** 4)
 
 
 def test_the_encoder_learns_at_a_rate_that_falls_from_its_own_beginning_on(
@@ -236,6 +293,14 @@ def test_a_judge_that_says_the_same_of_all_does_not_end_the_training(
     assert {"mean_error", "class"} <= reached.keys()
 
 
+def test_whole_distributions_of_every_class_are_asked_for_also_where_the_validation_has_one_class(
+    plain: GANSettings, stripes_classifier: Classifier, images: ImageSet, unseen: ImageSet
+) -> None:
+    task = GANTask(plain.model_copy(update={"score": "vector"}), images=images, classifier=stripes_classifier)
+    reached = task.evaluate(unseen.select(unseen.y == 0))
+    assert {"frechet", "spearman", "mean_error", "class"} <= reached.keys()
+
+
 class TestSampleGrid:
     @pytest.mark.parametrize("score", ["confidence", "entropy", "vector"])
     def test_has_a_column_a_class(
@@ -335,6 +400,8 @@ def test_a_target_steers_a_generator_without_condition(
 ) -> None:
     changes = {"family": family, "images": 1600, "data": str(stripes_file), "evaluate_every": 1600, "target": target}
     changes |= {"guidance": 30.0, "guidance_from": 0.1, "guidance_full": 0.3, "r1": 0.1}
+    if family == "mlp":
+        changes |= {name: GANSettings.model_fields[name].default for name in ("channels", "style_dim", "encoder_from")}
     run = start_run(GANSettings.parse(plain.model_dump() | changes), tmp_path)
 
     generator = load_generator(run)
@@ -400,6 +467,34 @@ class TestVictory:
         last = [line for line in log if line["event"] == "losses"][-1]
         assert min(last["told_real"], last["told_fake"]) > 0.99
 
+    def test_of_pairs_is_seen_whatever_is_added_to_all_scores(
+        self,
+        plain: GANSettings,
+        stripes_classifier: Classifier,
+        images: ImageSet,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """The relativistic loss does not know how high all scores are, so it must not count."""
+        monkeypatch.setattr("failscape.training.gan_task._MEMORY", 3)
+        changes = {"loss": "relativistic", "learning_rate": 1e-2, "augment": "adaptive"}
+        games = []
+        for added in (0.0, 16.0, -16.0):
+            task = GANTask(plain.model_copy(update=changes), images=images, classifier=stripes_classifier)
+            task._rates["generator"] = 0.0
+            judged = task._judged
+            monkeypatch.setattr(
+                task, "_judged", lambda *given, added=added, judged=judged, **named: judged(*given, **named) + added
+            )
+            caplog.clear()
+            for seed in range(20):
+                step(task, images, seed=seed)
+            assert ["has won" in message for message in caplog.messages] == [True]
+            games.append(task.state()["game"])
+        assert games[0]["told"]["real"] == games[0]["told"]["fake"] > 0.99
+        assert games[0]["augmentation"] > 0
+        assert games[0] == games[1] == games[2]
+
     def test_is_not_told_again_by_a_training_that_goes_on(
         self, won: tuple[GANTask, GANSettings], images: ImageSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -427,8 +522,14 @@ class TestVictory:
 def test_a_training_that_goes_on_has_the_whole_state_of_the_game(
     gan_settings: GANSettings, stripes_classifier: Classifier, images: ImageSet
 ) -> None:
+    def begun() -> GANTask:
+        task = GANTask(gan_settings, images=images, classifier=stripes_classifier)
+        # As often as not; by itself it would stay at 0 for as short as this is.
+        task._augmentation.probability = 0.5
+        return task
+
     def task_after(*steps: int, task: GANTask | None = None) -> GANTask:
-        task = task or GANTask(gan_settings, images=images, classifier=stripes_classifier)
+        task = task or begun()
         for seed in steps:
             step(task, images, progress=seed / 6, seed=seed)
             task.average(0.5)
@@ -446,3 +547,4 @@ def test_a_training_that_goes_on_has_the_whole_state_of_the_game(
     assert all(map(torch.equal, weights(whole), weights(resumed)))
     assert all(map(torch.equal, whole.averaged.state_dict().values(), resumed.averaged.state_dict().values()))
     assert whole.state()["game"] == resumed.state()["game"]
+    assert whole.state()["game"]["augmentation"] > 0.4

@@ -13,10 +13,23 @@ import torch
 
 from failscape.data import ImageSet
 from failscape.errors import CheckpointError, DataError, StorageError, TrainingError
-from failscape.training import ClassifierSettings, GANSettings, Task, VAESettings, VAETask, loop, read_settings, train
+from failscape.training import (
+    ClassifierSettings,
+    GANSettings,
+    PolishSettings,
+    Task,
+    TrainingSettings,
+    VAEGANSettings,
+    VAESettings,
+    VAETask,
+    WGANSettings,
+    loop,
+    read_settings,
+    train,
+)
 from failscape.training.checkpoint import load_checkpoint
 from failscape.training.distributed import Workers
-from failscape.training.loop import warn_of_shares
+from failscape.training.loop import check_images, warn_of_shares
 
 
 def task_of(settings: VAESettings, images: ImageSet) -> VAETask:
@@ -271,6 +284,27 @@ def test_validation_must_be_of_the_same_kind(
     with pytest.raises(DataError, match="to learn from"):
         train(task_of(vae_settings, images), empty, tmp_path, vae_settings)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "fewest"),
+    [
+        (GANSettings(), 4),
+        (PolishSettings(), 4),
+        (WGANSettings(), 4),
+        (VAEGANSettings(oracle="embedded:mnist-clean"), 4),
+        (VAEGANSettings(), 1),
+        (VAESettings(), 1),
+        (ClassifierSettings(), 1),
+    ],
+)
+def test_samples_are_compared_with_some_validation_images_at_least(
+    settings: TrainingSettings, fewest: int, images: ImageSet
+) -> None:
+    check_images(images, images.select(torch.arange(fewest)), settings)
+    for count in range(1, fewest):
+        with pytest.raises(DataError, match=rf"at least 4 validation images .* but got {count}\. Choose a larger"):
+            check_images(images, images.select(torch.arange(count)), settings)
 
 
 @pytest.mark.parametrize(

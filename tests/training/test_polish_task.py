@@ -106,9 +106,9 @@ def test_means_are_of_what_real_images_are_and_guidance_of_even_requests(
         asked.append(condition)
         return condition_loss(logits, condition, score=score)
 
-    def match(fake: Tensor, condition: Condition, *, pace: float) -> tuple[Tensor, Tensor]:
+    def match(fake: Tensor, condition: Condition, *, pace: float) -> tuple[dict[str, Tensor], Tensor]:
         matched.append(condition)
-        return torch.zeros(()), torch.zeros_like(fake)
+        return {}, torch.zeros_like(fake)
 
     monkeypatch.setattr(polish_task, "condition_loss", loss)
     monkeypatch.setattr(task._matching, "forward", match)
@@ -190,8 +190,20 @@ def test_generators_of_other_scores_are_polished_too(
     task = PolishTask(told, images=images, start=start, classifier=stripes_classifier)
     # An odd number, as the last batch may be.
     losses = task.step(images.x[:7], images.y[:7], progress=0.5, rng=torch.Generator().manual_seed(0))
-    assert losses.keys() == {"anchor", "matching", "guidance", "encoder_latent", "encoder_pixels"}
+    assert losses.keys() == {"anchor", "matching", "spread", "guidance", "encoder_latent", "encoder_pixels"}
     assert all(bool(loss.isfinite()) for loss in losses.values())
+
+
+def test_whole_distributions_of_every_class_are_asked_for_also_where_the_validation_has_one_class(
+    settings: PolishSettings, images: ImageSet, unseen: ImageSet, stripes_classifier: Classifier
+) -> None:
+    pool = ConditionPool(images, stripes_classifier, batch=16, score="vector", embedding="fourier")
+    assert pool.space is not None
+    config = {"image_shape": images.image_shape, "channels": (8, 8), "latent_dim": 4, "style_dim": 8}
+    start = StyleGAN2(**config, condition=pool.space.config)
+    task = PolishTask(settings, images=images, start=start, classifier=stripes_classifier)
+    reached = task.evaluate(unseen.select(unseen.y == 0))
+    assert {"frechet", "spearman", "mean_error", "class"} <= reached.keys()
 
 
 def test_what_is_not_finite_is_said_by_the_loss(

@@ -71,7 +71,8 @@ def test_a_finished_run_resumes_to_the_same_files(
 def test_a_gan_is_trained_saved_and_shows_samples(
     gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
 ) -> None:
-    changes = {"data": str(stripes_file), "validation": str(stripes_file), "oracle": gan_settings.classifier}
+    oracle = shutil.copytree(gan_settings.classifier, tmp_path / "oracle")
+    changes = {"data": str(stripes_file), "validation": str(stripes_file), "oracle": str(oracle)}
     settings = gan_settings.model_copy(update=changes)
 
     folder = start_run(settings, tmp_path / "out")
@@ -173,6 +174,19 @@ def test_a_gan_that_cannot_draw_the_images_leaves_no_run_behind(
 
     with pytest.raises(GeneratorError, match="8 × 8"):
         start_run(settings, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_images_to_evaluate_on_leave_no_run_behind(
+    gan_settings: GANSettings, stripes_file: Path, tmp_path: Path
+) -> None:
+    with np.load(stripes_file) as arrays:
+        np.savez(tmp_path / "few.npz", x=arrays["x"][:3], y=arrays["y"][:3])
+    changes = {"data": str(stripes_file), "validation": str(tmp_path / "few.npz")}
+
+    with pytest.raises(DataError, match="at least 4 validation images to compare generated ones with, but got 3"):
+        start_run(gan_settings.model_copy(update=changes), tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
 

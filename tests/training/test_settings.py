@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
+import failscape
 from failscape.classifiers import NETWORKS
 from failscape.errors import ConfigError
 from failscape.training import (
@@ -27,6 +28,8 @@ from failscape.training.settings import GuidedSettings
         ClassifierSettings(data="mnist:train+half-corrupted", calibrate=True),
         VAESettings(hidden=(7, 5), kl_warmup=10, name="two-d"),
         GANSettings(channels=(32, 16), score="vector", classifier="none", device="cuda:1", bf16=False),
+        GANSettings(family="mlp", hidden=7),
+        GANSettings(target="3", calibrated=False),
     ],
 )
 def test_toml_gives_the_same_settings_back(settings: AnySettings, tmp_path: Path) -> None:
@@ -100,6 +103,18 @@ def test_architectures_are_those_that_can_be_built() -> None:
         ('kind = "gan"\ntarget = "3"\nguidance = 0', "Expected a `classifier` and a weight of `guidance`"),
         ('kind = "gan"\ntarget = "3"\nlate_guidance = 0.1', "neither `late_guidance` nor `perceive`"),
         ('kind = "gan"\ntarget = "3"\nperceive = true', "neither `late_guidance` nor `perceive`"),
+        (
+            'kind = "gan"\ntarget = "3"\nscore = "margin"\neven_share = 0.5',
+            "only settings that have an effect, but got `score`, `even_share` beside a `target`",
+        ),
+        ('kind = "gan"\ntarget = "3"\nembedding = "scalar"', "got `embedding` beside a `target`"),
+        ('kind = "gan"\nfamily = "mlp"\nchannels = [8, 4]', "got `channels` beside the family mlp"),
+        (
+            'kind = "gan"\nfamily = "mlp"\ndiscriminator_channels = [8]\nstyle_dim = 8\nencoder_from = 0.5',
+            "got `discriminator_channels`, `style_dim`, `encoder_from` beside the family mlp",
+        ),
+        ('kind = "gan"\noracle = "embedded:mnist-corrupted"', "an oracle that takes no part in the training, but got"),
+        ('kind = "gan"\nclassifier = "runs/1"\noracle = "runs/1"', "but got runs/1, which does. Name another"),
         ("images = 3", "None"),
         ("kind = ", "TOML"),
         ('kind = "vae"\nimages = 0', "images = 0"),
@@ -126,6 +141,13 @@ def test_wrong_settings_are_refused_by_name(content: str, part: str, tmp_path: P
         read_settings(path)
 
     assert "\n" not in str(caught.value)
+
+
+def test_the_recipes_of_the_package_are_accepted() -> None:
+    recipes = [*(Path(failscape.__file__).parent / "assets" / "recipes").rglob("*.toml")]
+    games = [settings for settings in map(read_settings, recipes) if isinstance(settings, GANSettings)]
+    assert len(games) == 3
+    assert all(game.oracle != game.classifier for game in games)
 
 
 def test_missing_file_is_a_config_error(tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from failscape.figures import (
     Line,
     Panel,
     Plot,
+    heat_tables,
     image_grid,
     requested_against_obtained,
 )
 from failscape.generators.condition import VECTOR
-from failscape.metrics import Estimate, mean, quantile_bands, rank_correlation, rate
+from failscape.metrics import Estimate, QuantileBands, mean, quantile_bands, rank_correlation, rate
 
 ALONE, REFINED, REAL, GRID, SWEEP, REAL_SWEEP, REAL_GRID = range(7)
 _PARTS = ("alone", "refined", "real", "grid", "sweep", "real sweep", "real grid")
@@ -158,6 +159,11 @@ class UncertainResult(Result):
         """Return which images belong to a part."""
         return self.part == part
 
+    def bands(self, part: int) -> QuantileBands:
+        """Return the quantiles of the score obtained, by that requested, of `ALONE` or `REFINED`."""
+        rows = self.of(part)
+        return quantile_bands(self.requested[rows], self.obtained[rows])
+
     def monotone(self, part: int = SWEEP) -> Bool[Tensor, " R"]:
         """Return of each sweep whether the obtained score falls all the way as the requested one does."""
         rows = self.of(part)
@@ -241,7 +247,7 @@ class UncertainResult(Result):
 
     @property
     def figures(self) -> Sequence[Figure]:
-        """The grid and real images beside it, requested against obtained, and the sweeps."""
+        """The grid and real images beside it, requested against obtained as dots and as a table, and the sweeps."""
         figures: list[Figure] = [
             Plot(
                 name="grid",
@@ -256,16 +262,36 @@ class UncertainResult(Result):
             Plot(
                 name="requested-against-obtained",
                 title=f"{self._name.capitalize()} requested and obtained",
-                caption="Each dot a sample of its own latent, classified as an 8-bit image. Left: as the generator "
-                "draws it. Right: after the refinement, a few steps of search from there. Bands: 25 to 75 % and 5 to "
-                "95 % of what was obtained. Where everything is obtained as requested, all dots lie on the diagonal.",
+                caption=f"Each dot a sample of its own latent, classified as an 8-bit image. {self._ways_drawn} Bands: "
+                "25 to 75 % and 5 to 95 % of what was obtained. Where everything is obtained as requested, all dots "
+                "lie on the diagonal.",
                 draw=self._draw_requests,
+            ),
+            Plot(
+                name="requested-against-obtained-table",
+                title=f"{self._name.capitalize()} requested and obtained, in numbers",
+                caption=f"The bands of the figure before, in percent. A row is a tenth of the range of requests: its "
+                f"middle and, in brackets, how many requests lie in it. A column is a quantile of the {self._name} "
+                f"obtained for these: half of them obtain less than what stands under 50 %. {self._ways_drawn}",
+                draw=self._draw_bands,
             ),
             self._sweeps("sweeps", f"One latent, from {self._way}", SWEEP, missing=self._unswept),
         ]
         if len(self.sources):
             figures.append(self._sweeps("real-sweeps", f"A real image, from {self._way}", REAL_SWEEP))
         return figures
+
+    @property
+    def _drawn(self) -> dict[str, int]:
+        """The parts that answer all requests, by name; a refinement that changed nothing is none."""
+        refined = not torch.equal(self.images[self.of(ALONE)], self.images[self.of(REFINED)])
+        return {"generator alone": ALONE} | ({"refined": REFINED} if refined else {})
+
+    @property
+    def _ways_drawn(self) -> str:
+        if len(self._drawn) == 1:
+            return "All are as the generator draws them."
+        return "Left: as the generator draws it. Right: after the refinement, a few steps of search from there."
 
     @property
     def _unswept(self) -> str:
@@ -388,10 +414,24 @@ class UncertainResult(Result):
 
     def _draw_requests(self) -> Drawing:
         panels = {}
-        for part, name in ((ALONE, "generator alone"), (REFINED, "refined")):
-            requested, obtained = self.requested[self.of(part)], self.obtained[self.of(part)]
-            panels[name] = (requested, obtained, quantile_bands(requested, obtained))
+        for name, part in self._drawn.items():
+            rows = self.of(part)
+            panels[name] = (self.requested[rows], self.obtained[rows], self.bands(part))
         return requested_against_obtained(panels, x_label=f"requested {self._name}", y_label=f"obtained {self._name}")
+
+    def _draw_bands(self) -> Drawing:
+        # Both parts answer the same requests.
+        asked = self.bands(ALONE)
+        return heat_tables(
+            {name: self.bands(part).quantiles for name, part in self._drawn.items()},
+            row_labels=[
+                f"{100 * centre:.1f} ({count:.0f})"
+                for centre, count in zip(asked.centre.tolist(), asked.count.tolist(), strict=True)
+            ],
+            column_labels=["5 %", "25 %", "50 %", "75 %", "95 %"],
+            x_label=f"quantile of the {self._name} obtained",
+            y_label=f"requested {self._name}",
+        )
 
     def _sweeps(self, name: str, title: str, part: int, *, missing: str = "") -> Gallery:
         count = min(_CASES, int(self.row[self.of(part)].max()) + 1)

@@ -15,7 +15,7 @@ from failscape.generators.condition import VECTOR, Embedding
 from failscape.training.sampler import Sampler
 
 _BATCH = 1000
-# The range of scores that a class supports leaves out this part at its low end: single images are no support.
+# The range of scores that a class supports leaves out this part at its unsure end: single images are no support.
 _OUTLIERS = 0.001
 _SMALLEST = 1e-6
 # So many quantiles of each class's scores are kept with the generator, so that it can draw conditions by itself.
@@ -95,8 +95,9 @@ class ConditionPool:
         )
 
     def _range_of(self, label: int) -> list[float]:
-        scores = self._scores_of(label)
-        return [round(float(np.quantile(scores, _OUTLIERS)), 4), round(float(scores.max()), 4)]
+        # Entropy alone grows as the classifier becomes less sure.
+        ends = [0, 1 - _OUTLIERS] if self._score == "entropy" else [_OUTLIERS, 1]
+        return [round(float(mark), 4) for mark in np.quantile(self._scores_of(label), ends)]
 
     def _quantiles_of(self, label: int) -> list[float]:
         marks = np.quantile(self._scores_of(label), np.linspace(0, 1, _QUANTILES))

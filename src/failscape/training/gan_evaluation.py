@@ -34,6 +34,8 @@ class GeneratorEvaluation:
         oracle: whose features measure distance, if given; else the classifier's; without either, the pixels do, of an
             image of more than 1,024 numbers the means of patches.
         score: what is asked for beside the class.
+        conditions: of images of every class, such as all of those learned from, which requests for whole distributions
+            are taken from; by default those of the images drawn from `training`, which may lack a class.
         seed: of all draws.
     """
 
@@ -45,6 +47,7 @@ class GeneratorEvaluation:
         classifier: Classifier | None,
         oracle: Classifier | None,
         score: str = "confidence",
+        conditions: Condition | None = None,
         seed: int,
     ) -> None:
         self._classifier, self._oracle = classifier, oracle
@@ -63,6 +66,7 @@ class GeneratorEvaluation:
         self.floor = frechet_distance(self._real, self._features(x))
         self._samples = len(rows)
         self._requests = None if classifier is None else conditions_of(classifier, x, y, score=score)
+        self._known = self._requests if conditions is None else conditions
 
     def __call__(self, generator: Generator) -> dict[str, float]:
         """Return `quality` without intervals, and of a generator with a condition `binding`, as far as it is known."""
@@ -99,11 +103,11 @@ class GeneratorEvaluation:
     def binding(self, generator: Generator) -> dict[str, float]:
         """Return how well requests spread evenly over classes and scores are met, by the classifier and the oracle."""
         assert self._classifier is not None
-        assert self._requests is not None
+        assert self._known is not None
         assert generator.condition_space is not None
         rng = torch.Generator().manual_seed(self._seed + 2)
         y = torch.arange(_EVEN) % generator.condition_space.num_classes
-        asked = even_requests(generator.condition_space, y, like=self._requests, rng=rng)
+        asked = even_requests(generator.condition_space, y, like=self._known, rng=rng)
         x = draw_images(generator, _EVEN, asked, rng=rng)
         kind = SCORES["confidence" if self._score == VECTOR else self._score]
         numbers = {}
@@ -169,8 +173,8 @@ def even_requests(space: ConditionSpace, y: Int[Tensor, " N"], *, like: Conditio
     Args:
         space: of the conditions.
         y: the classes.
-        like: conditions of real images. A generator of whole distributions is asked for theirs: of each class, those
-            whose confidences are nearest.
+        like: conditions of real images, some of each of the classes. A generator of whole distributions is asked for
+            theirs: of each class, those whose confidences are nearest.
         rng: draws the scores.
     """
     score = space.even_scores(y, rng=rng)

@@ -185,9 +185,10 @@ class GANTask(GeneratorTask):
                 tuple(torch.cat(both) for both in zip(*seen, strict=True)),
             )
         real, generated = scores.chunk(2)
-        loss = discriminator_loss(real, generated, relativistic=self._settings.loss == "relativistic")
+        relativistic = self._settings.loss == "relativistic"
+        loss = discriminator_loss(real, generated, relativistic=relativistic)
         update(optimizer, loss.backward, parameters)
-        told = {"real": (real > 0).float().mean(), "fake": (generated < 0).float().mean()}
+        told = _told_rightly(real, generated, relativistic=relativistic)
         for name, share in told.items():
             self._told[name] += (float(workers().mean(share)) - self._told[name]) / _MEMORY
         losses = {"discriminator": loss, "told_real": told["real"], "told_fake": told["fake"]} | penalties
@@ -307,6 +308,7 @@ class GANTask(GeneratorTask):
                 classifier=self._classifier,
                 oracle=self._oracle,
                 score=self._settings.score,
+                conditions=self.pool.conditions,
                 seed=self._settings.seed,
             )
         numbers = self._evaluation(self.judged)
@@ -343,6 +345,18 @@ class GANTask(GeneratorTask):
         self._steps, self._told = state["game"]["steps"], dict(state["game"]["told"])
         self._augmentation.probability = state["game"]["augmentation"]
         self._warned = self._won
+
+
+def _told_rightly(real: Tensor, generated: Tensor, *, relativistic: bool) -> dict[str, Tensor]:
+    """Return the shares of real and of generated images that the discriminator tells rightly.
+
+    The scores of the relativistic game have no zero, so there both are the share of pairs in which the real image
+    scores higher.
+    """
+    if relativistic:
+        share = (real > generated).float().mean()
+        return {"real": share, "fake": share}
+    return {"real": (real > 0).float().mean(), "fake": (generated < 0).float().mean()}
 
 
 def _since(start: float, progress: float) -> float:

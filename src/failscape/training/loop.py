@@ -20,13 +20,22 @@ from failscape.training.checkpoint import has_checkpoint, load_checkpoint, save_
 from failscape.training.distributed import workers
 from failscape.training.ema import ema_decay
 from failscape.training.log import LossWindow, ProgressLine, RunLog
-from failscape.training.settings import GANSettings, TrainingSettings, read_settings
+from failscape.training.settings import (
+    ConvolutionalSettings,
+    GANSettings,
+    PolishSettings,
+    TrainingSettings,
+    WGANSettings,
+    read_settings,
+)
 from failscape.training.task import Task
 
 Hook = Callable[[Task, int, Path], Mapping[str, float]]
 """Called with the task, the images seen and the run folder at each evaluation; what it returns is logged."""
 
 _IN_MEMORY_BYTES = 2**30
+# An evaluation of samples looks at three neighbours of each image.
+_FEWEST_COMPARED = 4
 
 _log = logging.getLogger(__name__)
 
@@ -77,11 +86,11 @@ def train(
             has other settings, other images, or none but broken checkpoints.
         TrainingError: if a loss, a weight or an evaluation is not finite; checkpoints before it are kept. Also if
             the processes cannot share each batch evenly, or one of them has ended.
-        DataError: if there are no images, or those of the validation are of another kind.
+        DataError: if there are no images, or those of the validation are of another kind or too few.
         StorageError: if the folder cannot be written or the disk is full; checkpoints before are kept.
     """
     group = workers()
-    check_images(images, validation)
+    check_images(images, validation, settings)
     check_shares(settings)
     if group.first:
         warn_of_shares(settings)
@@ -159,11 +168,12 @@ class _Clock:
         return speed
 
 
-def check_images(images: ImageSet, validation: ImageSet | None) -> None:
+def check_images(images: ImageSet, validation: ImageSet | None, settings: TrainingSettings) -> None:
     """Refuse images that cannot be learnt from together.
 
     Raises:
-        DataError: if there are none, or those of the validation have another shape or other classes.
+        DataError: if there are none, or those of the validation have another shape or other classes, or are too few to
+            compare samples with.
     """
     for role, checked in (("to learn from", images), ("to evaluate on", validation)):
         if checked is not None and len(checked) == 0:
@@ -177,6 +187,17 @@ def check_images(images: ImageSet, validation: ImageSet | None) -> None:
             f"{len(expected[1])} classes, but got {got[0]} and {len(got[1])} classes"
             f"{'' if len(expected[1]) != len(got[1]) else ' or other names'}. Choose another validation set."
         )
+    if len(validation) < _FEWEST_COMPARED and _compares_samples(settings):
+        raise DataError(
+            f"Expected at least {_FEWEST_COMPARED} validation images to compare generated ones with, but got "
+            f"{len(validation)}. Choose a larger validation set, or none."
+        )
+
+
+def _compares_samples(settings: TrainingSettings) -> bool:
+    if isinstance(settings, ConvolutionalSettings) and not isinstance(settings, WGANSettings):
+        return settings.oracle != "none"
+    return isinstance(settings, GANSettings | PolishSettings | WGANSettings)
 
 
 def check_shares(settings: TrainingSettings) -> None:

@@ -31,15 +31,15 @@ _ENCODER_RATE = 2.0
 
 @final
 class PolishTask(GeneratorTask):
-    """Brings a trained generator nearer to its requests and to the means of real images, and else leaves it as it is.
+    """Brings a trained generator nearer to its requests and to what real images are like together, and else leaves it.
 
     A game between two networks ends in small swings about its balance. At its end a generator may draw one hand of
     writing too often, or a little too much ink: each image passes, but the means of thousands differ from those of
-    real ones. Here the discriminator has no say. The loss is how far mean features are from real ones, class by class
-    (`FeatureMatching`), how far the classifier's verdicts are from what was asked (`condition_loss`), and how far each
-    image is from what the generator drew of the same latent and noise before. Means are of images whose conditions are
-    those of real ones; the classifier has its say on others, asked for evenly over classes and scores. So neither
-    spoils what the other mends.
+    real ones, and so does what goes together in them. Here the discriminator has no say. The loss is how far means and
+    covariances of features are from real ones, class by class (`FeatureMatching`), how far the classifier's verdicts
+    are from what was asked (`condition_loss`), and how far each image is from what the generator drew of the same
+    latent and noise before. What is matched are images whose conditions are those of real ones; the classifier has its
+    say on others, asked for evenly over classes and scores. So neither spoils what the other mends.
 
     Args:
         settings: of the training.
@@ -85,7 +85,7 @@ class PolishTask(GeneratorTask):
         self._averaged_generator = deepcopy(self._before)
         # Without a weight nobody looks at the real images.
         judges = (matched_by or (classifier,)) if settings.matching > 0 else ()
-        self._matching = FeatureMatching(judges, self.pool)
+        self._matching = FeatureMatching(judges, self.pool, spread=settings.spread)
         # The running means are part of the state.
         self.networks = nn.ModuleDict({"generator": generator, "matching": self._matching})
         self.averaged = nn.ModuleDict({"generator": self._averaged_generator})
@@ -123,7 +123,8 @@ class PolishTask(GeneratorTask):
             losses["anchor"] = (shown - before).square().mean()
             gradient += settings.anchor * 2 * (shown - before) / shown.numel()
         if settings.matching > 0:
-            losses["matching"], matching = self._matching(shown[:n], condition, pace=factor)
+            terms, matching = self._matching(shown[:n], condition, pace=factor)
+            losses |= terms
             gradient[:n] += settings.matching * matching
         if settings.guidance > 0:
             losses["guidance"], guidance = self._guide(shown[n:], asked[slice(n, None)])
@@ -192,6 +193,7 @@ class PolishTask(GeneratorTask):
                 classifier=self._classifier,
                 oracle=self._oracle,
                 score=self._score,
+                conditions=self.pool.conditions,
                 seed=self._settings.seed,
             )
         numbers: dict[str, Any] = self._evaluation(self.judged)

@@ -71,7 +71,7 @@ def start_run(settings: AnySettings, out: Path, *, allow_code: bool = False) -> 
         # All that can be wrong comes first: it must not leave an empty run behind.
         check_shares(settings)
         images = group.in_turn(partial(_images_of, settings))
-        check_images(*images)
+        check_images(*images, settings)
         task, hooks = _task(settings, images[0], allow_code)
         begun = _begin(task, settings)
         folder = group.agree(partial(next_run_folder, out, settings.name))

@@ -1,7 +1,7 @@
 """What a training is told: typed settings, resolved to TOML. Imports no torch, so `--help` stays quick."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -149,6 +149,27 @@ class FineTuningSettings(TrainingSettings):
     )
 
 
+def _require_apart(oracle: str, *taking_part: str) -> None:
+    """Refuse an oracle that takes part in what it is to judge."""
+    if oracle != "none" and oracle in taking_part:
+        raise ValueError(
+            f"Expected an oracle that takes no part in the training, but got {oracle}, which does. Name another."
+        )
+
+
+def _require_default(settings: TrainingSettings, names: Sequence[str], why: str) -> None:
+    """Refuse settings that would be without effect.
+
+    Those that differ from their defaults: of settings that were written down, all count as set.
+    """
+    idle = [name for name in names if getattr(settings, name) != type(settings).model_fields[name].default]
+    if idle:
+        raise ValueError(
+            f"Expected only settings that have an effect, but got {', '.join(f'`{name}`' for name in idle)} {why}. "
+            "Leave out what has none."
+        )
+
+
 # Of the classifier's say in the loss of a generator. The loss of a VAE is a sum over pixels, some hundred nats: with
 # 30, 100 and 300, after 100 steps of `embedded:fashion-vae`, 99, 100 and 100 of 100 shirts were accepted, and 57, 54
 # and 50 % of shirts and bags disputed. With 3, 10 and 30, after 100 steps of `embedded:fashion-wgan`, 87, 98 and 98 %
@@ -161,7 +182,8 @@ _DRIFT_OF_PROGRESSIVE = 1e-3
 
 def _not_before(value: float, info: Any) -> float:
     """Refuse a guidance that is full before it begins."""
-    begins = info.data.get("guidance_from")
+    # Where settings are given one by one, as by the command line, nothing else is known yet.
+    begins = (info.data or {}).get("guidance_from")
     if begins is not None and value < begins:
         raise ValueError(
             f"Expected guidance to be full no sooner than it begins, at {begins:g} of the training, but got {value:g}. "
@@ -414,6 +436,24 @@ class GANSettings(TrainingSettings):
                 "Expected neither `late_guidance` nor `perceive` beside a `target`: both are about a condition, which "
                 "a generator that is steered does not have. Leave them out."
             )
+        _require_default(
+            self, ("score", "embedding", "even_share"), "beside a `target`, which takes the place of a condition"
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _check_family(self) -> "GANSettings":
+        if self.family == "mlp":
+            _require_default(
+                self,
+                ("channels", "discriminator_channels", "style_dim", "encoder_from"),
+                "beside the family mlp, which has no convolutions, styles or encoder",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> "GANSettings":
+        _require_apart(self.oracle, self.classifier)
         return self
 
 
@@ -451,6 +491,9 @@ class PolishSettings(TrainingSettings):
         ge=0,
         description="weight of how far mean features of generated images are, class by class, from those of real ones",
     )
+    spread: float = Field(
+        default=0.2, ge=0, description="beside 1 of the means, weight of the same of the features' covariances"
+    )
     guidance: float = Field(default=0.03, ge=0, description="weight of the classifier's say on the condition")
     guided: PositiveInt = Field(
         default=64, description="images a step, beside the others, that it is about: evenly over classes and scores"
@@ -473,10 +516,7 @@ class PolishSettings(TrainingSettings):
             raise ValueError(
                 "Expected a weight of `matching` or `guidance`, by which it learns, but both are 0. Raise one."
             )
-        if self.oracle != "none" and self.oracle in (self.classifier, *self.matched_by):
-            raise ValueError(
-                f"Expected an oracle that takes no part, but {self.oracle} guides or is matched, too. Name another."
-            )
+        _require_apart(self.oracle, self.classifier, *self.matched_by)
         return self
 
 
