@@ -140,6 +140,34 @@ class TestWords:
         assert "0 of them within what the images vary by; the shortest of those within three times that " in sentence
         assert "range is a move by 3.0 deviations" in sentence
 
+    def test_it_is_said_in_how_many_the_oracle_still_sees_the_true_class(self, planted: CornerCasesResult) -> None:
+        assert "oracle" not in planted.findings[0].sentence
+        assert planted.verification is not None
+        rows = planted.single.nonzero()[:, 0]
+        seen = torch.nn.functional.one_hot((planted.y + 1) % 3, 3).float()
+        seen[rows[:2]] = torch.nn.functional.one_hot(planted.y[rows[:2]], 3).float()
+        graded = replace(planted, verification=replace(planted.verification, oracle_probs=seen))
+        said = f" The oracle, asked about each of them, still sees the true class in 2 of {len(rows)}."
+        assert said in graded.findings[0].sentence
+
+    def test_a_style_that_does_not_vary_within_its_class_is_not_told_in_deviations(self) -> None:
+        # The styles of the classes are the same in every sample of one.
+        result = find(misled_beyond(1.5), PlantedStyles(), per_class=7)
+        still = result.single & (result.dimension < HARM)
+        assert still.any()
+        assert result.deviations[still].isnan().all()
+        assert result.deviations[~still].isfinite().all()
+        some = replace(result, place=torch.where(still, WITHIN, BEYOND))
+        assert (
+            "the shortest of these is a move along a style that does not vary within the class"
+            in some.findings[0].sentence
+        )
+        (_, gallery, *_) = some.figures
+        assert isinstance(gallery, Gallery)
+        verdicts = [case.verdict for case in gallery.cases if "does not vary within the class" in case.verdict]
+        assert len(verdicts) == int(still.sum())
+        assert not [case for case in gallery.cases if "nan" in f"{case.verdict}{case.numbers}"]
+
     def test_where_the_probability_jumps_it_is_not_said_to_be_one_half(self, planted: CornerCasesResult) -> None:
         probs = torch.tensor([0.3, 0.33, 0.37]).expand(len(planted.ids), 3)
         jumped = replace(planted, verification=Verification(probs=probs))
@@ -251,7 +279,13 @@ def test_places(half_ranges: float, place: int) -> None:
 class TestDigits:
     def test_probabilities_are_one_half_on_8_bit_pictures(self, digits: CornerCasesResult) -> None:
         assert int(digits.single.sum()) >= 15
-        assert float((digits.probability - 0.5).abs().median()) < 0.005
+        error = (digits.probability - 0.5).abs()
+        exact = digits.single & ~digits.jumps
+        assert int(exact.sum()) >= 10
+        assert float(error[exact].max()) <= 0.005
+        # Where a single grey value of a pixel takes it past one half, another place close behind has it.
+        assert int((~digits.single).sum()) >= 12
+        assert float(error[~digits.single].max()) <= 0.005
         assert float(digits.before[digits.single].min()) > 0.5
 
     def test_the_latents_of_the_data_set_draw_its_pictures(self, digits: CornerCasesResult, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from failscape.classifiers import Classifier, load_classifier
 from failscape.data import load_images
 from failscape.errors import LabelError, UnsupportedClassifier, UnsupportedGenerator
 from failscape.explain import Degradation, DegradationResult
-from failscape.generators import load_generator
+from failscape.generators import ConditionSpace, load_generator
 
 
 def degrade(classifier: Any, generator: Any, **settings: Any) -> DegradationResult:
@@ -97,6 +97,16 @@ class TestPlanted:
             degrade(misled_beyond(1.0), PlantedStyles(condition=False))
         with pytest.raises(LabelError, match="Expected `classes` among 0, 1, 2, but got seven"):
             degrade(misled_beyond(1.0), PlantedStyles(), classes=("seven",))
+
+    @pytest.mark.parametrize("start", ["sample", "class-mean", "real"])
+    def test_a_class_that_is_never_drawn_is_no_start(self, start: str) -> None:
+        generator = PlantedStyles()
+        generator.condition_space = ConditionSpace(num_classes=3, shares=(0.5, 0.5, 0.0))
+        said = "`classes` that the generator can be asked for, 0, 1, but got 2. Choose among them"
+        with pytest.raises(UnsupportedGenerator, match=said):
+            degrade(misled_beyond(1.5), generator, start=start, classes=("0", "2"))
+        found = degrade(misled_beyond(1.5, slope=400), generator, classes=("1",), dimensions=1)
+        assert found.y.unique().tolist() == [1]
 
 
 @pytest.mark.parametrize(

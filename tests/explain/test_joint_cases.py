@@ -5,11 +5,14 @@ import torch
 from planted_styles import GREY, SHAPE, PlantedStyles, misled_beyond
 from torch import Tensor
 
-from failscape.classifiers import Classifier
+from failscape.classifiers import Classifier, load_classifier
 from failscape.explain import CornerCases, joint_cases
 from failscape.explain.joint_cases import JointCases
 from failscape.explain.method import to_8_bits
+from failscape.explain.style_crossing import EXACT, true_probability
 from failscape.explain.style_gradients import measure_influence
+from failscape.explain.style_population import images_of
+from failscape.generators import StyleGenerator, load_generator
 
 
 def where_noise(condition: Any, otherwise: float, harm: float = 1.5) -> Classifier:
@@ -58,6 +61,19 @@ def test_searches_go_on_side_by_side_no_more_than_so_many(monkeypatch: pytest.Mo
         images = to_8_bits(PlantedStyles().synthesize(found.starts + found.moves, found.noise))
         assert float((classifier.probs(images)[:, 0] - 0.5).abs().max()) < 0.03
         assert len(found.starts.unique(dim=0)) == 10
+
+
+def test_where_a_grey_value_jumps_over_one_half_a_place_close_behind_is_taken() -> None:
+    """Of digits bisection alone leaves cases of these classes at 0.476 and 0.483."""
+    classifier, generator = load_classifier("embedded:mnist-corrupted"), load_generator("embedded:mnist-stylegan2")
+    assert isinstance(generator, StyleGenerator)
+    influence = measure_influence(classifier, generator, 200, rng=torch.Generator().manual_seed(0))
+    for label in (0, 9):
+        rng = torch.Generator().manual_seed(label)
+        found = joint_cases.joint_cases(classifier, generator, influence, label, 6, steps=4, rng=rng)
+        p = true_probability(classifier, images_of(generator, found.starts + found.moves, found.noise), label)
+        assert len(p) == 6
+        assert float((p - 0.5).abs().max()) <= EXACT
 
 
 def test_starts_from_which_nothing_is_found_are_drawn_anew() -> None:

@@ -149,6 +149,24 @@ def test_what_is_said_of_a_pair_is_corrected_for_the_number_of_pairs() -> None:
     assert "flatters" not in explain(misled_beyond(BEYOND), samples=1000).figures[0].caption
 
 
+def test_of_eleven_classifiers_the_one_that_is_plainly_worse_is_told() -> None:
+    alike = tuple(misled_beyond(BEYOND, name=f"alike {i}") for i in range(9))
+    result = explain(misled_beyond(BEYOND), others=(*alike, misled_beyond(0.5, name="worse")), samples=2000)
+    assert len(result.pairs) == 55
+    assert result.summary["p of planted and worse"] < 0.01
+    told = [finding.sentence for finding in result.findings if "is right about" in finding.sentence]
+    assert len(told) == 10
+    assert all(" worse about " in sentence for sentence in told)
+
+
+@pytest.mark.usefixtures("as_installed")
+def test_more_classifiers_than_can_be_compared_are_refused_at_the_border() -> None:
+    one = misled_beyond(BEYOND)
+    assert len(LatentAccuracy(others=(one,) * 31).others) == 31
+    with pytest.raises(ValueError, match="Expected at most 31 `others`, but got 32"):
+        LatentAccuracy(others=(one,) * 32)
+
+
 def test_the_class_that_is_right_least_often_is_named() -> None:
     result = explain(misled_beyond(BEYOND))
     areas = result.area.clone()
@@ -203,6 +221,8 @@ def test_a_class_that_is_never_right_has_no_curve_and_is_named() -> None:
     assert result.left_out == ("1 (none of 2,000 samples is classified rightly)",)
     (by_class,) = (figure for figure in result.figures if figure.name == "by-class")
     assert "1 (none of 2,000 samples is classified rightly)" in by_class.caption
+    said = " Classes without a curve of their own: 1 (none of 2,000 samples is classified rightly)."
+    assert result.findings[0].sentence.endswith(said)
 
 
 def test_a_classifier_that_is_constant_has_no_influential_style_and_the_result_says_so() -> None:
@@ -236,8 +256,14 @@ def test_bins_with_too_few_samples_are_left_out_and_none_at_all_is_no_crash() ->
     none = explain(misled_beyond(BEYOND), samples=300, smallest_bin=301)
     assert none.table.num_rows == 0
     assert math.isnan(none.summary["area"])
-    assert (none.findings, none.figures, len(none.images)) == ((), [], 0)
-    assert none.left_out[0] == "0 (100 samples are too few)"
+    assert (none.figures, len(none.images)) == ([], 0)
+    assert [finding.sentence for finding in none.findings] == [
+        "How accuracy changes with distance cannot be told: no bin of distances holds 301 of 300 samples. Classes "
+        "without a curve of their own: 0 (100 samples are too few); 1 (100 samples are too few); 2 (100 samples are "
+        "too few)."
+    ]
+    many = replace(none, left_out=tuple(f"{i} (no sample was drawn)" for i in range(12)))
+    assert many.findings[0].sentence.endswith("; 9 (no sample was drawn); and 2 more.")
 
 
 def test_evenly_spread_scores_are_harder_as_planted() -> None:

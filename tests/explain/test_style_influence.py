@@ -1,15 +1,19 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from planted_styles import HARM, HARMLESS, PlantedStyles, always, blind_to, misled_beyond
-from scipy.stats import norm
+from scipy.stats import ks_2samp, norm
 
 from failscape.classifiers import Classifier, load_classifier
 from failscape.data import load_images
 from failscape.errors import UnsupportedClassifier, UnsupportedGenerator
 from failscape.explain import StyleInfluence, StyleInfluenceResult
+from failscape.explain.corner_result import BEYOND, TRIPLE, WITHIN
+from failscape.explain.style_gradients import Influence
+from failscape.explain.style_influence import _compared, _in_like_mix, _within_class
 from failscape.generators import load_generator
 
 
@@ -70,9 +74,44 @@ class TestPlanted:
         expected = [f"{move:+.1f} σ".replace("-", "−") if move else "start" for move in moves]
         assert [panel.label.split(": ")[0] for panel in finding.panels] == expected
         assert expected[1] == "start"
-        probabilities = [float(panel.label.split(": ")[1]) for panel in finding.panels]
+        probabilities = [float(panel.label.split(": ")[1].split("; ")[0]) for panel in finding.panels]
         assert probabilities == pytest.approx(planted.probability[shown].tolist(), abs=0.006)
         assert "at the start and moved by so many deviations (σ) along it" in finding.sentence
+
+    def test_its_strip_says_where_each_picture_lies_beside_the_observed_values(
+        self, planted: StyleInfluenceResult, tmp_path: Path
+    ) -> None:
+        # Three thousand values of a standard normal style go to about 3.5; the whole shift of harm is about 1.
+        assert planted.place[0].tolist() == [WITHIN] * 6
+        far = replace(planted, place=torch.tensor([[WITHIN, WITHIN, WITHIN, TRIPLE, TRIPLE, BEYOND]] * 2))
+        (finding,) = far.findings
+        assert [panel.label.partition("; ")[2] for panel in finding.panels] == [
+            "within the range of values",
+            "",
+            "within the range of values",
+            "up to 3 times the range",
+            "up to 3 times the range",
+            "beyond 3 times the range",
+        ]
+        assert "and where that lies beside the range of values that its style has." in finding.sentence
+        planted.save(tmp_path)
+        loaded = StyleInfluenceResult.load(tmp_path)
+        assert isinstance(loaded, StyleInfluenceResult)
+        assert torch.equal(loaded.place, planted.place)
+
+    def test_a_shift_that_goes_beyond_is_marked_so(self) -> None:
+        # No harm that was drawn misleads it: the style is moved to about 4.5, and back to half as much.
+        result = measure(misled_beyond(4.5), PlantedStyles(), samples=300)
+        assert int(result.shown[0]) == HARM
+        assert result.place[0].tolist() == [WITHIN, WITHIN, WITHIN, WITHIN, TRIPLE, TRIPLE]
+
+    def test_top_directions_without_a_name_are_told_of_with_their_pictures(self, planted: StyleInfluenceResult) -> None:
+        (finding,) = replace(planted, descriptions=("changes nothing that is measured",) * 2).findings
+        assert finding.sentence.startswith(
+            "Of 7 directions in which the images vary, what the 2 that cost it most change in a picture cannot be "
+            "named: nothing that is measured. The pictures show the mean "
+        )
+        assert len(finding.panels) == len(planted.fractions)
 
     def test_one_that_real_images_confirm_leads_before_one_that_they_do_not(
         self, planted: StyleInfluenceResult
@@ -92,6 +131,76 @@ class TestPlanted:
 
     def test_halves_agree(self, planted: StyleInfluenceResult) -> None:
         assert planted.split_half > 0.5
+
+
+def two_classes(shift: float, n: int = 4000, dim: int = 20) -> Influence:
+    """Classes of deviations 0.3 and 1.4, 2 and 40 % of them misclassified; the mistakes lie higher on dimension 3."""
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 2
+    wrong = torch.rand(n, generator=rng) < torch.tensor([0.02, 0.4])[y]
+    deviation = torch.tensor([0.3, 1.4])[y, None]
+    kept = deviation * torch.randn(n, dim, generator=rng) + 5.0 * y[:, None]
+    kept[:, 3] += shift * deviation[:, 0] * wrong
+    nothing = torch.zeros(2, dim)
+    return Influence(
+        mean=nothing,
+        error=nothing,
+        halves=nothing,
+        count=y.bincount(),
+        right=y[~wrong].bincount(),
+        predicted=y.bincount(),
+        centre=torch.stack([kept[y == k].mean(dim=0) for k in range(2)]),
+        spread=torch.ones(dim),
+        low=kept.amin(dim=0),
+        high=kept.amax(dim=0),
+        kept=kept,
+        kept_right=~wrong,
+        kept_y=y,
+    )
+
+
+class TestComparedWithinClasses:
+    def test_classes_that_differ_in_spread_and_in_mistakes_make_no_difference(self) -> None:
+        influence = two_classes(shift=0.0)
+        _, p = _compared(_within_class(influence), influence.kept_right, influence.kept_y)
+        assert float(p.min()) > 0.05
+
+    def test_a_difference_within_the_classes_is_found(self) -> None:
+        influence = two_classes(shift=0.5)
+        statistic, p = _compared(_within_class(influence), influence.kept_right, influence.kept_y)
+        assert (p < 0.05).nonzero()[:, 0].tolist() == [3]
+        # Of two normal distributions half a deviation apart.
+        assert float(statistic[3]) == pytest.approx(2 * norm.cdf(0.25) - 1, abs=0.04)
+
+    def test_of_one_class_it_is_the_statistic_of_scipy_and_p_a_bound_of_its_exact_one(self) -> None:
+        rng = torch.Generator().manual_seed(0)
+        for well, wrong in ((200, 120), (60, 7), (5, 4)):
+            n = well + wrong
+            # Rounded, so that some values are equal.
+            values = (torch.randn(n, 8, generator=rng) * 5).round()
+            right = torch.arange(n) < well
+            statistic, p = _compared(values, right, torch.zeros(n, dtype=torch.long))
+            for d in range(8):
+                known = ks_2samp(values[right, d].numpy(), values[~right, d].numpy(), method="exact")
+                assert float(statistic[d]) == pytest.approx(known.statistic, abs=1e-6)
+                assert float(p[d]) >= min(1.0, 8 * known.pvalue) - 1e-6
+
+    @pytest.mark.parametrize("counts", [[(200, 100)], [(20, 2)] * 10, [(490, 10), (5, 300)], [(1, 1)] * 10])
+    def test_p_is_below_a_twentieth_no_more_often_than_it_may(self, counts: list[tuple[int, int]]) -> None:
+        rng = torch.Generator().manual_seed(0)
+        right = torch.cat([torch.arange(m + n) < m for m, n in counts])
+        y = torch.cat([torch.full((m + n,), k) for k, (m, n) in enumerate(counts)])
+        tests = [_compared(torch.randn(len(y), 1, generator=rng), right, y)[1] for _ in range(1000)]
+        # 99.9 % of a binomial distribution of 1000 and 0.05 is below 0.073.
+        assert float((torch.cat(tests) < 0.05).double().mean()) < 0.073
+
+    def test_histograms_have_the_same_mix_of_classes_on_both_sides(self) -> None:
+        influence = two_classes(shift=0.0)
+        well, wrong = _in_like_mix(influence.kept_right, influence.kept_y)
+        assert influence.kept_right[well].all()
+        assert not influence.kept_right[wrong].any()
+        shares = [influence.kept_y[rows].double().mean() for rows in (well, wrong)]
+        assert float(shares[0]) == pytest.approx(float(shares[1]), abs=0.002)
 
 
 class TestBadInput:

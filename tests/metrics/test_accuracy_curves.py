@@ -90,6 +90,17 @@ def test_a_judge_does_not_differ_from_itself_and_all_pairs_are_compared() -> Non
     assert found.p.tolist() == [1, 1, 1]
 
 
+def test_of_many_judges_the_one_that_is_plainly_worse_differs_after_the_correction() -> None:
+    place = torch.arange(3000) % 3
+    right = torch.rand(11, 3000, generator=rng()) < torch.tensor([0.8] * 10 + [0.5])[:, None]
+    found = summarize_curves(place, right, torch.ones(3, dtype=torch.bool))
+    assert len(found.pairs) == 55
+    worse = (found.pairs == 10).any(dim=1)
+    corrected = found.p * len(found.pairs)
+    assert bool((corrected[worse] < 0.01).all())
+    assert bool((corrected[~worse] > 0.05).all())
+
+
 def test_no_bin_is_no_number_and_no_sample_is_refused() -> None:
     place, right = torch.full((5,), -1), torch.ones(2, 5, dtype=torch.bool)
     found = summarize_curves(place, right, torch.zeros(3, dtype=torch.bool))

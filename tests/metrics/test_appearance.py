@@ -270,6 +270,15 @@ def test_own_measurements_are_checked() -> None:
         replace(OWN, digits=-1)
 
 
+def test_an_own_measurement_that_raises_is_named() -> None:
+    def broken(x: Tensor) -> Tensor:
+        raise KeyError("palette")
+
+    said = r"the measurement 'red' to return a number an image, but its function raised KeyError: 'palette'\. Correct"
+    with pytest.raises(MetricError, match=said):
+        replace(OWN, measure=broken)(torch.zeros(2, 3, 8, 8))
+
+
 @pytest.mark.usefixtures("as_installed")
 def test_one_image_must_be_a_batch_of_one() -> None:
     with pytest.raises(MetricError, match=r"shape \(N, C, H, W\), but got \(1, 28, 28\)\. Add a dimension"):

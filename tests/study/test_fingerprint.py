@@ -1,3 +1,5 @@
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from torch import nn
 import failscape
 from failscape.classifiers import Classifier
 from failscape.generators import VAE, load_generator, save_generator
+from failscape.metrics import MEASUREMENTS, Measurement
 from failscape.study.config import StepConfig
 from failscape.study.fingerprint import classifier_digest, generator_digest, step_fingerprint, step_seed
 
@@ -59,6 +62,35 @@ def test_a_step_is_told_by_its_settings_inputs_and_our_version(monkeypatch: pyte
     assert fingerprint({"a": 1, "b": 2}, images="j") != first
     monkeypatch.setattr(failscape, "__version__", "99")
     assert fingerprint({"a": 1, "b": 2}, images="i") != first
+
+
+def test_a_step_is_told_by_the_measurements_that_name_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fingerprint() -> str:
+        return step_fingerprint(StepConfig(method="m"))
+
+    def red(x: torch.Tensor) -> torch.Tensor:
+        return x[:, 0].mean(dim=(1, 2))
+
+    def redder(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x[:, 0].mean(dim=(1, 2))
+
+    words = {"unit": "", "more": "reddens", "less": "takes red away", "digits": 2, "smallest": 0.02}
+    mine = Measurement(name="red", measure=red, **words)
+    seen = {fingerprint()}
+    for other in (
+        mine,
+        replace(mine, smallest=0.1),
+        replace(mine, tier=0),
+        replace(mine, measure=redder),
+        # Of what is no function there is no source.
+        replace(mine, measure=partial(red)),
+    ):
+        monkeypatch.setitem(MEASUREMENTS, "red", other)
+        assert fingerprint() not in seen
+        seen.add(fingerprint())
+    monkeypatch.delitem(MEASUREMENTS, "red")
+    assert fingerprint() in seen
+    assert len(seen) == 6
 
 
 def test_every_step_has_a_seed_of_its_own() -> None:

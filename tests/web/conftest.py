@@ -239,6 +239,7 @@ def styled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shift=torch.tensor([-2.0, 13.0, -12.0]),
         reached=torch.ones(3, dtype=torch.long),
         fractions=torch.tensor([-0.5, 0.0, 0.25, 0.5, 0.75, 1.0]),
+        place=torch.zeros(3, 6, dtype=torch.long),
         descriptions=("thins the stroke", "<img src=x onerror=alert(1)>", "adds ink"),
         score="logit-margin",
         class_names=tuple("0123456789"),

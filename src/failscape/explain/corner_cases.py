@@ -22,6 +22,8 @@ from failscape.generators import Generator, StyleGenerator
 # Dimensions tried at once, down the ranking: twice as many as are wanted, and so many at most.
 _CHUNK = 16
 _NAMED = 48
+# Below this a style does not vary within a class, and no move can be told in its deviations.
+_STILL = 1e-6
 
 
 @final
@@ -49,8 +51,9 @@ class CornerCases(Method[CornerCasesResult]):
 
     *Joint*: over all dimensions at once, from the class means or from samples, the smallest perturbation in units of
     each style's deviation, $\min \|\epsilon\|$ so that $p_y(g(s_0 + \sigma \epsilon)) \leq 0.5$, by
-    `failscape.search.minimal_norm`. With starts drawn from the population there are as many as are wanted, unless the
-    classifier gets too few samples right; then the result says how many are missing.
+    `failscape.search.minimal_norm`, then bisection and the same look past a jump. With starts drawn from the
+    population there are as many as are wanted, unless the classifier gets too few samples right; then the result says
+    how many are missing.
 
     The images given are not used; the population is the generator's.
 
@@ -59,7 +62,8 @@ class CornerCases(Method[CornerCasesResult]):
         joint: joint corner cases for each class, none for a classifier without gradients; the first starts from the
             class's mean styles, the others from samples that the classifier gets right.
         samples: population from which effects and ranges are measured. In a study this and `score` are those of its
-            `StyleInfluence`, unless others are given: cases are found down the ranking that leads there.
+            `StyleInfluence`, unless others are given: cases are found down the ranking that leads there, unless that
+            step is given `gradients` or `difference_samples`.
         score: of the true class, by whose influence dimensions are ranked; as `StyleInfluence` takes it.
         steps: of the search for joint cases.
         most: dimensions to try at most for one class; by default all.
@@ -232,7 +236,7 @@ class _Cases:
             dimension=dimension,
             move=torch.tensor(columns[2], dtype=torch.float32),
             deviations=torch.tensor(
-                [move if d < 0 else move / max(1e-6, float(self._influence.spread[d])) for _, d, move, *_ in self._rows]
+                [move if d < 0 else self._in_deviations(d, move) for _, d, move, *_ in self._rows], dtype=torch.float32
             ),
             place=torch.tensor(columns[3], dtype=torch.long),
             fall=torch.tensor(columns[4], dtype=torch.float32),
@@ -267,6 +271,10 @@ class _Cases:
             return torch.empty(0)
         probs = self._classifier.probs(to_8_bits(torch.cat(self._originals)))
         return probs.gather(1, torch.tensor([label for label, *_ in self._rows])[:, None])[:, 0]
+
+    def _in_deviations(self, d: int, move: float) -> float:
+        spread = float(self._influence.spread[d])
+        return move / spread if spread > _STILL else math.nan
 
     def _place(self, d: int, value: float) -> int:
         return place_of(abs(value - float(self._influence.middle[d])) / float(self._influence.half_range[d]))

@@ -1,5 +1,6 @@
 """What corner cases show: a grid of single dimensions, joint cases, and a data set for a test bench."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from failscape.metrics import Estimate, rate
 
 WITHIN, TRIPLE, BEYOND = range(3)
 _PLACES = ("within", "up to 3 times", "beyond")
-_SPOKEN = ("within the range of values", "up to 3 times the range", "beyond 3 times the range")
+SPOKEN = ("within the range of values", "up to 3 times the range", "beyond 3 times the range")
 _SHOWN = 120
 # Classes of too few cases that a sentence names.
 _NAMED = 10
@@ -51,7 +52,7 @@ _DEFINITIONS = {
     "layer": "The layer that it scales the channels of, and the resolution of its output.",
     "direction": "Which way it was moved.",
     "shift": "How far, in the style's own units; for joint cases the norm of the perturbation in deviations.",
-    "deviations": "How far, in deviations of the style within its class.",
+    "deviations": "How far, in deviations of the style within its class; NaN for one that does not vary within it.",
     "place": "Whether the style lies within the values observed in the population, within three times their range, or "
     "beyond; for joint cases that of the farthest style.",
     "before": "Probability of the true class at the start.",
@@ -77,7 +78,7 @@ class CornerCasesResult(Result):
         y: true class.
         dimension: the style moved; -1 for joint cases.
         move: shift in the style's own units; norm of a joint perturbation in deviations.
-        deviations: the same in deviations of the style.
+        deviations: the same in deviations of the style; NaN for one that does not vary within its class.
         place: `WITHIN`, `TRIPLE` or `BEYOND` the observed values.
         fall: by how much the probability falls over one half from one 8-bit picture to the next; NaN for joint cases.
         before: probability of the true class at the start.
@@ -281,15 +282,24 @@ class CornerCasesResult(Result):
         inside = int((self.place[kind] == WITHIN).sum())
         what = self.descriptions[row]
         cause = f" that {what.split(' (')[0]}" if what and not what.startswith("changes nothing") else ""
+        far = abs(float(self.deviations[row]))
+        move = "along a style that does not vary within the class" if math.isnan(far) else f"by {far:.1f} deviations"
         nearest = ("of these", "of those within three times that range", "of all")[int(self.place[row])]
         return (
             f"{count} corner case{' was' if count == 1 else 's were'} found by moving "
             f"{'one direction each' if self.single[row] else 'all directions at once'}, {inside} of them within what "
-            f"the images vary by; the shortest {nearest} is a move by "
-            f"{abs(float(self.deviations[row])):.1f} deviations{cause}, after which it gives {name} a "
+            f"the images vary by; the shortest {nearest} is a move {move}{cause}, after which it gives {name} a "
             f"probability of {float(self.probability[row]):.2f}; the next most probable is {rival}. Below each picture "
             "stands how far it was moved, beside the range of values that its style has."
+            f"{self._seen_by_the_oracle(kind)}"
         )
+
+    def _seen_by_the_oracle(self, kind: Bool[Tensor, " N"]) -> str:
+        """Say in how many cases of a kind the oracle sees the true class; empty without an oracle."""
+        if self.oracle_agrees is None:
+            return ""
+        agrees = int(self.oracle_agrees[kind].sum())
+        return f" The oracle, asked about each of them, still sees the true class in {agrees} of {int(kind.sum())}."
 
     @property
     def _not_found(self) -> str:
@@ -379,7 +389,7 @@ class CornerCasesResult(Result):
 
     def _panel(self, i: int) -> Panel:
         name, rival = self.class_names[int(self.y[i])], self.class_names[int(self.rival[i])]
-        place = _SPOKEN[int(self.place[i])]
+        place = SPOKEN[int(self.place[i])]
         return Panel(label=f"{name}: {self.probability[i]:.2f}, next {rival}; {place}", pixels=self.images[i])
 
     def _draw_grid(self) -> Drawing:
@@ -411,9 +421,12 @@ class CornerCasesResult(Result):
         place = {WITHIN: "within", TRIPLE: "outside, but within three times,", BEYOND: "far outside"}[
             int(self.place[i])
         ]
-        far = f"{self.deviations[i]:+.1f}" if self.dimension[i] >= 0 else f"{self.deviations[i]:.1f}"
+        number = float(self.deviations[i])
+        far = f"by {number:+.1f} deviations" if self.dimension[i] >= 0 else f"by {number:.1f} deviations"
+        if math.isnan(number):
+            far = "along a style that does not vary within the class"
         farthest = "" if self.dimension[i] >= 0 else "the farthest style "
-        verdict = f"Moved by {far} deviations, {farthest}{place} the values observed.{what}"
+        verdict = f"Moved {far}, {farthest}{place} the values observed.{what}"
         return Case(
             id=self.ids[i],
             heading=f"A {name} at {probability:.2f}, next a {rival} ({second:.2f}), by {how}",
@@ -427,7 +440,7 @@ class CornerCasesResult(Result):
             probabilities={"corner case": self.verification.probs[i]},
             numbers={
                 "place": _PLACES[int(self.place[i])],
-                "deviations": f"{self.deviations[i]:+.2f}",
+                "deviations": "–" if math.isnan(number) else f"{number:+.2f}",
                 "before": f"{self.before[i]:.3f}",
                 "probability": f"{probability:.4f}",
                 "layer": self.layers[i],

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
 from failscape.classifiers import SCORES, Classifier, classifier_features
-from failscape.errors import UnsupportedClassifier
+from failscape.errors import UnsupportedClassifier, UnsupportedGenerator
 from failscape.explain.class_names import class_numbers
 from failscape.explain.method import SHARED, Method, Origin, Result, to_8_bits
 from failscape.explain.shared_influence import shared_influence
@@ -235,13 +235,15 @@ class Degradation(Method[DegradationResult]):
         dimensions: columns of the grid.
         progress: parts of the shift, rising from 0; 1 must be among them.
         samples: population from which the effects are measured. In a study this and `score` are those of its
-            `StyleInfluence`, unless others are given: dimensions come in the order in which they lead there.
+            `StyleInfluence`, unless others are given: dimensions come in the order in which they lead there, unless
+            that step is given `gradients` or `difference_samples`.
         score: of the true class, by whose influence dimensions are ranked; as `StyleInfluence` takes it.
         most: dimensions to try at most for one start.
 
     Raises:
         ValueError: if a setting is out of its range.
-        UnsupportedGenerator: if the generator has no styles, or cannot be asked for the classifier's classes.
+        UnsupportedGenerator: if the generator has no styles, or cannot be asked for the classifier's classes, or for
+            one to start from.
         UnsupportedClassifier: if the classifier is sure of no start.
         LabelError: if a class is none of the classifier's.
 
@@ -296,6 +298,7 @@ class Degradation(Method[DegradationResult]):
     ) -> DegradationResult:
         """Measure effects, choose starts, and move each along its dimensions."""
         styled = require_class_styles(generator, classifier, "degradation")
+        self._check_drawn(classifier, styled)
         influence = shared_influence(
             classifier, styled, self.samples, rng=rng, score=self.score, gradients=classifier.differentiable
         )
@@ -402,6 +405,18 @@ class Degradation(Method[DegradationResult]):
     def check_classes(self, class_names: tuple[str, ...]) -> None:
         """Refuse `classes` that the classifier does not know."""
         class_numbers(self.classes or (), class_names, setting="classes")
+
+    def _check_drawn(self, classifier: Classifier, generator: StyleGenerator) -> None:
+        """Refuse `classes` of which there will be no sample: along which styles such a one is lost cannot be told."""
+        space = generator.condition_space
+        assert space is not None, "checked at the border"
+        names, classes = classifier.class_names, space.classes.tolist()
+        for label in class_numbers(self.classes or (), names, setting="classes"):
+            if label not in classes:
+                raise UnsupportedGenerator(
+                    f"Expected `classes` that the generator can be asked for, "
+                    f"{', '.join(names[k] for k in classes)}, but got {names[label]}. Choose among them."
+                )
 
     def _labels(self, classifier: Classifier, influence: Influence) -> tuple[list[int], bool]:
         """Return the classes to start from, and whether one of them is enough."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from failscape.classifiers import Classifier
 from failscape.classifiers.uncertainty import class_logit
 from failscape.explain.method import to_8_bits_with_gradient
-from failscape.explain.style_crossing import HALF, true_probability
+from failscape.explain.style_crossing import HALF, nearest_to_half, true_probability
 from failscape.explain.style_gradients import Influence
 from failscape.explain.style_population import images_of, sample_styles
 from failscape.generators import StyleGenerator
@@ -21,7 +21,7 @@ _ROWS = 100
 # For each case asked for: starts that are searched from at most, and samples that are drawn for them at most.
 _SEARCHES = 3
 _DRAWS = 40
-_BISECTIONS = 20
+_SCAN, _BISECTIONS = 8, 20
 
 
 @final
@@ -114,7 +114,13 @@ def _search(
         logits = classifier(to_8_bits_with_gradient(x)).cpu()
         return -class_logit(logits, torch.full((len(rows),), label))
 
+    @torch.no_grad()
+    def missing(epsilon: Tensor, rows: Tensor) -> Tensor:
+        return HALF - true_probability(classifier, images_of(generator, s[rows] + epsilon * spread, noise[rows]), label)
+
     best = minimal_norm(score, candidates, rng=rng, starts=2, steps=steps)
     # From the start to the best, to where the probability is one half and not merely below.
-    line = first_crossing(score, best.epsilon, torch.arange(len(s)), scan=8, bisections=_BISECTIONS)
-    return JointCases(starts=s[line.found], noise=noise[line.found], moves=line.inside[line.found] * spread)
+    line = first_crossing(missing, best.epsilon, torch.arange(len(s)), scan=_SCAN, bisections=_BISECTIONS)
+    above = missing(line.outside, torch.arange(len(s)))
+    reached = nearest_to_half(missing, line, above, best.epsilon / _SCAN)
+    return JointCases(starts=s[line.found], noise=noise[line.found], moves=reached[line.found] * spread)

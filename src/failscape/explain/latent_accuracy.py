@@ -25,6 +25,7 @@ from failscape.explain.style_gradients import Influence, ScoreName, known_score
 from failscape.explain.style_population import StyleSamples, images_of, require_class_styles, sample_styles
 from failscape.generators import Condition, Generator, StyleGenerator
 from failscape.metrics import bin_of, count_by_bin, equal_bins, summarize_curves
+from failscape.metrics.accuracy_curves import MOST_JUDGES
 
 _BATCH = 250
 # Below this a style does not vary within a class, and no distance can be measured in its deviations.
@@ -60,7 +61,7 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
         top: styles that the distance is taken over, k.
         bins: of equal width, that samples are put together by.
         smallest_bin: a bin with fewer samples is left out.
-        others: classifiers to compare with the one that is explained, on the same samples.
+        others: classifiers to compare with the one that is explained, on the same samples; at most 31.
         spread: part of the samples whose scores are drawn evenly over what the generator supports, in place of those
             that are natural. Measured on digits: such samples reach no farther, but are harder at every distance,
             most of all near the middle, where the curve should start; with all of them so drawn the classifier that
@@ -114,6 +115,8 @@ class LatentAccuracy(Method[LatentAccuracyResult]):
                 raise ValueError(f"Expected `{name}` to be at least 1, but got {value}.")
         if bins < 2:
             raise ValueError(f"Expected at least 2 `bins`, but got {bins}.")
+        if len(others) >= MOST_JUDGES:
+            raise ValueError(f"Expected at most {MOST_JUDGES - 1} `others`, but got {len(others)}. Compare fewer.")
         if not 0 <= spread <= 1:
             raise ValueError(f"Expected `spread` to be a part of the samples, from 0 to 1, but got {spread:g}.")
         self.samples = samples

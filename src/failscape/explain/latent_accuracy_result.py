@@ -29,6 +29,8 @@ _DISTANCE = "distance from the middle of what is classified rightly, in deviatio
 NEAR, FAR, EXAMPLES = -2, -1, 3
 # A difference of two classifiers is told where its p-value, corrected for the number of pairs, is below this.
 _LEVEL = 0.05
+# Classes without a curve that a sentence names.
+_NAMED = 10
 _FLATTERED = (
     " A generator that was trained with the verdicts of one classifier draws what that one would call the class asked "
     "for, and so flatters it and classifiers like it: which classifier is the better, real images must say, as in the "
@@ -259,7 +261,11 @@ class LatentAccuracyResult(Result):
     def findings(self) -> Sequence[Finding]:
         """How far accuracy falls, which classifier keeps more of it, and which class is right least often."""
         if not len(self._bins(0)):
-            return ()
+            sentence = (
+                f"How accuracy changes with distance cannot be told: no bin of distances holds {self.smallest_bin:,} "
+                f"of {self.samples:,} samples.{self._without_a_curve}"
+            )
+            return (Finding(sentence=sentence),)
         near, far = (self.accuracy(0, bins) for bins in nearest_and_farthest(self._bins(0)))
         if self.well[0] == self.samples:
             sentence = f"None of {self.samples:,} generated images is misclassified, however far from the middle."
@@ -273,7 +279,7 @@ class LatentAccuracyResult(Result):
                 f"Accuracy does not clearly fall with distance from the centre of what it gets right: "
                 f"{percent(near.value)} near it, {percent(far.value)} far from it."
             )
-        findings = [Finding(sentence=sentence, panels=self._near_and_far())]
+        findings = [Finding(sentence=f"{sentence}{self._without_a_curve}", panels=self._near_and_far())]
         for pair, (first, second) in enumerate(self.pairs.tolist()):
             value, low, high = self.difference[pair].tolist()
             # Of many pairs, some have an interval without zero by chance.
@@ -298,6 +304,14 @@ class LatentAccuracyResult(Result):
                     )
                 )
         return findings
+
+    @property
+    def _without_a_curve(self) -> str:
+        """Name in a sentence the classes that have no curve of their own, with the reasons; empty if all have one."""
+        if not self.left_out:
+            return ""
+        more = f"; and {len(self.left_out) - _NAMED} more" if len(self.left_out) > _NAMED else ""
+        return f" Classes without a curve of their own: {'; '.join(self.left_out[:_NAMED])}{more}."
 
     @property
     def _filled(self) -> list[tuple[int, int]]:

@@ -91,7 +91,7 @@ def cross_half(
         score, ends.flatten()[:, None], torch.arange(2 * count), scan=_SCAN, bisections=_BISECTIONS
     )
     above = score(crossing.outside, torch.arange(2 * count))
-    reached = _nearest_to_half(score, crossing, above, ends.flatten()[:, None] / _SCAN)
+    reached = nearest_to_half(score, crossing, above, ends.flatten()[:, None] / _SCAN)
     shifts = torch.where(crossing.found, reached[:, 0], torch.inf).unflatten(0, (2, count))
     if ways is not None:
         shifts = shifts.masked_fill(shifts * ways < 0, torch.inf)
@@ -105,15 +105,22 @@ def cross_half(
     )
 
 
-def _nearest_to_half(
+def nearest_to_half(
     score: Callable[[Tensor, Tensor], Tensor],
     crossing: Crossing,
     above: Float[Tensor, " M"],
-    steps: Float[Tensor, "M 1"],
-) -> Float[Tensor, "M 1"]:
+    steps: Float[Tensor, "M D"],
+) -> Float[Tensor, "M D"]:
     """Return where the crossings are: inside, if that is near one half; else outside, if that is; else the next place.
 
-    `above` is the score outside. Where there is no such place either it is inside all the same.
+    Where a single grey value takes the probability past one half the next place within a part of a step of the scan is
+    looked for, of which a picture may be nearer. Where there is no such place either it is inside all the same.
+
+    Args:
+        score: one half less the probability of the true class.
+        crossing: of the lines.
+        above: the score outside.
+        steps: of the scan, along the lines.
     """
     missed = crossing.found & (crossing.score > EXACT)
     # Where nothing has moved yet is no crossing.

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
+from failscape.explain.corner_result import SPOKEN
 from failscape.explain.method import SHARED, Result
 from failscape.explain.style_gradients import error_over_classes
 from failscape.explain.style_population import left_unsaid
@@ -70,9 +71,10 @@ _DEFINITIONS = {
     "gradient_error": "Its standard error.",
     "effect": "Mean gradient times the style's deviation within its class: change of the score per deviation.",
     "lowered_by": "Which way the style must move to lower the true class's score: up or down.",
-    "ks": "Kolmogorov–Smirnov statistic between well- and misclassified samples, within their classes; NaN where no "
-    "class has both.",
-    "ks_p": "Its p-value, multiplied by the number of dimensions (Bonferroni).",
+    "ks": "Kolmogorov–Smirnov statistic between well- and misclassified samples, of values within each class in "
+    "deviations of that class, with the same mix of classes on both sides; NaN where no class has both.",
+    "ks_p": "An upper bound of its p-value (Dvoretzky, Kiefer and Wolfowitz), multiplied by the number of dimensions "
+    "(Bonferroni).",
     "shift": "The smallest move the way that lowers the score which brings the true class to a probability of 0.50, "
     "from the mean styles of the class shown, in the style's deviations; NaN where none does, or where it was not "
     "looked for.",
@@ -102,18 +104,19 @@ class StyleInfluenceResult(Result):
         predicted: how many samples are taken for each class.
         spread: deviation of each style within its class.
         ks: Kolmogorov–Smirnov statistic of each dimension.
-        ks_p: its p-value, corrected.
+        ks_p: an upper bound of its p-value, corrected.
         ks_held: the statistic on the half of the samples that `telling` was not chosen on.
         telling: dimensions that tell well- from misclassified samples best, chosen on the other half.
         random: dimensions drawn at random, for comparison.
         right_styles: values of well classified samples on the dimensions of the histograms: telling, of largest effect,
-            random.
-        wrong_styles: values of misclassified ones.
+            random; every class in the share that it counts for.
+        wrong_styles: values of misclassified ones, in the same mix of classes.
         shown: the dimensions in pictures.
         start: the class whose mean digit is moved.
         shift: how far, in the style's own units.
         reached: 1 where the probability reached one half.
         fractions: of the shift in each picture.
+        place: `WITHIN`, `TRIPLE` or `BEYOND` the values observed for the style, of each picture.
         descriptions: what each of them changes in a picture.
         score: which score.
         class_names: K names.
@@ -142,6 +145,7 @@ class StyleInfluenceResult(Result):
     shift: Float[Tensor, " T"]
     reached: Int[Tensor, " T"]
     fractions: Float[Tensor, " F"]
+    place: Int[Tensor, "T F"]
     descriptions: tuple[str, ...]
     score: str
     class_names: tuple[str, ...] = field(metadata=SHARED)
@@ -253,7 +257,12 @@ class StyleInfluenceResult(Result):
         if not self.effect.abs().max() > 0:
             return (Finding(sentence=self._with_missing("No direction in which the images vary changes its score.")),)
         if not told:
-            return (Finding(sentence=self._missing.strip()),) if self._missing else ()
+            sentence = (
+                f"Of {len(self.ids)} directions in which the images vary, what "
+                f"{'the one' if len(self.shown) == 1 else f'the {len(self.shown)}'} that cost it most change in a "
+                f"picture cannot be named: nothing that is measured. {self._about_the_pictures(0)}"
+            )
+            return (Finding(sentence=self._with_missing(sentence), panels=self._panels(0)),)
         # What the next sentence would take back does not lead, unless real images confirm none.
         confirmed = [i for i in told if self._on_real_images(i) == "confirmed on real images"]
         first = (confirmed or told)[0]
@@ -269,9 +278,8 @@ class StyleInfluenceResult(Result):
             most = "most of those that real images confirm and whose effect can be named"
         sentence = (
             f"Of {len(self.ids)} directions in which the images vary, this one costs it {most}: "
-            f"it {self.descriptions[first]}.{self._held_against_real(first)}{more} The pictures show "
-            f"the mean {self.class_names[int(self.start[first])]} at the start and moved by so many deviations (σ) "
-            "along it, each with the probability of its class."
+            f"it {self.descriptions[first]}.{self._held_against_real(first)}{more} "
+            f"{self._about_the_pictures(first)}"
         )
         return (Finding(sentence=self._with_missing(sentence), panels=self._panels(first)),)
 
@@ -314,8 +322,9 @@ class StyleInfluenceResult(Result):
                     title="Well- and misclassified samples along some dimensions",
                     caption=f"Above, the {HISTOGRAMS} dimensions that tell the two apart best; in the middle, the "
                     f"{HISTOGRAMS} of largest effect on the score; below, {HISTOGRAMS} drawn at random. D is the "
-                    "Kolmogorov–Smirnov statistic of the values less the mean of each sample's class, in deviations; p "
-                    "is corrected for all dimensions looked at.",
+                    "Kolmogorov–Smirnov statistic of the values less the mean of each sample's class, in deviations "
+                    "of that class, both kinds with the same mix of classes; p is corrected for all dimensions looked "
+                    "at.",
                     draw=self._draw_histograms,
                 )
             )
@@ -325,8 +334,9 @@ class StyleInfluenceResult(Result):
                 title="What each of them does to a picture",
                 caption="The mean digit of the class on which the dimension weighs most, moved along that dimension "
                 "alone to where the classifier gives the true class a probability of 0.50, and half as far the other "
-                "way. With each picture how many deviations (σ) of the style it has been moved, and the probability of "
-                "the true class.",
+                "way. With each picture how many deviations (σ) of the style it has been moved, the probability of the "
+                "true class, and whether the style lies within the values observed in the population, within three "
+                "times their range, or beyond.",
                 class_names=self.class_names,
                 cases=[self._case(i) for i in range(len(self.shown))],
                 definitions=_DEFINITIONS,
@@ -352,6 +362,13 @@ class StyleInfluenceResult(Result):
         if int((self.predicted > 0).sum()) == 1:
             return f"{self._missing} {sentence}".strip()
         return f"{sentence}{self._missing}"
+
+    def _about_the_pictures(self, i: int) -> str:
+        return (
+            f"The pictures show the mean {self.class_names[int(self.start[i])]} at the start and moved by so many "
+            f"deviations (σ) along it, each with the probability of its class and where that lies beside the range of "
+            "values that its style has."
+        )
 
     def _held_against_real(self, i: int) -> str:
         """Say in a sentence what real images say of a shown dimension; empty if no step has looked at any."""
@@ -384,9 +401,18 @@ class StyleInfluenceResult(Result):
             "start" if each == 0 else _in_deviations(each) for each in (self._deviations(i) * self.fractions).tolist()
         ]
         return [
-            Panel(label=f"{place}: {self.probability[i, column]:.2f}", pixels=self.images[row])
+            Panel(
+                label=f"{place}: {self.probability[i, column]:.2f}{self._beside_the_observed(i, column)}",
+                pixels=self.images[row],
+            )
             for column, (place, row) in enumerate(zip(places, rows, strict=True))
         ]
+
+    def _beside_the_observed(self, i: int, column: int) -> str:
+        """Say of a picture that was moved where its style lies beside the observed values."""
+        if self.fractions[column] == 0:
+            return ""
+        return f"; {SPOKEN[int(self.place[i, column])]}"
 
     def _case(self, i: int) -> Case:
         assert self.verification is not None

@@ -13,7 +13,11 @@ from failscape.errors import MetricError
 
 _ENDS = (0.025, 0.975)
 # Each takes a bit beside the bin.
-_MOST_JUDGES = 32
+MOST_JUDGES = 32
+# Bootstrap samples for each pair, where there are many: p times the number of pairs comes down to twice their inverse.
+_RESAMPLES_A_PAIR = 400
+# Bootstrap samples that are held at once.
+_CHUNK = 500
 
 
 @final
@@ -28,7 +32,8 @@ class CurveSummary:
             than the curve and fall less evenly, so its interval is made to reach the value.
         pairs: indices of two curves, one row a pair.
         difference: of the areas of each pair, the first less the second.
-        p: of each pair, how likely a difference at least as large is if there is none.
+        p: of each pair, how likely a difference at least as large is if there is none; by itself, not corrected for
+            the number of pairs.
     """
 
     area: Float[Tensor, "C 3"]
@@ -79,7 +84,8 @@ def summarize_curves(
         place: the bin of each sample, -1 for none.
         right: which samples each judge is right about.
         kept: bins that count.
-        resamples: bootstrap samples.
+        resamples: bootstrap samples at least; 400 a pair where that is more, since no p can be less than twice their
+            inverse, and of many pairs it must be far smaller to count.
         seed: seeds the resampling.
 
     Raises:
@@ -89,26 +95,37 @@ def summarize_curves(
         Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 16.
     """
     judges, n = right.shape
-    if not n or not 1 <= judges <= _MOST_JUDGES:
+    if not n or not 1 <= judges <= MOST_JUDGES:
         raise MetricError(
-            f"Expected samples and 1 to {_MOST_JUDGES} judges of them, but got {n} and {judges}. Compare fewer."
+            f"Expected samples and 1 to {MOST_JUDGES} judges of them, but got {n} and {judges}. Compare fewer."
         )
     # A kind is a bin and a bit for each judge.
     bits = 2 ** torch.arange(judges)
     kinds, seen = ((place + 1) * 2**judges + (right.long() * bits[:, None]).sum(dim=0)).unique(return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(n, seen.numpy() / n, size=resamples)
-    # The first row is what was seen.
-    counts = torch.cat([seen[None], torch.from_numpy(drawn)]).double()
     lies_in = (kinds[:, None] // 2**judges - 1) == kept.nonzero()[:, 0]
-    total = counts @ lies_in.double()
-    accuracy = torch.stack([counts @ (lies_in & (kinds[:, None] & bit > 0)).double() / total for bit in bits], dim=1)
+    members = torch.stack([lies_in, *(lies_in & (kinds[:, None] & bit > 0) for bit in bits)]).double()
 
-    area = accuracy.nanmean(dim=2)
+    def curves(counts: Float[Tensor, "R M"]) -> Float[Tensor, "R C B"]:
+        total, *hits = counts @ members
+        return torch.stack([hit / total for hit in hits], dim=1)
+
     pairs = list(combinations(range(judges), 2))
+    rng, left = np.random.default_rng(seed), max(resamples, _RESAMPLES_A_PAIR * len(pairs))
+    # The first row is what was seen.
+    accuracy = curves(seen[None].double())
+    areas, trends = [accuracy.nanmean(dim=2)], [_rank_correlations(accuracy)]
+    while left > 0:
+        drawn = rng.multinomial(n, seen.numpy() / n, size=min(left, _CHUNK))
+        accuracy = curves(torch.from_numpy(drawn).double())
+        areas.append(accuracy.nanmean(dim=2))
+        trends.append(_rank_correlations(accuracy))
+        left -= len(drawn)
+
+    area = torch.cat(areas)
     differences = torch.stack([area[:, i] - area[:, j] for i, j in pairs], dim=1) if pairs else area[:, :0]
     return CurveSummary(
         area=_with_ends(area),
-        trend=_with_ends(_rank_correlations(accuracy)),
+        trend=_with_ends(torch.cat(trends)),
         pairs=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
         difference=_with_ends(differences),
         p=_p_values(differences[1:]),

@@ -76,8 +76,8 @@ class Measurement:
 
         Raises:
             ImageError: if a value is NaN or outside [0, 1].
-            MetricError: if `x` is not a batch of images, or `measure` does not return one floating-point number an
-                image.
+            MetricError: if `x` is not a batch of images, or `measure` raises an error or does not return one
+                floating-point number an image.
         """
         if x.ndim != 4:
             raise MetricError(
@@ -85,7 +85,14 @@ class Measurement:
                 "`x[None]`."
             )
         check_values(x, NumberedIds("images", len(x)))
-        values = self.measure(x)
+        try:
+            values = self.measure(x)
+        except Exception as error:
+            raise MetricError(
+                f"Expected the measurement {self.name!r} to return a number an image, but its function raised "
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. Correct the function, or "
+                "take it out of MEASUREMENTS."
+            ) from error
         if not isinstance(values, Tensor) or values.shape != (len(x),) or not values.is_floating_point():
             got = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values)
             raise MetricError(

@@ -9,6 +9,7 @@ def failure_steps(
     others: Sequence[str] = (),
     clean: str | None = None,
     limit: int | None = None,
+    starts: Sequence[str] = ("class-mean",),
     settings: dict[str, dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the `[[steps]]` of a study of failure conditions, in the order in which their findings are to be read.
@@ -17,6 +18,7 @@ def failure_steps(
         others: specs of classifiers to compare with, where a step can.
         clean: spec of images as they are, for the corruption table; by default the study's own images.
         limit: how many of these are taken at most.
+        starts: what degradation sets out from, one step each.
         settings: method to settings that differ from the defaults.
     """
     few = {} if limit is None else {"limit": limit}
@@ -32,9 +34,19 @@ def failure_steps(
             "settings": compared,
             **({} if clean is None else {"images": {"spec": clean, "only": "all"} | few}),
         },
-        {"method": "degradation", "title": "What a picture becomes along each direction"},
+        *(_degradation(start) for start in starts),
         {"method": "latent-map", "title": "How well- and misclassified samples lie"},
     ]
     for step in steps:
         step["settings"] = step.get("settings", {}) | (settings or {}).get(step["method"], {})
     return steps
+
+
+def _degradation(start: str) -> dict[str, Any]:
+    from_where = {"class-mean": "the mean of a class", "sample": "a sample", "real": "a real image"}[start]
+    return {
+        "method": "degradation",
+        "name": f"degradation-{start}",
+        "title": f"What {from_where} becomes along each direction",
+        "settings": {"start": start},
+    }

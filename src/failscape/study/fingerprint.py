@@ -1,6 +1,7 @@
 """Fingerprints: whether what a step works on is what it worked on before."""
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 import failscape
 from failscape.classifiers import Classifier
 from failscape.generators import Generator
+from failscape.metrics import MEASUREMENTS, Measurement
 from failscape.storage import digest
 from failscape.study.config import StepConfig
 
@@ -37,9 +39,23 @@ def step_seed(seed: int, index: int) -> int:
 
 
 def step_fingerprint(step: StepConfig, **inputs: Any) -> str:
-    """Return a SHA-256 of all that a step's result depends on: method, settings, `inputs`, and versions."""
-    facts = [failscape.__version__, torch.__version__, step.method, step.settings, inputs]
+    """Return a SHA-256 of all that a step's result depends on.
+
+    That is its method, settings, `inputs`, versions, and the measurements by which directions are named.
+    """
+    measurements = [_facts_of(each) for each in MEASUREMENTS.values()]
+    facts = [failscape.__version__, torch.__version__, step.method, step.settings, inputs, measurements]
     return _digest(facts, None)
+
+
+def _facts_of(measurement: Measurement) -> dict[str, Any]:
+    """Return what a measurement is known by: its fields, its function by its source, or else by its name."""
+    function = measurement.measure
+    try:
+        code = inspect.getsource(function)
+    except (OSError, TypeError):
+        code = str(getattr(function, "__qualname__", type(function).__qualname__))
+    return vars(measurement) | {"measure": code}
 
 
 def _digest(facts: list[Any], network: nn.Module | None) -> str:

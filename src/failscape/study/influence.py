@@ -9,13 +9,17 @@ from failscape.study.inputs import StepInputs
 
 
 def share_influence(config: StudyConfig) -> StudyConfig:
-    """Return the study with its steps that rank styles set to rank them as its style influence does.
+    """Return the study with the steps that rank styles set to do so by the samples and score of its style influence.
 
     So the same directions lead in all of them, and those that are held against real images are those that the others go
     along. A step takes over the number of samples and the score of the first style influence of the same classifier and
-    generator, wherever that stands, unless it is given another of either. They stand among its settings then, as if a
-    person had written them: what a step finds depends on them alone, and not on whether the influence was measured
-    before it, so that a run that was killed and goes on finds the same.
+    generator, wherever that stands, unless it is given another of either. They stand
+    among its settings then, as if a person had written them: what a step finds depends on them alone, and not on
+    whether the influence was measured before it, so that a run that was killed and goes on finds the same.
+
+    `gradients` and `difference_samples` are not taken over: the other steps have no such settings, and take the
+    classifier's gradients where it has some, else differences of the default number of samples. A style influence that
+    is asked for something else of these is measured apart, and what leads in it need not lead in the others.
     """
     leading: dict[tuple[str, str], dict[str, Any]] = {}
     for step in config.steps:

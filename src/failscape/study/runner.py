@@ -32,7 +32,8 @@ def run_study(
 
     The latest run of the same name is gone on with if it is the same study; steps whose inputs have not
     changed are not run again. A step that fails is recorded with its error, and the next one runs. Steps that rank
-    styles do so as the study's style influence does, unless they say otherwise; see `share_influence`.
+    styles do so by the samples and score of the study's style influence, unless they say otherwise; see
+    `share_influence`.
 
     Args:
         config: the study.

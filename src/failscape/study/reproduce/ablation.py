@@ -6,16 +6,25 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from statistics import fmean
 from typing import final
 
+import torch
 from matplotlib.figure import Figure as Drawing
 
 from failscape.figures import Plot, rate_bars
-from failscape.metrics import Estimate
-from failscape.study.reproduce.moons import VARIANTS, moons_ablation
+from failscape.metrics import Estimate, mean_by_t
+from failscape.study.reproduce.moons import VARIANTS, ablation_seconds, moons_ablation
 
 _ASSET = files("failscape") / "assets" / "ablations" / "uncertainty-conditioned-gan.json"
 _NUMBERS = ("spearman", "mae", "mae_low", "class", "recall", "energy")
+# Of the trainings, and of the samples that are measured.
+_SEEDS = (0, 1, 2)
+
+SECONDS_EACH: Mapping[str, float] = {
+    name: seconds for seed in _SEEDS for name, seconds in ablation_seconds(seed).items()
+}
+"""Name of each training, but for those that are always made, to how long it took."""
 
 
 @final
@@ -24,15 +33,19 @@ class Ablation:
     """The numbers of all variants.
 
     Attributes:
-        rows: name of each variant, a key of `VARIANTS`, to its numbers.
+        rows: name of each variant, a key of `VARIANTS`, to its numbers, one a seed.
     """
 
-    rows: Mapping[str, Mapping[str, float]]
+    rows: Mapping[str, Mapping[str, Sequence[float]]]
 
     @property
     def metrics(self) -> dict[str, Estimate | float | int]:
-        """The numbers under the keys of `metrics.json`."""
-        return {f"ablation.{name}.{key}": row[key] for name, row in self.rows.items() for key in _NUMBERS}
+        """The means over the seeds under the keys of `metrics.json`, with Student's intervals."""
+        return {
+            f"ablation.{name}.{key}": mean_by_t(torch.tensor(row[key], dtype=torch.float64))
+            for name, row in self.rows.items()
+            for key in _NUMBERS
+        }
 
     @property
     def plots(self) -> Sequence[Plot]:
@@ -43,7 +56,8 @@ class Ablation:
                 name="ablation",
                 title="What each part of the conditioning brings",
                 caption="On the two moons, each generator trained in the same way but for what is said here, requests "
-                f"drawn from the data. {told[0].upper()}{told[1:]}. Error: mean absolute difference of requested and "
+                f"drawn from the data; means over {len(_SEEDS)} seeds. {told[0].upper()}{told[1:]}. Error: mean "
+                "absolute difference of requested and "
                 "obtained confidence, below 0.9 and over all requests; lower is better. Class kept: share that the "
                 "classifier takes for the class asked for. Recall: share of real points that samples cover.",
                 draw=partial(_draw, self.rows),
@@ -57,20 +71,23 @@ def read_ablation() -> Ablation:
 
 
 def run_ablation(out: Path, *, progress: Callable[[str], None]) -> Ablation:
-    """Train all variants, which takes a few minutes, and return what they reach.
+    """Train all variants, from each seed, and return what they reach.
 
     Args:
         out: holds one numbered run folder a training; those that were cut off go on, complete ones are kept.
         progress: is told in a line what is being done.
     """
-    rows = {}
-    for name, result in moons_ablation(out, progress=progress).items():
-        numbers = {key: result.metrics[f"moons.{key}"] for key in _NUMBERS}
-        rows[name] = {key: float(n.value if isinstance(n, Estimate) else n) for key, n in numbers.items()}
+    rows: dict[str, dict[str, list[float]]] = {name: {key: [] for key in _NUMBERS} for name in VARIANTS}
+    for seed in _SEEDS:
+        for name, result in moons_ablation(out, seed=seed, progress=progress).items():
+            numbers = result.metrics
+            for key, values in rows[name].items():
+                number = numbers[f"moons.{key}"]
+                values.append(float(number.value if isinstance(number, Estimate) else number))
     return Ablation(rows=rows)
 
 
-def _draw(rows: Mapping[str, Mapping[str, float]]) -> Drawing:
+def _draw(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> Drawing:
     shown = {
         "rank correlation": "spearman",
         "error": "mae",
@@ -78,5 +95,5 @@ def _draw(rows: Mapping[str, Mapping[str, float]]) -> Drawing:
         "class kept": "class",
         "recall": "recall",
     }
-    rates = {label: [max(0.0, row[key]) for row in rows.values()] for label, key in shown.items()}
+    rates = {label: [max(0.0, fmean(row[key])) for row in rows.values()] for label, key in shown.items()}
     return rate_bars(rates, groups=list(rows), y_label="generator alone, moons")

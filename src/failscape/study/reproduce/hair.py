@@ -66,7 +66,7 @@ def hair_steps(weights: Mapping[str, str]) -> list[dict[str, Any]]:
             "name": "hair-frontier",
             "title": "Faces: what lies between two hair colours",
             # Of so few samples a second opinion learns little, and at 64 pixels it takes longest.
-            "settings": {"per_target": 2, "samples": 1000, "restarts": 1, "opinions": 0},
+            "settings": {"per_target": 2, "samples": 4000, "restarts": 4, "opinions": 0},
             **shared,
         },
         {

@@ -14,9 +14,9 @@ from failscape.figures import Plot
 from failscape.generators import load_generator
 from failscape.metrics import Estimate, rate
 from failscape.study.config import StudyConfig
-from failscape.study.reproduce.ablation import Ablation, read_ablation, run_ablation
+from failscape.study.reproduce.ablation import SECONDS_EACH, Ablation, read_ablation, run_ablation
 from failscape.study.reproduce.claims import Claim
-from failscape.study.reproduce.moons import SECONDS_EACH, MoonsResult, run_moons
+from failscape.study.reproduce.moons import MoonsResult, run_moons
 from failscape.training import GeneratorEvaluation
 
 MINUTES = 3
