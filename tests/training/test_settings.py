@@ -114,6 +114,7 @@ def test_architectures_are_those_that_can_be_built() -> None:
             "got `discriminator_channels`, `style_dim`, `encoder_from` beside the family mlp",
         ),
         ('kind = "gan"\noracle = "embedded:mnist-corrupted"', "an oracle that takes no part in the training, but got"),
+        ('kind = "wgan"\nclassifier = "a"\ntarget = "3"\noracle = "a"', "takes no part in the training, but got a"),
         ('kind = "gan"\nclassifier = "runs/1"\noracle = "runs/1"', "but got runs/1, which does. Name another"),
         ("images = 3", "None"),
         ("kind = ", "TOML"),

@@ -79,7 +79,8 @@ def clip_images(x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
 class AdaptiveAugmentation:
     r"""Moves, turns and scales images, real and generated alike, as often as the discriminator's overfitting asks.
 
-    The measure is $r = E[\mathrm{sign} D(x)]$ over real images; the probability of a change goes up while it is above
+    The measure is $r = E[\mathrm{sign} D(x)]$ over real images, in the relativistic game
+    $E[\mathrm{sign}(D(x) - D(\hat x))]$ over pairs; the probability of a change goes up while it is above
     0.6 and down below.
 
     Attributes:
@@ -102,7 +103,7 @@ class AdaptiveAugmentation:
         """Follow the measure.
 
         Args:
-            sign: mean sign of the scores of real images.
+            sign: the measure.
             images: seen since the last call.
         """
         step = math.copysign(images / _AUGMENTATION_IMAGES, sign - _TARGET_SIGN)

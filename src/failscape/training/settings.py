@@ -256,6 +256,11 @@ class ConvolutionalSettings(GuidedSettings):
     )
     latent_dim: PositiveInt = Field(default=64, description="length of a latent")
 
+    @model_validator(mode="after")
+    def _check_oracle(self) -> "ConvolutionalSettings":
+        _require_apart(self.oracle, self.classifier)
+        return self
+
 
 class WGANSettings(ConvolutionalSettings):
     """What the training of a generator against a Wasserstein critic is told."""
