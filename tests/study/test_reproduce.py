@@ -29,6 +29,8 @@ from failscape.study.reproduce.latent_sympathetic_examples import CLAIMS, WEIGHT
 from failscape.study.reproduce.traits import region_of
 
 EMBEDDED = {name: f"embedded:{name}" for name in WEIGHTS}
+# Claims that the embedded weights do not reach, each with the reason.
+NOT_REACHED = {"heatmap.iou": "0.41 for 0.5: the threshold takes in what changes a little everywhere"}
 CLAIMED = [claim for claim in CLAIMS if claim.target != "–"]
 
 
@@ -384,7 +386,7 @@ class TestRegistry:
         said: list[str] = []
         run = reproduce("small", tmp_path / "out", retrain=True, progress=said.append)
         assert said[0] == (
-            "small: took 7 minutes of two cores where it was measured, and the trainings before it; a run that is cut "
+            "small: took 7 minutes of one core where it was measured, and the trainings before it; a run that is cut "
             "off goes on"
         )
         # With what is trained beside the weights.
@@ -446,7 +448,7 @@ class TestWhole:
     def test_claim_is_reached(self, whole: Path, claim: Claim) -> None:
         row = next(row for row in json.loads((whole / "claims.json").read_text()) if row["key"] == claim.key)
         assert row["value"] is not None
-        assert row["reached"] is True, (row["value"], claim.target)
+        assert row["reached"] is (claim.key not in NOT_REACHED), (row["value"], claim.target)
 
     def test_nothing_is_dropped(self, whole: Path) -> None:
         for step in sorted((whole / "steps").iterdir()):

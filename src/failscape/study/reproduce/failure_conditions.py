@@ -25,7 +25,7 @@ from failscape.study.config import StudyConfig
 from failscape.study.failure_conditions import failure_steps
 from failscape.study.reproduce.claims import Claim
 
-MINUTES = 4
+MINUTES = 9
 TRAININGS: dict[str, float] = {}
 WEIGHTS = (
     "mnist-blurred-and-noised",

@@ -35,7 +35,7 @@ class Reproduction(Protocol):
 
     @property
     def MINUTES(self) -> int:
-        """How long the whole takes with the embedded weights, on two cores of a machine with AVX-512."""
+        """How long the whole took with the embedded weights, on one core with AVX-512 beside other work."""
 
     @property
     def TRAININGS(self) -> Mapping[str, float]:
@@ -87,7 +87,7 @@ def reproduce(
         raise SpecError(f"Expected one of {', '.join(REPRODUCTIONS)} to reproduce, but got {name!r}.")
     reproduction = REPRODUCTIONS[name]
     weights = {weight: f"embedded:{weight}" for weight in reproduction.WEIGHTS}
-    took = f"{reproduction.MINUTES} minutes of two cores where it was measured"
+    took = f"{reproduction.MINUTES} minutes of one core where it was measured"
     progress(f"{name}: took {took}{', and the trainings before it' if retrain else ''}; a run that is cut off goes on")
     if retrain:
         _require_images(reproduction.study(weights))

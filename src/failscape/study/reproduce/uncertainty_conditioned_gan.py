@@ -19,7 +19,7 @@ from failscape.study.reproduce.claims import Claim
 from failscape.study.reproduce.moons import MoonsResult, run_moons
 from failscape.training import GeneratorEvaluation
 
-MINUTES = 3
+MINUTES = 4
 WEIGHTS = (
     "mnist-clean",
     "mnist-corrupted",
