@@ -100,6 +100,9 @@ def test_the_numbers_are_those_of_the_results(results: dict[str, Any]) -> None:
     summary = results["style-influence"].summary
     assert numbers["influence.ks_ratio"] == summary["ks_top"] / max(summary["ks_random"], 1e-3)
     assert numbers["corner_cases.found"] == 3
+    trend, found = numbers["latent_accuracy.trend.mnist-corrupted"], results["latent-accuracy"]
+    assert isinstance(trend, Estimate)
+    assert trend.value == found.trend[found.curves.index("mnist-corrupted"), 0]
     difference = numbers["latent_accuracy.difference"]
     assert isinstance(difference, Estimate)
     # The first is right farther out than the second, by construction.

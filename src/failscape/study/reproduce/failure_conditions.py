@@ -225,9 +225,10 @@ def figures(results: Mapping[str, Any]) -> Sequence[Plot]:
 def _latent_accuracy(result: LatentAccuracyResult) -> dict[str, Estimate | float | int]:
     numbers: dict[str, Estimate | float | int] = {}
     for row, curve in enumerate(result.curves):
-        value, low, high = result.area[row].tolist()
-        estimate = Estimate(value=value, low=low, high=high, n=result.samples)
-        numbers[f"latent_accuracy.area.{curve.removeprefix('class ')}"] = estimate
+        for key, found in (("area", result.area), ("trend", result.trend)):
+            value, low, high = found[row].tolist()
+            estimate = Estimate(value=value, low=low, high=high, n=result.samples)
+            numbers[f"latent_accuracy.{key}.{curve.removeprefix('class ')}"] = estimate
     value, low, high = result.difference[0].tolist()
     difference = Estimate(value=value, low=low, high=high, n=result.samples)
     return numbers | {"latent_accuracy.difference": difference, "latent_accuracy.difference_low": low}
