@@ -78,6 +78,13 @@ class TestEmbedded:
         assert min(seconds.values()) > 0
         # As the recipe says.
         assert seconds["avatars-vae-gan"] == pytest.approx(67 * 60, rel=0.01)
+        # With the three games before it, and the five networks that it is matched by.
+        polished = generator_provenance("embedded:mnist-stylegan2")
+        matchers = [each["reached"]["seconds"] for each in polished["matched_by"].values()]
+        assert len(matchers) == 5
+        games = [polished["start"], polished["start"]["start"], polished["start"]["start"]["start"]]
+        alone = sum(each["reached"]["seconds"] for each in (polished, *games))
+        assert seconds["mnist-stylegan2"] == pytest.approx(alone + sum(matchers))
 
     @pytest.mark.parametrize("name", ["mnist-nothing", "../../mnist-clean", ""])
     def test_an_unknown_one_is_refused(self, name: str, tmp_path: Path) -> None:
