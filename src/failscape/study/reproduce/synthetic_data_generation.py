@@ -16,7 +16,7 @@ from failscape.study.retraining import Retraining
 from failscape.study.retraining_config import RetrainingConfig
 from failscape.study.run_folder import RunFolder
 
-MINUTES = 35
+MINUTES = 28
 WEIGHTS = ("fashion", "fashion-oracle", "fashion-wgan", "fashion-vae", *hair.WEIGHTS)
 
 _FAMILIES = "families"
