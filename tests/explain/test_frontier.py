@@ -241,7 +241,10 @@ class TestPlanted:
         fond = torch.tensor([0.0, 2.0, 1.0, 2.0, 0.0, 3.0, 1.0, 0.0])
         judged = replace(result, log_prior=torch.zeros(8), realism=fond)
         assert judged.typical(0).tolist() == [5, 1, 3, 2, 6, 0, 4, 7]
+        # What is equal for all tells nothing apart, and is not named.
         (atlas, *_) = judged.figures
+        assert "the most typical image, by the generator's critic, that" in atlas.caption
+        (atlas, *_) = replace(judged, log_prior=torch.arange(8.0)).figures
         assert "by the prior's density and by the generator's critic" in atlas.caption
         (atlas, *_) = result.figures
         assert "critic" not in atlas.caption
