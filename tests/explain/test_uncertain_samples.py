@@ -13,7 +13,7 @@ from failscape.classifiers import SCORES, Classifier
 from failscape.errors import FailscapeError, GeneratorError, LabelError, UnsupportedClassifier, UnsupportedGenerator
 from failscape.explain import UncertainResult, UncertainSamples, load_result
 from failscape.explain.uncertain_result import ALONE, GRID, REAL, REAL_GRID, REAL_SWEEP, REFINED, SWEEP
-from failscape.figures import Gallery
+from failscape.figures import Gallery, Plot
 from failscape.generators import Autoencoder, Condition, ConditionSpace
 
 SHAPE = (1, 4, 4)
@@ -487,7 +487,8 @@ class TestFigures:
 
     def test_the_table_says_what_was_obtained_of_each_tenth_of_the_requests(self, off: UncertainResult) -> None:
         (table,) = (figure for figure in off.figures if figure.name == "requested-against-obtained-table")
-        alone, refined = table.draw().axes  # type: ignore[attr-defined]
+        assert isinstance(table, Plot)
+        alone, refined = table.draw().axes
         assert (alone.get_title("left"), refined.get_title("left")) == ("generator alone", "refined")
         low, high = float(off.requested[off.of(ALONE)].min()), float(off.requested[off.of(ALONE)].max())
         edges = np.linspace(low, high, 11)
@@ -509,7 +510,9 @@ class TestFigures:
     def test_without_a_refinement_none_is_shown(self) -> None:
         result = explain(Flat(offset=0.05), UncertainSamples(steps=0, per_class=20, levels=(0.9, 0.6), rows=1))
         dots, table = (figure for figure in result.figures if figure.name.startswith("requested-against"))
-        assert len(dots.draw().axes) == len(table.draw().axes) == 1  # type: ignore[attr-defined]
+        assert isinstance(dots, Plot)
+        assert isinstance(table, Plot)
+        assert len(dots.draw().axes) == len(table.draw().axes) == 1
         assert dots.caption.count("All are as the generator draws them.") == 1
         assert "refinement" not in table.caption
 

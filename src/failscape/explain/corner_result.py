@@ -282,8 +282,7 @@ class CornerCasesResult(Result):
         inside = int((self.place[kind] == WITHIN).sum())
         what = self.descriptions[row]
         cause = f" that {what.split(' (')[0]}" if what and not what.startswith("changes nothing") else ""
-        far = abs(float(self.deviations[row]))
-        move = "along a style that does not vary within the class" if math.isnan(far) else f"by {far:.1f} deviations"
+        move = _by(abs(float(self.deviations[row])), ".1f")
         nearest = ("of these", "of those within three times that range", "of all")[int(self.place[row])]
         return (
             f"{count} corner case{' was' if count == 1 else 's were'} found by moving "
@@ -422,9 +421,7 @@ class CornerCasesResult(Result):
             int(self.place[i])
         ]
         number = float(self.deviations[i])
-        far = f"by {number:+.1f} deviations" if self.dimension[i] >= 0 else f"by {number:.1f} deviations"
-        if math.isnan(number):
-            far = "along a style that does not vary within the class"
+        far = _by(number, "+.1f" if self.dimension[i] >= 0 else ".1f")
         farthest = "" if self.dimension[i] >= 0 else "the farthest style "
         verdict = f"Moved {far}, {farthest}{place} the values observed.{what}"
         return Case(
@@ -446,3 +443,10 @@ class CornerCasesResult(Result):
                 "layer": self.layers[i],
             },
         )
+
+
+def _by(deviations: float, form: str) -> str:
+    """Say how far a style was moved; NaN of one that does not vary within the class."""
+    if math.isnan(deviations):
+        return "along a style that does not vary within the class"
+    return f"by {deviations:{form}} deviations"

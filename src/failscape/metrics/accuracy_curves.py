@@ -105,27 +105,24 @@ def summarize_curves(
     lies_in = (kinds[:, None] // 2**judges - 1) == kept.nonzero()[:, 0]
     members = torch.stack([lies_in, *(lies_in & (kinds[:, None] & bit > 0) for bit in bits)]).double()
 
-    def curves(counts: Float[Tensor, "R M"]) -> Float[Tensor, "R C B"]:
+    def measured(counts: Float[Tensor, "R M"]) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
+        """Return areas and trends of some numbers of each kind."""
         total, *hits = counts @ members
-        return torch.stack([hit / total for hit in hits], dim=1)
+        accuracy = torch.stack([hit / total for hit in hits], dim=1)
+        return accuracy.nanmean(dim=2), _rank_correlations(accuracy)
 
     pairs = list(combinations(range(judges), 2))
-    rng, left = np.random.default_rng(seed), max(resamples, _RESAMPLES_A_PAIR * len(pairs))
+    rng, draws = np.random.default_rng(seed), max(resamples, _RESAMPLES_A_PAIR * len(pairs))
     # The first row is what was seen.
-    accuracy = curves(seen[None].double())
-    areas, trends = [accuracy.nanmean(dim=2)], [_rank_correlations(accuracy)]
-    while left > 0:
-        drawn = rng.multinomial(n, seen.numpy() / n, size=min(left, _CHUNK))
-        accuracy = curves(torch.from_numpy(drawn).double())
-        areas.append(accuracy.nanmean(dim=2))
-        trends.append(_rank_correlations(accuracy))
-        left -= len(drawn)
-
-    area = torch.cat(areas)
+    found = [measured(seen[None].double())]
+    for start in range(0, draws, _CHUNK):
+        drawn = rng.multinomial(n, seen.numpy() / n, size=min(draws - start, _CHUNK))
+        found.append(measured(torch.from_numpy(drawn).double()))
+    area, trend = (torch.cat(parts) for parts in zip(*found, strict=True))
     differences = torch.stack([area[:, i] - area[:, j] for i, j in pairs], dim=1) if pairs else area[:, :0]
     return CurveSummary(
         area=_with_ends(area),
-        trend=_with_ends(torch.cat(trends)),
+        trend=_with_ends(trend),
         pairs=torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
         difference=_with_ends(differences),
         p=_p_values(differences[1:]),

@@ -3,11 +3,10 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -180,19 +179,13 @@ _GUIDANCE, _GUIDANCE_OF_SUMS = 10.0, 100.0
 _DRIFT_OF_PROGRESSIVE = 1e-3
 
 
-def _not_before(value: float, info: Any) -> float:
+def _require_ramp(begins: float, full: float) -> None:
     """Refuse a guidance that is full before it begins."""
-    # Where settings are given one by one, as by the command line, nothing else is known yet.
-    begins = (info.data or {}).get("guidance_from")
-    if begins is not None and value < begins:
+    if full < begins:
         raise ValueError(
-            f"Expected guidance to be full no sooner than it begins, at {begins:g} of the training, but got {value:g}. "
+            f"Expected guidance to be full no sooner than it begins, at {begins:g} of the training, but got {full:g}. "
             "Give `guidance_full`, too; as much makes it a jump."
         )
-    return value
-
-
-_GuidanceFull = Annotated[float, Field(ge=0, le=1, validate_default=True), AfterValidator(_not_before)]
 
 
 class GuidedSettings(TrainingSettings):
@@ -206,7 +199,7 @@ class GuidedSettings(TrainingSettings):
     )
     guidance: float = Field(default=_GUIDANCE, ge=0, description="weight of the classifier's say")
     guidance_from: float = Field(default=0.0, ge=0, le=1, description="part of the training at which it begins")
-    guidance_full: _GuidanceFull = Field(default=0.2, description="part of the training at which it is full")
+    guidance_full: float = Field(default=0.2, ge=0, le=1, description="part of the training at which it is full")
     bf16: bool = Field(
         default=True, description="train in bfloat16 where that is safe and the hardware has it; false: in float32"
     )
@@ -220,6 +213,11 @@ class GuidedSettings(TrainingSettings):
                 "--classifier embedded:mnist-clean --target 3=0.5,8=0.5."
             )
         return value
+
+    @model_validator(mode="after")
+    def _check_ramp(self) -> "GuidedSettings":
+        _require_ramp(self.guidance_from, self.guidance_full)
+        return self
 
 
 class VAESettings(GuidedSettings):
@@ -399,7 +397,7 @@ class GANSettings(TrainingSettings):
     guidance: float = Field(default=0.5, ge=0, description="weight of the frozen classifier's say on the condition")
     # Late, so that digits take shape before they are bound; see `r1`.
     guidance_from: float = Field(default=0.4, ge=0, le=1, description="part of the training at which guidance begins")
-    guidance_full: _GuidanceFull = Field(default=0.6, description="part of the training at which it is full")
+    guidance_full: float = Field(default=0.6, ge=0, le=1, description="part of the training at which it is full")
     # Weak guidance for as long as much is learned, stronger when little else changes any more.
     late_guidance: float = Field(default=0.0, ge=0, description="by how much the weight rises further toward the end")
     late_guidance_from: float = Field(default=0.7, ge=0, le=1, description="part of the training at which that begins")
@@ -459,6 +457,7 @@ class GANSettings(TrainingSettings):
     @model_validator(mode="after")
     def _check_roles(self) -> "GANSettings":
         _require_apart(self.oracle, self.classifier)
+        _require_ramp(self.guidance_from, self.guidance_full)
         return self
 
 
