@@ -8,7 +8,7 @@ from planted import GREY, QUADRANTS, SHAPE, Linear, classes_by, grey_images, nev
 from failscape.classifiers import Classifier
 from failscape.errors import UnsupportedClassifier
 from failscape.explain import HeatmapResult, PerturbationHeatmap, Verification, load_result
-from failscape.explain.perturbation_heatmap import above_otsu_threshold
+from failscape.explain.perturbation_heatmap import above_li_threshold
 from failscape.figures import Plot
 
 
@@ -48,6 +48,8 @@ class TestHandmade:
         assert result.success.tolist() == [True, True, False, False]
         assert torch.allclose(result.signed, torch.tensor([[0.4, 0.0], [0.05, 0.0]]))
         assert torch.allclose(result.heatmap, torch.tensor([[0.4, 0.4], [0.05, 0.0]]))
+        # Changes to and fro cancel; of two channels one has changed by 0.1 on average.
+        assert torch.allclose(result.consistent, torch.tensor([[0.4, 0.0], [0.1 / 2**0.5, 0.0]]))
 
     def test_the_finding_says_where_and_how_much(self) -> None:
         (finding,) = handmade().findings
@@ -99,6 +101,17 @@ class TestPlanted:
         assert result.signed[mask].min() > 0.6 - GREY
         assert result.summary["beyond_chance"] > 1.2
 
+    def test_what_need_not_change_is_left_alone(self) -> None:
+        # Two quadrants count, one of them half as much: the shortest latent would move both.
+        mask = QUADRANTS[0] + 0.5 * QUADRANTS[1]
+        classifier = classes_by(
+            lambda x: 0 * x.mean(dim=(1, 2)), lambda x: 40 * ((x * mask).sum(dim=(1, 2)) / 4 - 1.0), never
+        )
+        x, y = grey_images(4), torch.ones(4).long()
+        result = PerturbationHeatmap()(classifier, Linear(QUADRANTS), x, y, rng=seeded())
+        assert result.success.all()
+        assert torch.equal(result.standing_out, QUADRANTS[0].bool())
+
     def test_changes_are_those_of_the_images(self) -> None:
         x, y = grey_images(3), torch.tensor([1, 2, 1])
         result = PerturbationHeatmap(mode="boundary")(bright_in(1), Linear(QUADRANTS), x, y, rng=seeded())
@@ -142,25 +155,30 @@ class TestPlanted:
             PerturbationHeatmap()(blind, Linear(QUADRANTS), grey_images(), torch.zeros(3).long(), rng=seeded())
 
 
-class TestOtsu:
-    def test_it_is_the_split_of_least_variance_within(self) -> None:
+class TestLi:
+    def test_it_is_the_split_of_least_cross_entropy(self) -> None:
         values = torch.rand(5, 7, generator=seeded()) ** 3
-        above = above_otsu_threshold(values)
+        above = above_li_threshold(values)
 
-        def within(threshold: float) -> float:
+        def cross_entropy(threshold: float) -> float:
             groups = values[values > threshold], values[values <= threshold]
-            return sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+            return sum(float((group * (group / group.mean()).log()).sum()) for group in groups)
 
-        best = min(sorted(values.flatten().tolist())[:-1], key=within)
+        best = min(sorted(values.flatten().tolist())[:-1], key=cross_entropy)
         assert torch.equal(above, values > best)
 
-    def test_neither_scale_nor_offset_matters(self) -> None:
+    def test_what_is_faint_beside_nothing_stands_out_too(self) -> None:
+        values = torch.full((8, 8), 0.002)
+        values[0], values[1] = 1.0, 0.2
+        assert above_li_threshold(values).sum(dim=1).tolist() == [8, 8, 0, 0, 0, 0, 0, 0]
+
+    def test_scale_does_not_matter(self) -> None:
         values = torch.rand(6, 6, generator=seeded(1))
-        assert torch.equal(above_otsu_threshold(values), above_otsu_threshold(0.25 * values + 0.5))
+        assert torch.equal(above_li_threshold(values), above_li_threshold(0.25 * values))
 
     def test_where_all_is_equal_nothing_stands_out(self) -> None:
         for flat in (torch.zeros(3, 3), torch.full((3, 3), 0.1), torch.ones(1, 1)):
-            assert not above_otsu_threshold(flat).any()
+            assert not above_li_threshold(flat).any()
 
 
 class TestDigits:

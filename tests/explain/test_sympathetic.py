@@ -102,6 +102,26 @@ class TestSuccess:
         assert confident.norm.mean() > unguarded.norm.mean()
         assert confident.oracle_agrees.sum() >= unguarded.oracle_agrees.sum()
 
+    @pytest.mark.parametrize("mode", ["boundary", "confident"])
+    def test_the_least_change_of_the_image_is_another_than_the_shortest_latent(
+        self, mode: Any, world: Any, request: pytest.FixtureRequest
+    ) -> None:
+        shortest: SympatheticResult = request.getfixturevalue(mode)
+        x, y = world.mistakes.x[:40], world.mistakes.y[:40]
+        method = SympatheticExamples(mode=mode, smallest="image", confidence=0.9)
+        least = method(world.classifier, world.ten, x, y, rng=seeded())
+        assert least.success.all()
+
+        def changed(epsilon: Tensor) -> Tensor:
+            with torch.no_grad():
+                z = world.ten.encode(x)
+                return (world.ten(z + epsilon) - world.ten(z)).abs().mean(dim=(1, 2, 3))
+
+        assert changed(least.epsilon).mean() < 0.97 * changed(shortest.epsilon[:40]).mean()
+        assert least.norm.mean() > shortest.norm[:40].mean()
+        assert torch.equal(least.path[:, -1], least.epsilon)
+        assert (least.steps > shortest.steps[:40]).all()
+
     def test_to_be_sure_costs_more(self, boundary: SympatheticResult, confident: SympatheticResult) -> None:
         assert boundary.norm.mean() < 0.7 * confident.norm.mean()
         assert (boundary.norm <= 1.05 * confident.norm).all()

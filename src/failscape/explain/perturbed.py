@@ -16,6 +16,8 @@ from failscape.generators import Autoencoder
 _PRIOR_SPAN = 4.0
 # Images that are classified at once: few enough to stay in a processor's cache.
 _CHUNK = 1024
+# A root has no slope at zero: changes below this, a quarter of a grey value, are rounded off.
+_FAINTEST = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,15 @@ class PerturbedImages:
         """Return x' as saved; the gradient passes through the rounding as if it were not there."""
         images = self.images(epsilon, rows)
         return images + (to_8_bits(images) - images).detach()
+
+    def change(self, epsilon: Tensor, rows: Tensor) -> Tensor:
+        """Return how much is changed: |g(e(x) + ε) - g(e(x))|, root mean square over colours, mean over pixels.
+
+        Such a sum of pixels' norms is least where few pixels change (group lasso).
+        """
+        moved = self.generator(self.z[rows] + epsilon) - self.reconstructions[rows]
+        colour: Tensor = (moved.square().mean(dim=1) + _FAINTEST**2).sqrt() - _FAINTEST
+        return colour.mean(dim=(1, 2))
 
     def logits(self, epsilon: Tensor, rows: Tensor) -> Tensor:
         """Return the logits of x' as saved."""

@@ -190,7 +190,7 @@ def study(weights: Mapping[str, str]) -> StudyConfig:
             "classifier": {"spec": weights["mnist-clean"]},
             "oracle": {"spec": weights["mnist-oracle-clean"]},
             "generator": {"spec": weights["mnist-vae-10d"]},
-            "steps": [*steps, edge_cases, heatmap, *traits.trait_steps(weights), traits.heatmap_step(weights)],
+            "steps": [*steps, edge_cases, heatmap, *traits.trait_steps(weights), *traits.heatmap_steps(weights)],
         }
     )
 
