@@ -29,6 +29,7 @@ from failscape.generators import StyleGAN2
 from failscape.generators.discriminator import ProjectionDiscriminator
 from failscape.training import GANSettings
 from failscape.training.gan_task import GANTask
+from failscape.training.memory import keep_freed_memory
 
 _BATCH = 64
 _IMAGES = 512
@@ -122,6 +123,7 @@ def main() -> None:
     if options.cpu_time:
         torch.set_num_threads(1)
     clock = time.process_time if options.cpu_time else time.perf_counter
+    keep_freed_memory()  # For all of them, as a training does.
     print(f"Batch {_BATCH}, {torch.get_num_threads()} threads, {'CPU' if options.cpu_time else 'wall'} time.\n")
     for contest in _CONTESTS:
         torch.manual_seed(0)

@@ -41,3 +41,12 @@ def test_pictures_stand_in_rows_of_about_the_same_length():
         return view.across
 
     assert [across(n) for n in (0, 1, 3, 4, 5, 6)] == [(0, 0), (1, 1), (3, 3), (4, 2), (3, 3), (3, 3)]
+
+
+def test_the_first_sentence_leads_and_the_others_follow():
+    said = "Blur hurts most: 0.92 of it. It is right in 99.2 % (n = 250). The rest is below."
+    (view,) = view_findings([Finding(sentence=said)], "s1", "Title")
+    assert view.sentence == "Blur hurts most: 0.92 of it."
+    assert view.detail == "It is right in 99.2 % (n = 250). The rest is below."
+    (alone,) = view_findings([Finding(sentence="It fails.")], "s1", "Title")
+    assert (alone.sentence, alone.detail) == ("It fails.", "")

@@ -24,7 +24,8 @@ class FindingView:
     Attributes:
         step: identifier of the step's section.
         title: that of the step.
-        sentence: as in `Finding`.
+        sentence: the first of what the `Finding` says.
+        detail: the others, "" if there are none.
         panels: pictures from left to right.
         across: how many stand side by side on a wide screen, and how many on a narrow one.
         scale: the value that gets the full colour in signed pictures, as text, "" if there is none.
@@ -33,6 +34,7 @@ class FindingView:
     step: str
     title: str
     sentence: str
+    detail: str
     panels: list[PanelView]
     across: tuple[int, int]
     scale: str
@@ -51,11 +53,13 @@ def choose_findings(by_step: Sequence[Sequence[FindingView]]) -> list[FindingVie
 
 def _view_finding(finding: Finding, step: str, title: str) -> FindingView:
     count, scale = len(finding.panels), signed_scale(finding.panels)
+    sentence, end, detail = finding.sentence.partition(". ")
     no_terms = Glossary("", {})
     return FindingView(
         step=step,
         title=title,
-        sentence=finding.sentence,
+        sentence=sentence + end.rstrip(),
+        detail=detail,
         panels=[
             view_panel(panel, f"Picture {i} of {count}, {panel.label}", scale, no_terms)
             for i, panel in enumerate(finding.panels, start=1)

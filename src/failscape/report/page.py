@@ -242,7 +242,7 @@ def run_title(run: Run) -> str:
     selected, only = run.selection.get("selected"), run.selection.get("only")
     if isinstance(selected, int) and only == "mistakes":
         return f"{number(selected)} mistake{'s' * (selected != 1)} of {classifier}, explained"
-    return f"{classifier[:1].upper()}{classifier[1:]}, explained"
+    return f"{classifier}, explained"
 
 
 def _classifier(run: Run) -> str:

@@ -224,7 +224,8 @@ class GANTask(GeneratorTask):
                 with torch.no_grad():
                     seen = self._seen(shown, rng)
                 judge = partial(self._judged, condition=condition, seen=seen)
-                penalties[name] = gradient_penalty(judge, self._discriminator.views(shown))
+                with self._autocast():
+                    penalties[name] = gradient_penalty(judge, self._discriminator.views(shown))
                 total = total + weight * settings.penalty_every * penalties[name]
         update(self.optimizers["discriminator"], total.backward, self._discriminator.parameters())
         return penalties

@@ -20,6 +20,7 @@ from failscape.training.checkpoint import has_checkpoint, load_checkpoint, save_
 from failscape.training.distributed import workers
 from failscape.training.ema import ema_decay
 from failscape.training.log import LossWindow, ProgressLine, RunLog
+from failscape.training.memory import keep_freed_memory
 from failscape.training.settings import (
     ConvolutionalSettings,
     GANSettings,
@@ -90,6 +91,7 @@ def train(
         StorageError: if the folder cannot be written or the disk is full; checkpoints before are kept.
     """
     group = workers()
+    keep_freed_memory()
     check_images(images, validation, settings)
     check_shares(settings)
     if group.first:
