@@ -138,6 +138,23 @@ class TestLazyPenalties:
         assert float(gradients[0].norm()) > 0
         torch.testing.assert_close(*gradients)
 
+    def test_in_bfloat16_they_pull_the_same_way(
+        self, plain: GANSettings, stripes_classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Emulated where the processor has no instructions for it.
+        monkeypatch.setattr("failscape.training.precision.computes_bf16", lambda device: True)
+        penalties, gradients = [], []
+        for bf16 in (True, False):
+            task = GANTask(plain.model_copy(update={"bf16": bf16}), images=images, classifier=stripes_classifier)
+            x, condition = images.x[:16], task.pool.conditions_of(images.x[:16], images.y[:16])
+            found = task._step_penalties(x, x.flip(0), condition, torch.Generator().manual_seed(0))
+            discriminator = task.networks["discriminator"].parameters()
+            penalties.append(found["r1"].item())
+            gradients.append(torch.cat([p.grad.flatten() for p in discriminator if p.grad is not None]))
+        assert penalties[0] != penalties[1]
+        assert penalties[0] == pytest.approx(penalties[1], rel=0.05)
+        assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
     def test_slow_the_discriminator_and_lengthen_its_memory_to_match(
         self, plain: GANSettings, stripes_classifier: Classifier, images: ImageSet
     ) -> None:
