@@ -91,6 +91,7 @@ class TestTargets:
             ("a=0.7,b=0.2", "sum to 0.9"),
             ("a=0.7,b=-0.3,c=0.6", "got -0.3 for 'b'"),
             ("a,x", "got 'x'"),
+            ("pair", "pairs, triples, uniform, or classes among 'a', 'b', 'c' as a target, but got 'pair'"),
             ("a=x,b=0.5", "as a number, such as 3=0.7, but got 'a=x'"),
             ({"a": 0.7, "b": 0.2}, "sum to 0.9"),
             ({"a": 1.3, "b": -0.3}, "got -0.3 for 'b'"),

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from failscape.classifiers import Classifier, target_distribution
+from failscape.classifiers.target import UNIFORM
 from failscape.errors import GeneratorError, SpecError, UnsupportedGenerator
 from failscape.generators import Generator, StyleGenerator
 from failscape.generators.condition import VECTOR
@@ -45,6 +46,12 @@ def frontier_targets(
                 share = dict.fromkeys(chosen, 1 / size)
                 found[" | ".join(chosen)] = target_distribution(share, class_names)
             continue
+        if isinstance(target, str) and target not in (*class_names, UNIFORM) and not {",", "="} & set(target):
+            raise SpecError(
+                f"Expected {PAIRS}, {TRIPLES}, {UNIFORM}, or classes among {', '.join(map(repr, class_names))} as a "
+                f"target, but got {target!r}. Name one of these, or several such as "
+                f"{class_names[0]},{class_names[-1]}."
+            )
         distribution = target_distribution(target, class_names)
         text = target if isinstance(target, str) else _spelled(target)
         wanted = (distribution > 0).nonzero()[:, 0].tolist()
