@@ -23,6 +23,7 @@ from failscape.data import ImageSet
 from failscape.generators import VAE
 from failscape.training import VAESettings
 from failscape.training.loop import train
+from failscape.training.memory import keep_freed_memory
 from failscape.training.vae_task import VAETask
 
 _REQUIREMENTS = ("pythae==0.1.2", "cloudpickle==3.1.1", "imageio==2.37.0", "tqdm==4.67.1")
@@ -94,6 +95,7 @@ def _imported() -> tuple[Any, ...]:
 
 def main() -> None:
     """Print images a second and their ratio."""
+    keep_freed_memory()  # For both, as a training of ours does.
     images = load_images("embedded:mnist-train-10k").select(torch.arange(_IMAGES))
     torch.manual_seed(0)
     vae = VAE(image_shape=images.image_shape, latent_dim=_LATENT_DIM)

@@ -119,12 +119,12 @@ class TestPlanted:
         assert (result.images - x - result.change).abs().max() <= 0.51 / 255
         assert torch.allclose(result.signed, result.change[[0, 2]].mean(dim=(0, 1)))
 
-    def test_chance_moves_as_far_elsewhere(self) -> None:
+    def test_chance_changes_as_much_elsewhere(self) -> None:
         result = PerturbationHeatmap()(
             bright_in(2), Linear(QUADRANTS), grey_images(200), torch.ones(200).long(), rng=seeded()
         )
-        # The patterns are orthogonal and of equal length: equal latent lengths are equal pixel lengths.
-        assert torch.allclose(result.chance.flatten(1).norm(dim=1), result.change.flatten(1).norm(dim=1), rtol=1e-3)
+        chance, change = (each.abs().mean(dim=(1, 2, 3)) for each in (result.chance, result.change))
+        assert torch.allclose(chance, change, rtol=1e-3)
         by_quadrant = (result.chance[:, 0].abs().mean(dim=0) * QUADRANTS).sum(dim=(1, 2))
         assert by_quadrant.max() < 1.3 * by_quadrant.min()
 

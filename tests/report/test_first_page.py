@@ -48,5 +48,8 @@ def test_the_first_sentence_leads_and_the_others_follow():
     (view,) = view_findings([Finding(sentence=said)], "s1", "Title")
     assert view.sentence == "Blur hurts most: 0.92 of it."
     assert view.detail == "It is right in 99.2 % (n = 250). The rest is below."
+    said = "One direction turns a sure St. Bernard into a 7. Others do not."
+    (view,) = view_findings([Finding(sentence=said)], "s1", "Title")
+    assert view.sentence == "One direction turns a sure St. Bernard into a 7."
     (alone,) = view_findings([Finding(sentence="It fails.")], "s1", "Title")
     assert (alone.sentence, alone.detail) == ("It fails.", "")

@@ -97,13 +97,8 @@ class PerturbedImages:
         return images + (to_8_bits(images) - images).detach()
 
     def change(self, epsilon: Tensor, rows: Tensor) -> Tensor:
-        """Return how much is changed: |g(e(x) + ε) - g(e(x))|, root mean square over colours, mean over pixels.
-
-        Such a sum of pixels' norms is least where few pixels change (group lasso).
-        """
-        moved = self.generator(self.z[rows] + epsilon) - self.reconstructions[rows]
-        colour: Tensor = (moved.square().mean(dim=1) + _FAINTEST**2).sqrt() - _FAINTEST
-        return colour.mean(dim=(1, 2))
+        """Return how much g(e(x) + ε) - g(e(x)) changes the image."""
+        return pixel_change(self.generator(self.z[rows] + epsilon) - self.reconstructions[rows])
 
     def logits(self, epsilon: Tensor, rows: Tensor) -> Tensor:
         """Return the logits of x' as saved."""
@@ -134,6 +129,15 @@ class PerturbedImages:
     def box(self) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
         """Return the corners of the part of the latent space that is in use."""
         return self.z.amin(dim=0).clamp_max(-_PRIOR_SPAN), self.z.amax(dim=0).clamp_min(_PRIOR_SPAN)
+
+
+def pixel_change(change: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
+    """Return how much images are changed: the root mean square over colours, in the mean of the pixels.
+
+    Such a sum of pixels' norms is least where few pixels change (group lasso).
+    """
+    colour: Tensor = (change.square().mean(dim=1) + _FAINTEST**2).sqrt() - _FAINTEST
+    return colour.mean(dim=(1, 2))
 
 
 def logit_margin(logits: Float[Tensor, "M K"], wanted: Int[Tensor, " M"]) -> Float[Tensor, " M"]:

@@ -41,7 +41,7 @@ _LEAST_STEPS = 50
 class SympatheticExamples(BatchedMethod[SympatheticResult]):
     r"""What must be added to this image so that the classifier takes it for class `y`?
 
-    Finds the latent perturbation $\epsilon$ of smallest norm for which
+    Finds the smallest latent perturbation $\epsilon$ for which
 
     $$x' = g(e(x) + \epsilon) + x - g(e(x))$$
 
@@ -56,9 +56,9 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             the boundary is. "confident" finds the smallest change after which it has at least the probability
             `confidence`: it shows what would make the image one of that class. "fixed-step" is the published
             procedure, gradient descent on the cross-entropy until the first success, kept as the baseline.
-        smallest: what is: "latent", the length of $\epsilon$, as published; or "image", what it changes, pixel by
-            pixel, which leaves untouched what need not change. The second goes on from the first, with as many
-            gradients again.
+        smallest: what a change is to be small in: "latent", the length of $\epsilon$, as published; or "image", what
+            it changes of the image, pixel by pixel, which leaves untouched what need not change. The second goes on
+            from the first, with 100 more gradients an image.
         confidence: the probability to reach in mode "confident", in (0, 1).
         guard: standard deviation of the pixel noise under which mode "confident" wants the probability too, on
             average over two draws an image; 0 for none. Without it an exact search ends on images that only this
@@ -199,6 +199,7 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
             line=line,
             prior_length=_prior_length(generator),
             mode=self.mode,
+            smallest=self.smallest,
             confidence=self.confidence if self.mode == "confident" else 0.0,
             class_names=classifier.class_names,
             ids=ids,
@@ -239,17 +240,15 @@ class SympatheticExamples(BatchedMethod[SympatheticResult]):
 
     def _least(self, perturbed: PerturbedImages, objective: Objective, found: MinimalNorm) -> MinimalNorm:
         """Go on from what was found to what changes the image least."""
-        rows = found.valid.nonzero()[:, 0]
-        epsilon = found.epsilon.index_copy(
-            0,
-            rows,
-            least_change(
-                lambda epsilon, chosen: objective(epsilon, rows[chosen]),
-                lambda epsilon, chosen: perturbed.change(epsilon, rows[chosen]),
-                found.epsilon[rows],
-                steps=_LEAST_STEPS,
-            ),
+        # Where nothing has to change, nothing can change less.
+        rows = (found.valid & found.epsilon.any(dim=1)).nonzero()[:, 0]
+        least = least_change(
+            lambda epsilon, chosen: objective(epsilon, rows[chosen]),
+            lambda epsilon, chosen: perturbed.change(epsilon, rows[chosen]),
+            found.epsilon[rows],
+            steps=_LEAST_STEPS,
         )
+        epsilon = found.epsilon.index_copy(0, rows, least)
         return replace(
             found,
             epsilon=epsilon,

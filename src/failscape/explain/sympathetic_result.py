@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
 from failscape.explain.method import EIGHT_BITS, SHARED, Result
+from failscape.explain.perturbed import pixel_change
 from failscape.figures import (
     Case,
     Figure,
@@ -91,6 +92,7 @@ class SympatheticResult(Result):
         line: class probabilities on even steps from the image to its example.
         prior_length: root mean square length of a latent under the prior.
         mode: the mode of the search.
+        smallest: what it made small, "latent" or "image".
         confidence: the probability asked for; 0 where none was.
         class_names: K names.
         ids: the images' names.
@@ -113,6 +115,7 @@ class SympatheticResult(Result):
     line: Float[Tensor, "N L K"]
     prior_length: float
     mode: str
+    smallest: str = "latent"
     confidence: float
     class_names: tuple[str, ...] = field(metadata=SHARED)
     ids: tuple[str, ...]
@@ -148,6 +151,11 @@ class SympatheticResult(Result):
         """‖x' − x‖ with pixels in [0, 1]."""
         distance: Tensor = (self.images - self.originals).flatten(1).norm(dim=1)
         return distance
+
+    @property
+    def size(self) -> Float[Tensor, " N"]:
+        """What the search made small: ‖ε‖, or the change of the image as a share of the range of grey values."""
+        return self.norm if self.smallest == "latent" else pixel_change(self.images - self.originals)
 
     @property
     def probs_before(self) -> Float[Tensor, "N K"]:
@@ -269,13 +277,18 @@ class SympatheticResult(Result):
         taken = "that it took for another class than wanted"
         if count == 0:
             return (Finding(sentence=f"No change was found that puts right any of {total:,} images {taken}{sure}."),)
-        middle = _middle(right, self.norm)
+        middle = _middle(right, self.size)
+        size = (
+            f"of length {self.norm[middle]:.2g}"
+            if self.smallest == "latent"
+            else f"by {percent(self.size[middle].item())} of the range of grey values in the mean of all pixels"
+        )
         all_of_them = "the one image" if total == 1 else f"all {total:,} images"
         some = f"{count:,} of {total:,} images ({percent(count / total)})"
         need = "it needs what" if count == 1 else "half of them need no more than"
         found = Finding(
             sentence=f"A change to the picture puts right {all_of_them if count == total else some} {taken}{sure}; "
-            f"{need} is shown here, a change of length {self.norm[middle]:.2g}.",
+            f"{need} is shown here, a change {size}.",
             panels=self._finding_panels(middle),
         )
         agrees = self.oracle_agrees
@@ -289,7 +302,7 @@ class SympatheticResult(Result):
         if not disputed.any():
             return (found, Finding(sentence=sentence + "."))
         sentence += "; where it does not, as here, the change speaks to this classifier alone."
-        return (found, Finding(sentence=sentence, panels=self._finding_panels(_middle(disputed, self.norm))))
+        return (found, Finding(sentence=sentence, panels=self._finding_panels(_middle(disputed, self.size))))
 
     def with_planes(
         self, classes: UInt8[Tensor, "N R R"], loss: Float[Tensor, "N R R"], extent: Float[Tensor, "N 4"]
@@ -382,7 +395,7 @@ class SympatheticResult(Result):
 
     def _draw_examples(self) -> Drawing:
         shown = self.success.nonzero()[:, 0]
-        shown = shown[self.norm[shown].argsort()]
+        shown = shown[self.size[shown].argsort()]
         shown = shown[torch.linspace(0, len(shown) - 1, min(8, len(shown))).long()]
         change = self.images - self.originals
         cells = torch.stack([self.originals, self.reconstructions, change, self.images], dim=1)[shown]
@@ -406,10 +419,10 @@ class SympatheticResult(Result):
         )
 
 
-def _middle(chosen: Bool[Tensor, " N"], norm: Float[Tensor, " N"]) -> int:
-    """Return which of the chosen rows has the median norm, of two in the middle the smaller."""
+def _middle(chosen: Bool[Tensor, " N"], size: Float[Tensor, " N"]) -> int:
+    """Return which of the chosen rows has the median size, of two in the middle the smaller."""
     rows = chosen.nonzero()[:, 0]
-    return int(rows[norm[rows].argsort(stable=True)[(len(rows) - 1) // 2]])
+    return int(rows[size[rows].argsort(stable=True)[(len(rows) - 1) // 2]])
 
 
 def _spread(name: str, estimate: Estimate) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The first page: what the steps found, in a few sentences with the pictures that show it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -12,6 +13,8 @@ from failscape.report.wording import Glossary
 # What a person reads on one page, and remembers.
 MOST_FINDINGS = 5
 
+# The space after a sentence, but not within such a name as "St. Bernard".
+_END = re.compile(r"(?<!\bDr\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bMt\.)(?<!\bSt\.)(?<=\.) ")
 _MOST_IN_A_ROW = 4
 _MOST_ON_A_PHONE = 3
 
@@ -53,13 +56,13 @@ def choose_findings(by_step: Sequence[Sequence[FindingView]]) -> list[FindingVie
 
 def _view_finding(finding: Finding, step: str, title: str) -> FindingView:
     count, scale = len(finding.panels), signed_scale(finding.panels)
-    sentence, end, detail = finding.sentence.partition(". ")
+    sentence, *rest = _END.split(finding.sentence, maxsplit=1)
     no_terms = Glossary("", {})
     return FindingView(
         step=step,
         title=title,
-        sentence=sentence + end.rstrip(),
-        detail=detail,
+        sentence=sentence,
+        detail=rest[0] if rest else "",
         panels=[
             view_panel(panel, f"Picture {i} of {count}, {panel.label}", scale, no_terms)
             for i, panel in enumerate(finding.panels, start=1)

@@ -3,7 +3,7 @@
 from failscape.search.changes import Changes, label_changes
 from failscape.search.fixed_step import Descent, StoppedLoss, descend_fixed_step
 from failscape.search.grid import GridSearch, grid_points, search_grid
-from failscape.search.least_change import Change, least_change
+from failscape.search.least_change import ChangeMeasure, least_change
 from failscape.search.level import Level, reach_level
 from failscape.search.line import Crossing, first_crossing
 from failscape.search.minimal_norm import MinimalNorm, minimal_norm
@@ -12,7 +12,7 @@ from failscape.search.stand_in import StandIn
 from failscape.search.target import LogProbs, TargetSearch, reach_target, total_variation
 
 __all__ = [
-    "Change",
+    "ChangeMeasure",
     "Changes",
     "Crossing",
     "Descent",

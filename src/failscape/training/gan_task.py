@@ -223,9 +223,12 @@ class GANTask(GeneratorTask):
                 shown = self._augmented(images, rng)
                 with torch.no_grad():
                     seen = self._seen(shown, rng)
-                judge = partial(self._judged, condition=condition, seen=seen)
-                with self._autocast():
-                    penalties[name] = gradient_penalty(judge, self._discriminator.views(shown))
+
+                def judge(views: Tensor, seen: tuple[Tensor, ...] = seen) -> Tensor:
+                    with self._autocast():
+                        return self._judged(views, condition, seen)
+
+                penalties[name] = gradient_penalty(judge, self._discriminator.views(shown))
                 total = total + weight * settings.penalty_every * penalties[name]
         update(self.optimizers["discriminator"], total.backward, self._discriminator.parameters())
         return penalties

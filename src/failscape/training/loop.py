@@ -67,6 +67,8 @@ def train(
     that was killed at any instant goes on from its last checkpoint with `resume` and, on the CPU with as many
     threads, ends with the same bits as one that was not.
 
+    The process keeps memory that is freed from then on, as `keep_freed_memory` says.
+
     Within `process_group` every process calls this, works on its share of each batch, and ends with the same
     weights. The first writes all files and evaluates, while the others wait; an error in it ends all.
 

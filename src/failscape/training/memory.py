@@ -1,6 +1,7 @@
 """Memory that a training takes again at every step."""
 
 import ctypes
+import os
 import platform
 import sys
 from functools import cache
@@ -17,9 +18,12 @@ def keep_freed_memory() -> bool:
 
     By default glibc gives blocks of more than 128 KiB back to the system and asks for them again, page by page: of a
     StyleGAN2's step in bfloat16 that was 4,000 to 8,000 page faults, 3 to 7 % of its time. The process stays as large
-    as it has once been. Does nothing where there is no glibc.
+    as it has once been. Does nothing where there is no glibc, or where `MALLOC_MMAP_THRESHOLD_` or
+    `MALLOC_TRIM_THRESHOLD_` in the environment say otherwise.
     """
     if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return False
+    if {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & set(os.environ):
         return False
     library = ctypes.CDLL(None)
     wanted = ((_MMAP_THRESHOLD, _LARGEST_BLOCK), (_TRIM_THRESHOLD, _KEPT))
