@@ -160,7 +160,8 @@ def test_a_point_has_no_neighbours_to_be_shifted_to() -> None:
 @pytest.mark.slow
 def test_requests_are_met_and_the_points_look_like_moons(tmp_path: Path) -> None:
     before = time.process_time()
-    numbers = run_moons(tmp_path).metrics
+    result = run_moons(tmp_path)
+    numbers = result.metrics
     # Of one thread's work; how long that takes on a busy machine is not its fault.
     assert time.process_time() - before < 120
     mae, mae_low = numbers["moons.mae"], numbers["moons.mae_low"]
@@ -169,6 +170,7 @@ def test_requests_are_met_and_the_points_look_like_moons(tmp_path: Path) -> None
     assert numbers["moons.spearman"] >= 0.97
     assert mae.high <= 0.03
     assert mae_low.high <= 0.06
-    assert numbers["moons.frechet"] < 3 * numbers["moons.frechet_floor"]
+    # Of the points' own variance. The floor is that of 5,000 points against 5,000, and a multiple of it is chance.
+    assert numbers["moons.frechet"] < 0.005 * result.real.var(dim=0).sum()
     assert numbers["moons.energy"] < 0.003
     assert numbers["moons.recall"].value > 0.9

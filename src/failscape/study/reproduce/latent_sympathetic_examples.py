@@ -20,7 +20,7 @@ from failscape.study.config import StudyConfig
 from failscape.study.reproduce import traits
 from failscape.study.reproduce.claims import Claim
 
-MINUTES = 20
+MINUTES = 22
 TRAININGS: dict[str, float] = {}
 WEIGHTS = ("mnist-clean", "mnist-oracle-clean", "mnist-vae-2d", "mnist-vae-10d", *traits.WEIGHTS)
 
