@@ -159,15 +159,57 @@ def two_classes(shift: float, n: int = 4000, dim: int = 20) -> Influence:
     )
 
 
+def within_class(influence: Influence) -> tuple[Any, ...]:
+    kept, right, y = influence.kept, influence.kept_right, influence.kept_y
+    return _within_class(influence, kept, y), right, y
+
+
+class TestMoreMistakes:
+    """Of 600 samples, about four are beyond 2.5 deviations and misclassified: too few to compare with."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def few(cls) -> StyleInfluenceResult:
+        return measure(misled_beyond(2.5), PlantedStyles(), samples=600, mistakes=0)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def more(cls) -> StyleInfluenceResult:
+        return measure(misled_beyond(2.5), PlantedStyles(), samples=600, mistakes=30)
+
+    def test_are_drawn_until_there_are_as_many_as_asked_for(
+        self, few: StyleInfluenceResult, more: StyleInfluenceResult
+    ) -> None:
+        assert few.summary["misclassified"] == more.summary["misclassified"] < 10
+        assert few.summary["compared"] == pytest.approx(few.summary["misclassified"], abs=2)
+        assert 28 <= more.summary["compared"] < 36
+
+    def test_are_misclassified_as_those_of_the_population_are(self, more: StyleInfluenceResult) -> None:
+        assert more.telling[0] == HARM
+        assert float(more.ks[HARM]) > 0.97
+
+    def test_take_away_what_is_chance(self, few: StyleInfluenceResult, more: StyleInfluenceResult) -> None:
+        assert float(few.ks[HARMLESS]) > 0.25
+        assert float(more.ks[HARMLESS]) < 0.25
+
+    def test_change_nothing_else(self, few: StyleInfluenceResult, more: StyleInfluenceResult) -> None:
+        for name in ("mean", "error", "count", "right", "spread", "shift", "images"):
+            assert torch.equal(getattr(few, name), getattr(more, name)), name
+
+    def test_are_given_up_after_eight_times_the_population(self) -> None:
+        found = measure(misled_beyond(2.5), PlantedStyles(), samples=600, mistakes=10_000)
+        assert 20 < found.summary["compared"] < 60
+
+
 class TestComparedWithinClasses:
     def test_classes_that_differ_in_spread_and_in_mistakes_make_no_difference(self) -> None:
         influence = two_classes(shift=0.0)
-        _, p = _compared(_within_class(influence), influence.kept_right, influence.kept_y)
+        _, p = _compared(*within_class(influence))
         assert float(p.min()) > 0.05
 
     def test_a_difference_within_the_classes_is_found(self) -> None:
         influence = two_classes(shift=0.5)
-        statistic, p = _compared(_within_class(influence), influence.kept_right, influence.kept_y)
+        statistic, p = _compared(*within_class(influence))
         assert (p < 0.05).nonzero()[:, 0].tolist() == [3]
         # Of two normal distributions half a deviation apart.
         assert float(statistic[3]) == pytest.approx(2 * norm.cdf(0.25) - 1, abs=0.04)
@@ -254,7 +296,15 @@ class TestBadInput:
 
     @pytest.mark.usefixtures("as_installed")
     @pytest.mark.parametrize(
-        "settings", [{"score": "luck"}, {"gradients": "maybe"}, {"samples": 1}, {"top": 0}, {"difference_samples": 2}]
+        "settings",
+        [
+            {"score": "luck"},
+            {"gradients": "maybe"},
+            {"samples": 1},
+            {"top": 0},
+            {"difference_samples": 2},
+            {"mistakes": -1},
+        ],
     )
     def test_settings_out_of_range_are_refused(self, settings: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="Expected `"):

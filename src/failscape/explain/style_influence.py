@@ -15,7 +15,13 @@ from failscape.explain.shared_influence import shared_influence
 from failscape.explain.style_crossing import HALF, centre_probability, cross_half
 from failscape.explain.style_gradients import Influence, ScoreName, known_score
 from failscape.explain.style_influence_result import HISTOGRAMS, StyleInfluenceResult
-from failscape.explain.style_population import images_of, layer_name, require_class_styles, sample_styles
+from failscape.explain.style_population import (
+    find_mistakes,
+    images_of,
+    layer_name,
+    require_class_styles,
+    sample_styles,
+)
 from failscape.generators import Generator, StyleGenerator
 
 # Fractions of the shift that a strip shows.
@@ -26,6 +32,8 @@ _RANDOM = 100
 _NAMED = 96
 # Dimensions whose samples are sorted at once.
 _CHUNK = 256
+# So many times the population may be drawn once more to find mistakes.
+_HUNT = 8
 
 
 @final
@@ -51,6 +59,8 @@ class StyleInfluence(Method[StyleInfluenceResult]):
             or four of each class where that is more. In a study the ranking of the other steps heeds neither this nor
             `gradients`.
         top: dimensions to show in pictures and to name.
+        mistakes: misclassified samples to compare with well classified ones. Where the population has fewer, but any,
+            more are drawn for them, without gradients, up to eight times as many as it has samples.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -74,7 +84,10 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         gradients: Literal["auto", "exact", "finite-differences"] = "auto",
         difference_samples: int | None = None,
         top: int = 10,
+        mistakes: int = 1000,
     ) -> None:
+        if mistakes < 0:
+            raise ValueError(f"Expected `mistakes` of at least 0, but got {mistakes}.")
         if gradients not in ("auto", "exact", "finite-differences"):
             raise ValueError(f"Expected `gradients` to be auto, exact or finite-differences, but got {gradients!r}.")
         if samples < 20 or (difference_samples is not None and difference_samples < 20) or top < 1:
@@ -87,6 +100,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         self.gradients = gradients
         self.difference_samples = difference_samples
         self.top = top
+        self.mistakes = mistakes
 
     def run(
         self,
@@ -114,7 +128,8 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         )
         ranking = influence.ranking()
         shown = ranking[: self.top]
-        away, right, of = _within_class(influence), influence.kept_right, influence.kept_y
+        kept, right, of = self._compared(classifier, styled, influence, rng)
+        away = _within_class(influence, kept, of)
         ks, ks_p = _compared(away, right, of)
         first = _first_half(right)
         chosen_on = _compared(away[first], right[first], of[first])[0]
@@ -157,6 +172,18 @@ class StyleInfluence(Method[StyleInfluenceResult]):
             class_names=classifier.class_names,
         )
 
+    def _compared(
+        self, classifier: Classifier, generator: StyleGenerator, influence: Influence, rng: torch.Generator
+    ) -> tuple[Float[Tensor, "M S"], Bool[Tensor, " M"], Int[Tensor, " M"]]:
+        """Return the styles that are compared, which are of well classified samples, and their classes."""
+        kept, right, of = influence.kept, influence.kept_right, influence.kept_y
+        missing = self.mistakes - int((~right).sum())
+        if missing <= 0 or bool(right.all()):
+            return kept, right, of
+        # From a copy of the stream: how many are drawn changes nothing else.
+        s, y = find_mistakes(classifier, generator, missing, most=_HUNT * self.samples, rng=rng.clone_state())
+        return torch.cat([kept, s]), torch.cat([right, torch.zeros_like(y, dtype=torch.bool)]), torch.cat([of, y])
+
     def _pictures(
         self, classifier: Classifier, generator: StyleGenerator, influence: Influence, shown: Int[Tensor, " T"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -195,11 +222,11 @@ def _places(
     return torch.tensor([[place_of(each) for each in row] for row in away.tolist()])
 
 
-def _within_class(influence: Influence) -> Float[Tensor, "M S"]:
-    """Return the styles kept, less the mean of each one's class, in deviations of that class."""
-    away: Tensor = influence.kept - influence.centre[influence.kept_y]
-    for label in influence.kept_y.unique().tolist():
-        rows = influence.kept_y == label
+def _within_class(influence: Influence, kept: Float[Tensor, "M S"], of: Int[Tensor, " M"]) -> Float[Tensor, "M S"]:
+    """Return styles less the mean of each one's class, in deviations of that class."""
+    away: Tensor = kept - influence.centre[of]
+    for label in of.unique().tolist():
+        rows = of == label
         away[rows] /= away[rows].square().mean(dim=0).sqrt().clamp_min(1e-6)
     return away
 

@@ -53,6 +53,8 @@ _DEFINITIONS = {
     "samples": "Samples over which gradients were averaged, the classes in equal numbers.",
     "accuracy": "Share of samples that the classifier takes for the class asked for. Interval: Wilson, 95 %.",
     "misclassified": "Samples that it does not.",
+    "compared": "Misclassified samples whose styles are compared with those of well classified ones; where the samples "
+    "hold too few, more were drawn for them alone.",
     "split_half": "Rank correlation (Spearman) of the effects measured on two halves of the samples: near 1 the "
     "ranking can be relied on.",
     "significant": "Style dimensions whose mean gradient differs from zero by more than chance, at 5 % over all of "
@@ -210,6 +212,7 @@ class StyleInfluenceResult(Result):
             "samples": float(accuracy.n),
             **accuracy.named("accuracy"),
             "misclassified": float(self.count.sum() - self.right.sum()),
+            "compared": float(len(self.wrong_styles)),
             "split_half": self.split_half,
             "significant": float((p * len(p) < 0.05).sum()),
             "ks_top": self.ks_held[self.telling].mean().item(),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from failscape.classifiers import Classifier
 from failscape.errors import UnsupportedGenerator
+from failscape.explain.method import to_8_bits
 from failscape.generators import Generator, StyleGenerator, require_styles
 
 _BATCH = 250
@@ -93,6 +94,33 @@ def style_batches(
     for start in range(0, n, size):
         y = classes[torch.arange(start, min(start + size, n)) % len(classes)]
         yield sample_styles(generator, len(y), rng=rng, y=y)
+
+
+@torch.no_grad()
+def find_mistakes(
+    classifier: Classifier, generator: StyleGenerator, wanted: int, *, most: int, rng: torch.Generator
+) -> tuple[Float[Tensor, "M S"], Int[Tensor, " M"]]:
+    """Draw samples as `style_batches` does, and keep those alone that are misclassified.
+
+    Args:
+        classifier: what is explained.
+        generator: as `require_class_styles` returns it.
+        wanted: how many to find; a few more may be returned.
+        most: how many samples to draw for them at most.
+        rng: draws them.
+
+    Returns:
+        Their styles, and the class that each was asked for.
+    """
+    found, asked, left = [torch.empty(0, generator.style_dim)], [torch.empty(0, dtype=torch.int64)], wanted
+    for samples in style_batches(generator, most, rng=rng):
+        wrong = classifier.predict(to_8_bits(generator.synthesize(samples.s, samples.noise))) != samples.y
+        found.append(samples.s[wrong])
+        asked.append(samples.y[wrong])
+        left -= int(wrong.sum())
+        if left <= 0:
+            break
+    return torch.cat(found), torch.cat(asked)
 
 
 def left_unsaid(

@@ -9,7 +9,7 @@ _TEN, _TWO = "embedded:mnist-vae-10d", "embedded:mnist-vae-2d"
 
 # Fewer samples than the defaults: a demo is to end within a minute and a half.
 _QUICK: dict[str, dict[str, Any]] = {
-    "style-influence": {"samples": 3000, "top": 6},
+    "style-influence": {"samples": 3000, "top": 6, "mistakes": 0},
     "corner-cases": {"per_class": 2, "joint": 1},
     "real-directions": {"top": 6},
     "latent-accuracy": {"samples": 4000, "smallest_bin": 25},

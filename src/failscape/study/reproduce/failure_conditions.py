@@ -199,7 +199,16 @@ def metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | int]:
     for space in ("z", "w", "s"):
         numbers[f"spaces.{space}"] = _of(latent_map.summary, f"well_{space}", int(latent_map.summary["samples"]))
     influence: StyleInfluenceResult = results["style-influence"]
-    for key in ("split_half", "ks_top", "ks_influential", "ks_random", "significant", "misclassified", "samples"):
+    for key in (
+        "split_half",
+        "ks_top",
+        "ks_influential",
+        "ks_random",
+        "significant",
+        "misclassified",
+        "compared",
+        "samples",
+    ):
         numbers[f"influence.{key}"] = influence.summary[key]
     # Of a style that changes nothing all values are the same, and so the statistic is 0.
     numbers["influence.ks_ratio"] = influence.summary["ks_top"] / max(influence.summary["ks_random"], 1e-3)
