@@ -28,7 +28,6 @@ from failscape.generators import Generator, StyleGenerator
 _FRACTIONS = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
 # Where a dimension never brings the probability to one half, its strip shows so many deviations.
 _DEVIATIONS = 12.0
-_RANDOM = 100
 _NAMED = 96
 # Dimensions whose samples are sorted at once.
 _CHUNK = 256
@@ -136,7 +135,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         telling = chosen_on.nan_to_num().argsort(descending=True, stable=True)[:HISTOGRAMS]
         others = ranking[max(self.top, HISTOGRAMS) :]
         others = others[~torch.isin(others, telling)]
-        random = others[torch.randperm(len(others), generator=rng)[:_RANDOM]]
+        random = others[torch.randperm(len(others), generator=rng)]
         looked_at = torch.cat([telling, ranking[:HISTOGRAMS], random[:HISTOGRAMS]])
         well, wrong = _in_like_mix(right, of)
 

@@ -63,7 +63,7 @@ _DEFINITIONS = {
     "dimensions that tell them apart best: 0 if both are distributed alike, 1 if they do not overlap. The dimensions "
     "are chosen on one half of the samples and measured on the other.",
     "ks_influential": "The same of the three dimensions of largest effect, on that other half.",
-    "ks_random": "The same, median of dimensions drawn at random from all the others, on that other half.",
+    "ks_random": "The same, median of all other dimensions, on that other half: what one drawn at random shows.",
     "ks_significant": "Dimensions on which well- and misclassified samples differ by more than chance, at 5 % over "
     "all of them together (Bonferroni).",
     "id": "The style dimension: s and its number, layer after layer.",
@@ -109,7 +109,7 @@ class StyleInfluenceResult(Result):
         ks_p: an upper bound of its p-value, corrected.
         ks_held: the statistic on the half of the samples that `telling` was not chosen on.
         telling: dimensions that tell well- from misclassified samples best, chosen on the other half.
-        random: dimensions drawn at random, for comparison.
+        random: all other dimensions in random order, for comparison.
         right_styles: values of well classified samples on the dimensions of the histograms: telling, of largest effect,
             random; every class in the share that it counts for.
         wrong_styles: values of misclassified ones, in the same mix of classes.
