@@ -112,6 +112,15 @@ class TestPlanted:
         assert result.success.all()
         assert torch.equal(result.standing_out, QUADRANTS[0].bool())
 
+    def test_the_paper_procedure_is_averaged_as_it_comes(self) -> None:
+        x, y = grey_images(4), torch.ones(4).long()
+        soft = classes_by(
+            lambda x: 0 * x.mean(dim=(1, 2)), lambda x: 4 * ((x * QUADRANTS[1]).sum(dim=(1, 2)) / 4 - 0.599), never
+        )
+        result = PerturbationHeatmap(mode="fixed-step")(soft, Linear(QUADRANTS), x, y, rng=seeded())
+        assert result.success.all()
+        assert torch.equal(result.standing_out, QUADRANTS[1].bool())
+
     def test_changes_are_those_of_the_images(self) -> None:
         x, y = grey_images(3), torch.tensor([1, 2, 1])
         result = PerturbationHeatmap(mode="boundary")(bright_in(1), Linear(QUADRANTS), x, y, rng=seeded())

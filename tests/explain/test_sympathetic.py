@@ -394,6 +394,8 @@ class TestSettings:
         ("settings", "message"),
         [
             ({"mode": "sideways"}, "`mode`.*'sideways'"),
+            ({"smallest": "loudest"}, "`smallest`.*'loudest'"),
+            ({"smallest": "image", "mode": "fixed-step"}, '`smallest` to be "latent" in mode "fixed-step"'),
             ({"confidence": 0.0}, r"`confidence`.*0\.0"),
             ({"confidence": 1.0}, r"`confidence`.*1\.0"),
             ({"margin": -0.1}, r"`margin`.*-0\.1"),

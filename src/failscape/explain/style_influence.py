@@ -177,7 +177,8 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         """Return the styles that are compared, which are of well classified samples, and their classes."""
         kept, right, of = influence.kept, influence.kept_right, influence.kept_y
         missing = self.mistakes - int((~right).sum())
-        if missing <= 0 or bool(right.all()):
+        # Of one kind alone there are no two to compare.
+        if missing <= 0 or bool(right.all()) or not bool(right.any()):
             return kept, right, of
         # From a copy of the stream: how many are drawn changes nothing else.
         s, y = find_mistakes(classifier, generator, missing, most=_HUNT * self.samples, rng=rng.clone_state())
