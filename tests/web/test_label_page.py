@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.web.conftest import CLASSES, Served, Watched, cores_shared, make_project, report_times, serving
@@ -376,7 +376,8 @@ def test_a_killed_server_loses_nothing(fresh_run: Path, watched: Watched) -> Non
         check(tab, "label-unsaved")
     # The browser reports each request that found no server, or lost it under way, by codes that depend on how much of
     # the answer had come; nothing else may be wrong.
-    assert all(error.startswith("Failed to load resource: net::ERR_") for error in watched.errors), watched.errors
+    other = [error for error in watched.errors if not error.startswith("Failed to load resource: net::ERR_")]
+    assert not other, "\n".join(other)
     watched.errors.clear()
 
     with process(fresh_run, port) as (server, link):
@@ -395,6 +396,30 @@ def test_a_killed_server_loses_nothing(fresh_run: Path, watched: Watched) -> Non
     # Before it was let in again it was told that it was not.
     assert all("401" in error or "ERR_" in error for error in watched.errors), watched.errors
     watched.errors.clear()
+
+
+def test_an_answer_that_is_cut_short_is_none(
+    fresh_run: Path, project: Project, served: Served, enter: Enter, watched: Watched
+) -> None:
+    tab = enter(served)
+    open_project(tab, f"{served.run}/label/{project.id}")
+    cut = iter([True, True])
+
+    def answer(route: Any) -> None:
+        # As of a server that is killed while it answers; what it had heard it may have kept.
+        if next(cut, False):
+            route.fulfill(status=200, content_type="application/json", body='{"kept": [{"client')
+        else:
+            route.continue_()
+
+    tab.route("**/labels", answer)
+    given = []
+    for number in range(3):
+        given.append((shown(tab), number))
+        tab.keyboard.press("123"[number])
+    wait_saved(tab, 3)
+    assert next(cut, None) is None
+    assert [(event.image_id, event.label) for event in held(fresh_run, project)] == given
 
 
 def test_what_a_closed_window_had_not_sent_the_next_one_sends(

@@ -31,7 +31,12 @@ export async function ask(address, body, { keepalive = false } = {}) {
     }
     throw new Refused(answer.status, message);
   }
-  return answer.json();
+  try {
+    return await answer.json();
+  } catch {
+    // The server, or the way to it, was lost in the midst of its answer.
+    throw new Refused(0, "The server does not answer.");
+  }
 }
 
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
