@@ -265,9 +265,8 @@ class PerturbationHeatmap(BatchedMethod[HeatmapResult]):
             change = generator(found.z + found.epsilon) - start
             chance = generator(found.z + random) - start
         # The least of all changes would always be less than a random one: what is compared is where, not how much.
-        chance *= (change.abs().mean(dim=(1, 2, 3)) / chance.abs().mean(dim=(1, 2, 3)).clamp_min(1e-12))[
-            :, None, None, None
-        ]
+        much, by_chance = (each.abs().mean(dim=(1, 2, 3), keepdim=True) for each in (change, chance))
+        chance *= much / by_chance.clamp_min(1e-12)
         return HeatmapResult(
             images=found.images,
             change=change,

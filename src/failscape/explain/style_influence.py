@@ -127,7 +127,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
         )
         ranking = influence.ranking()
         shown = ranking[: self.top]
-        kept, right, of = self._compared(classifier, styled, influence, rng)
+        kept, right, of = self._both_kinds(classifier, styled, influence, rng)
         away = _within_class(influence, kept, of)
         ks, ks_p = _compared(away, right, of)
         first = _first_half(right)
@@ -171,7 +171,7 @@ class StyleInfluence(Method[StyleInfluenceResult]):
             class_names=classifier.class_names,
         )
 
-    def _compared(
+    def _both_kinds(
         self, classifier: Classifier, generator: StyleGenerator, influence: Influence, rng: torch.Generator
     ) -> tuple[Float[Tensor, "M S"], Bool[Tensor, " M"], Int[Tensor, " M"]]:
         """Return the styles that are compared, which are of well classified samples, and their classes."""

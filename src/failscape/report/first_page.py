@@ -14,7 +14,7 @@ from failscape.report.wording import Glossary
 MOST_FINDINGS = 5
 
 # The space after a sentence, but not within such a name as "St. Bernard".
-_END = re.compile(r"(?<!\bDr\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bMt\.)(?<!\bSt\.)(?<=\.) ")
+_END = re.compile(r"(?<!\b(?:Dr|Mr|Ms|Mt|St)\.)(?<=\.) ")
 _MOST_IN_A_ROW = 4
 _MOST_ON_A_PHONE = 3
 

@@ -178,12 +178,11 @@ class GANTask(GeneratorTask):
         parts = [self._augmented(x, rng), self._augmented(fake, rng)]
         with torch.no_grad():
             seen = [self._seen(part, rng) for part in parts]
-        with self._autocast():
-            scores = self._judged(
-                self._discriminator.views(torch.cat(parts)),
-                None if condition is None else condition.twice(),
-                tuple(torch.cat(both) for both in zip(*seen, strict=True)),
-            )
+        scores = self._judged(
+            self._discriminator.views(torch.cat(parts)),
+            None if condition is None else condition.twice(),
+            tuple(torch.cat(both) for both in zip(*seen, strict=True)),
+        )
         real, generated = scores.chunk(2)
         relativistic = self._settings.loss == "relativistic"
         loss = discriminator_loss(real, generated, relativistic=relativistic)
@@ -201,8 +200,7 @@ class GANTask(GeneratorTask):
         fake.requires_grad_()
         shown = self._augmented(fake, rng)
         seen = self._seen(shown, rng)
-        with self._autocast():
-            scores = self._judged(self._discriminator.views(shown), condition, seen)
+        scores = self._judged(self._discriminator.views(shown), condition, seen)
         loss = generator_loss(scores, real, relativistic=self._settings.loss == "relativistic")
         (gradient,) = torch.autograd.grad(loss, fake)
         return loss, gradient
@@ -223,11 +221,7 @@ class GANTask(GeneratorTask):
                 shown = self._augmented(images, rng)
                 with torch.no_grad():
                     seen = self._seen(shown, rng)
-
-                def judge(views: Tensor, seen: tuple[Tensor, ...] = seen) -> Tensor:
-                    with self._autocast():
-                        return self._judged(views, condition, seen)
-
+                judge = partial(self._judged, condition=condition, seen=seen)
                 penalties[name] = gradient_penalty(judge, self._discriminator.views(shown))
                 total = total + weight * settings.penalty_every * penalties[name]
         update(self.optimizers["discriminator"], total.backward, self._discriminator.parameters())
@@ -259,7 +253,8 @@ class GANTask(GeneratorTask):
         return generator.draw(generator.styles(w), noise).float()
 
     def _judged(self, views: Tensor, condition: Condition | None, seen: tuple[Tensor, ...]) -> Tensor:
-        scores: Tensor = self._discriminator(views, condition, *seen)
+        with self._autocast():
+            scores: Tensor = self._discriminator(views, condition, *seen)
         return scores
 
     def _augmented(self, x: Tensor, rng: torch.Generator) -> Tensor:

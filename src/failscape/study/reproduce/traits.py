@@ -150,7 +150,8 @@ def heatmap_metrics(results: Mapping[str, Any]) -> dict[str, Estimate | float | 
     overlaps = []
     for trait in LEFT_OUT:
         found: HeatmapResult = results[_map_of(trait)]
-        named, alone, both = found.standing_out, region_of(trait, found.ids), _combination(trait, found.ids)
+        named, alone = found.standing_out, region_of(trait, found.ids)
+        both = alone | region_of("smile", found.ids)
         overlaps.append(_overlap(named, both))
         of_trait = {
             "iou": overlaps[-1],
@@ -200,15 +201,10 @@ def region_of(trait: str, ids: Sequence[str]) -> Bool[Tensor, "64 64"]:
     return avatar_mask(chosen, trait).float().mean(dim=0) >= 0.5
 
 
-def _combination(trait: str, ids: Sequence[str]) -> Bool[Tensor, "64 64"]:
-    """Return where what was left out in the training is seen, smile or trait."""
-    return region_of("smile", ids) | region_of(trait, ids)
-
-
 def _draw_heatmaps(maps: Mapping[str, HeatmapResult]) -> Drawing:
     rows = []
     for trait, found in maps.items():
-        regions = (found.standing_out, _combination(trait, found.ids))
+        regions = (found.standing_out, region_of("smile", found.ids) | region_of(trait, found.ids))
         masks = (region[None].expand(3, -1, -1).float() for region in regions)
         changed, signed = (each[found.success].mean(dim=0) for each in (found.images, found.change))
         rows.append(torch.stack([changed, signed, *masks]))
