@@ -126,6 +126,29 @@ def test_means_are_of_what_real_images_are_and_guidance_of_even_requests(
     )
 
 
+def test_sparsity_takes_the_score_from_styles_and_keeps_the_images(
+    settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
+) -> None:
+    changes = {"matching": 0.0, "sparsity": 10.0, "anchor": 1e3, "images": 6400, "learning_rate": 1e-2}
+    told = settings.model_copy(update=changes)
+    task = PolishTask(told, images=images, start=start, classifier=stripes_classifier)
+    z, y = start.sample_latents(200, rng=torch.Generator().manual_seed(3)), torch.arange(200) % 2
+
+    @torch.no_grad()
+    def moves(generator: StyleGAN2) -> Tensor:
+        """How far each style moves between the ends of the scores, in its deviations."""
+        low, high = torch.tensor(task.pool.space.supported)[y].unbind(dim=1)
+        ends = [generator.styles(generator.mapping(z, Condition(y=y, score=score))) for score in (low, high)]
+        return (ends[0] - ends[1]).abs().mean(dim=0) / ends[0].std(dim=0)
+
+    after = polished(task, told, images)
+
+    assert float(moves(after).median()) < 0.5 * float(moves(start).median())
+    condition = task.pool.conditions
+    first = drawn(start, condition)
+    assert float((drawn(after, condition) - first).square().mean()) < 0.05 * float(first.var())
+
+
 def test_an_anchor_holds_it_where_it_was(
     settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
 ) -> None:
@@ -186,11 +209,11 @@ def test_generators_of_other_scores_are_polished_too(
     pool = ConditionPool(images, stripes_classifier, batch=16, score=score, embedding="fourier")
     assert pool.space is not None
     start = StyleGAN2(image_shape=(1, 8, 8), channels=(4, 4), latent_dim=2, style_dim=4, condition=pool.space.config)
-    told = settings.model_copy(update={"guidance": 1.0, "anchor": 1.0, "encoder_from": 0.0})
+    told = settings.model_copy(update={"guidance": 1.0, "sparsity": 1.0, "anchor": 1.0, "encoder_from": 0.0})
     task = PolishTask(told, images=images, start=start, classifier=stripes_classifier)
     # An odd number, as the last batch may be.
     losses = task.step(images.x[:7], images.y[:7], progress=0.5, rng=torch.Generator().manual_seed(0))
-    assert losses.keys() == {"anchor", "matching", "spread", "guidance", "encoder_latent", "encoder_pixels"}
+    assert losses.keys() == {"anchor", "matching", "spread", "guidance", "sparsity", "encoder_latent", "encoder_pixels"}
     assert all(bool(loss.isfinite()) for loss in losses.values())
 
 
@@ -219,7 +242,7 @@ def test_what_is_not_finite_is_said_by_the_loss(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"matching": 0.0, "guidance": 0.0}, "both are 0"),
+        ({"matching": 0.0, "guidance": 0.0}, "all are 0"),
         ({"oracle": "embedded:mnist-clean", "matched_by": ["embedded:mnist-clean"]}, "an oracle that takes no part"),
         ({"oracle": "embedded:mnist-corrupted"}, "an oracle that takes no part"),
     ],

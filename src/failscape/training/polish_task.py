@@ -27,6 +27,8 @@ from failscape.training.settings import PolishSettings
 
 # The encoder's rate against the generator's, as beside the game.
 _ENCODER_RATE = 2.0
+# Styles of a smaller deviation hardly vary at all, and need not vary less.
+_STILL = 1e-3
 
 
 @final
@@ -40,6 +42,11 @@ class PolishTask(GeneratorTask):
     are from what was asked (`condition_loss`), and how far each image is from what the generator drew of the same
     latent and noise before. What is matched are images whose conditions are those of real ones; the classifier has its
     say on others, asked for evenly over classes and scores. So neither spoils what the other mends.
+
+    A condition enters a generator through one mapping, so that each style may move a little with it, and what is found
+    of the images that are hard to tell is found in all styles. With `sparsity` the loss is also the mean, over images
+    and styles, of how far a style moves when another score is asked for, in the deviations of that style. Of such a
+    sum of sizes the small ones vanish first, as in the lasso: what the score must change is left to few.
 
     Args:
         settings: of the training.
@@ -129,7 +136,13 @@ class PolishTask(GeneratorTask):
         if settings.guidance > 0:
             losses["guidance"], guidance = self._guide(shown[n:], asked[slice(n, None)])
             gradient[n:] += settings.guidance * guidance
-        update(self.optimizers["generator"], partial(fake.backward, gradient), self._drawn)
+        backward = partial(fake.backward, gradient)
+        if settings.sparsity > 0:
+            losses["sparsity"] = self._told_by_styles(z, asked, rng)
+            backward = partial(
+                torch.autograd.backward, [fake, losses["sparsity"]], [gradient, torch.tensor(settings.sparsity)]
+            )
+        update(self.optimizers["generator"], backward, self._drawn)
         if progress >= settings.encoder_from:
             losses |= self._step_encoder(x, shown[:n], z[:n], condition, progress)
         return {name: loss.detach() for name, loss in losses.items()}
@@ -139,10 +152,23 @@ class PolishTask(GeneratorTask):
         if self._settings.guidance == 0:
             return condition
         assert self.pool.space is not None
-        assert self.pool.conditions is not None
         y = torch.randint(self.pool.space.num_classes, (self._settings.guided,), generator=rng)
-        even = even_requests(self.pool.space, y, like=self.pool.conditions, rng=rng)
-        return Condition.cat([condition, even])
+        return Condition.cat([condition, self._even(y, rng)])
+
+    def _even(self, y: Int[Tensor, " N"], rng: torch.Generator) -> Condition:
+        """Return conditions of these classes, evenly over their scores."""
+        assert self.pool.space is not None
+        assert self.pool.conditions is not None
+        return even_requests(self.pool.space, y, like=self.pool.conditions, rng=rng)
+
+    def _told_by_styles(self, z: Tensor, condition: Condition, rng: torch.Generator) -> Tensor:
+        """Return how far styles move when other scores are asked for, in their deviations, in the mean."""
+        generator = self._generator
+        asked, other = (
+            generator.styles(generator.mapping(z, each)) for each in (condition, self._even(condition.y, rng))
+        )
+        deviation = asked.detach().std(dim=0).clamp_min(_STILL)
+        return ((asked - other).abs() / deviation).mean()
 
     def _guide(self, fake: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return by how much the conditions are missed in the mean, and the gradient of that in the images.

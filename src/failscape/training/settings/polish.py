@@ -48,6 +48,12 @@ class PolishSettings(TrainingSettings):
     guided: PositiveInt = Field(
         default=64, description="images a step, beside the others, that it is about: evenly over classes and scores"
     )
+    sparsity: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of how far the styles move with the score asked for, each in its deviations: the more, the "
+        "fewer of them tell it",
+    )
     anchor: float = Field(
         default=1.0, ge=0, description="weight of the mean squared difference of a pixel from what it drew before"
     )
@@ -62,9 +68,10 @@ class PolishSettings(TrainingSettings):
 
     @model_validator(mode="after")
     def _check_roles(self) -> "PolishSettings":
-        if self.matching == 0 and self.guidance == 0:
+        if self.matching == self.guidance == self.sparsity == 0:
             raise ValueError(
-                "Expected a weight of `matching` or `guidance`, by which it learns, but both are 0. Raise one."
+                "Expected a weight of `matching`, `guidance` or `sparsity`, by which it learns, but all are 0. Raise "
+                "one."
             )
         require_apart(self.oracle, self.classifier, *self.matched_by)
         return self
