@@ -75,6 +75,13 @@ def test_every_study_in_the_documentation_can_be_begun(tmp_path: Path) -> None:
             prepare_method(step)
 
 
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=named)
+def test_what_a_page_or_an_example_names_as_embedded_is_embedded(page: Path) -> None:
+    there = {path.stem for path in ASSETS.glob("*s/*.json")} | {path.name for path in ASSETS.glob("mnist-*")}
+    specs = set(re.findall(r"embedded:([a-z0-9][a-z0-9_-]*)", page.read_text()))
+    assert specs <= there, sorted(specs - there)
+
+
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_method_has_a_page_with_its_settings_and_their_defaults(name: str) -> None:
     page = ROOT / "docs" / "methods" / f"{name}.md"
