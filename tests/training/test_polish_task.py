@@ -149,6 +149,15 @@ def test_sparsity_takes_the_score_from_styles_and_keeps_the_images(
     assert float((drawn(after, condition) - first).square().mean()) < 0.05 * float(first.var())
 
 
+def test_sparsity_of_a_single_image_is_finite(
+    settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
+) -> None:
+    told = settings.model_copy(update={"matching": 0.0, "sparsity": 1.0})
+    task = PolishTask(told, images=images, start=start, classifier=stripes_classifier)
+    losses = task.step(images.x[:1], images.y[:1], progress=0.5, rng=torch.Generator().manual_seed(0))
+    assert bool(losses["sparsity"].isfinite())
+
+
 def test_an_anchor_holds_it_where_it_was(
     settings: PolishSettings, images: ImageSet, start: StyleGAN2, stripes_classifier: Classifier
 ) -> None:

@@ -167,7 +167,8 @@ class PolishTask(GeneratorTask):
         asked, other = (
             generator.styles(generator.mapping(z, each)) for each in (condition, self._even(condition.y, rng))
         )
-        deviation = asked.detach().std(dim=0).clamp_min(_STILL)
+        # The last batch may be of one image.
+        deviation = asked.detach().std(dim=0, correction=0).clamp_min(_STILL)
         return ((asked - other).abs() / deviation).mean()
 
     def _guide(self, fake: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
