@@ -136,13 +136,12 @@ class PolishTask(GeneratorTask):
         if settings.guidance > 0:
             losses["guidance"], guidance = self._guide(shown[n:], asked[slice(n, None)])
             gradient[n:] += settings.guidance * guidance
-        backward = partial(fake.backward, gradient)
+        ends, gradients = [fake], [gradient]
         if settings.sparsity > 0:
             losses["sparsity"] = self._told_by_styles(z, asked, rng)
-            backward = partial(
-                torch.autograd.backward, [fake, losses["sparsity"]], [gradient, torch.tensor(settings.sparsity)]
-            )
-        update(self.optimizers["generator"], backward, self._drawn)
+            ends.append(losses["sparsity"])
+            gradients.append(torch.tensor(settings.sparsity))
+        update(self.optimizers["generator"], partial(torch.autograd.backward, ends, gradients), self._drawn)
         if progress >= settings.encoder_from:
             losses |= self._step_encoder(x, shown[:n], z[:n], condition, progress)
         return {name: loss.detach() for name, loss in losses.items()}
@@ -164,6 +163,7 @@ class PolishTask(GeneratorTask):
     def _told_by_styles(self, z: Tensor, condition: Condition, rng: torch.Generator) -> Tensor:
         """Return how far styles move when other scores are asked for, in their deviations, in the mean."""
         generator = self._generator
+        # Anew, not those that images were drawn of: rounded to bfloat16, moves that are to vanish would be lost.
         asked, other = (
             generator.styles(generator.mapping(z, each)) for each in (condition, self._even(condition.y, rng))
         )
