@@ -1,8 +1,10 @@
 """Compare training steps of a StyleGAN2 in one run: ours, the same networks written as usual, and a package's.
 
 Ours is the real step, `GANTask.step`, without a classifier: generator, discriminator and moving average, logistic loss,
-R1 on every 16th step. The others take turns with it, on the same images and threads. Then a profile of our step.
-Prints the Markdown for `docs/benchmarks.md`.
+R1 on every 16th step. The others take turns with it, on the same images and threads, each in a process of its own: what
+one allocates changes what memory costs another. Ours keeps freed memory, as its training does; the others leave that to
+the C library, as their loops do, and the usual form is shown with it, too. Then a profile of our step. Prints the
+Markdown for `docs/benchmarks.md`.
 
 Run with `make bench`. On a machine that others use too, `--cpu-time` counts the time that one thread really gets.
 """
@@ -12,13 +14,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from statistics import median
 from subprocess import CalledProcessError
 from typing import Any
 
 import torch
 from stylegan2_package import Package
-from stylegan2_usual import Usual, draw, score
+from stylegan2_usual import Order, Usual, draw, score
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,6 +41,9 @@ _PENALTY_EVERY = 16
 _RATE, _R1 = 2.5e-3, 0.1
 
 Step = Callable[[Tensor, bool], None]
+_OURS, _PACKAGE = "ours", "stylegan2-pytorch 1.9.0"
+_USUAL, _KEEPING = "the same networks, usual form", "the same, and freed memory kept as ours"
+_SAME_ORDER = "usual form, but enlarging after the convolution as ours"
 
 # What the names of operations, in the order of this table, are counted as.
 _GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -87,14 +94,33 @@ _CONTESTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One contestant."""
+class Told:
+    """What the table says of a contestant beside its time."""
 
-    name: str
-    step: Step
     penalty_every: int
     parameters: tuple[int, int]
     flops: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """One that takes turns with the others, in a process of its own.
+
+    Attributes:
+        name: how the table calls it.
+        told: what else the table says.
+        work: asks for a turn, whether with penalty and of how many steps; gives the seconds of a step.
+    """
+
+    name: str
+    told: Told
+    work: Connection
+
+    def turn(self, steps: int, *, penalty: bool) -> float:
+        """Return the seconds that a step takes in the mean."""
+        self.work.send((penalty, steps))
+        seconds: float = self.work.recv()
+        return seconds
 
 
 class _FlopCounter(TorchDispatchMode):
@@ -122,18 +148,19 @@ def main() -> None:
     options = parser.parse_args()
     if options.cpu_time:
         torch.set_num_threads(1)
-    clock = time.process_time if options.cpu_time else time.perf_counter
-    keep_freed_memory()  # For all of them, as a training does.
     print(f"Batch {_BATCH}, {torch.get_num_threads()} threads, {'CPU' if options.cpu_time else 'wall'} time.\n")
     for contest in _CONTESTS:
-        torch.manual_seed(0)
-        task, x = _task(contest)
-        _compare(contest, task, x, options, clock)
-    task, x = _task(_CONTESTS[0])
-    _profile(task, x, clock)
+        _compare(contest, options)
+    keep_freed_memory()
+    _profile(*_task(_CONTESTS[0]), _clock(options.cpu_time))
+
+
+def _clock(cpu_time: bool) -> Callable[[], float]:
+    return time.process_time if cpu_time else time.perf_counter
 
 
 def _task(contest: Contest) -> tuple[GANTask, Tensor]:
+    torch.manual_seed(0)
     x = torch.rand(_IMAGES, *contest.image_shape, generator=torch.Generator().manual_seed(0))
     settings = GANSettings(
         channels=contest.channels, batch=_BATCH, learning_rate=_RATE, r1=_R1, penalty_every=_PENALTY_EVERY,
@@ -143,58 +170,99 @@ def _task(contest: Contest) -> tuple[GANTask, Tensor]:
     return GANTask(settings, images=images), x
 
 
-def _compare(
-    contest: Contest, task: GANTask, x: Tensor, options: argparse.Namespace, clock: Callable[[], float]
-) -> None:
-    rows = _rows(contest, task, package=contest.package and not options.no_package)
-    plain: dict[str, list[float]] = {row.name: [] for row in rows}
-    penalised: dict[str, list[float]] = {row.name: [] for row in rows}
-    for row in rows:
-        for penalty in (True, False):
-            row.step(x[:_BATCH], penalty)
+def _compare(contest: Contest, options: argparse.Namespace) -> None:
+    names = [_OURS, _USUAL, _KEEPING, _SAME_ORDER]
+    if contest.package and not options.no_package:
+        names.append(_PACKAGE)
+    contestants = [found for name in names if (found := _started(name, contest, options.cpu_time)) is not None]
+    plain: dict[str, list[float]] = {each.name: [] for each in contestants}
+    penalised: dict[str, list[float]] = {each.name: [] for each in contestants}
     for _ in range(options.rounds):
-        for row in rows:
-            plain[row.name].append(_seconds(row.step, x, options.steps, clock, penalty=False))
-            penalised[row.name].append(_seconds(row.step, x, 1, clock, penalty=True))
+        for each in contestants:
+            plain[each.name].append(each.turn(options.steps, penalty=False))
+            penalised[each.name].append(each.turn(1, penalty=True))
+    for each in contestants:
+        each.work.send(None)
 
-    def seconds(row: Row, every: int) -> float:
-        return (median(plain[row.name]) * (every - 1) + median(penalised[row.name])) / every
+    def seconds(each: Contestant, every: int) -> float:
+        return (median(plain[each.name]) * (every - 1) + median(penalised[each.name])) / every
 
     print(f"**{contest.name}**\n")
     print("| step | images a second | time against ours | with the penalty as rare as ours | parameters of G, D | "
           "MFLOP of one pass through G, D |")  # fmt: skip
     print("|---|---|---|---|---|---|")
-    ours = seconds(rows[0], rows[0].penalty_every)
-    for row in rows:
-        took = seconds(row, row.penalty_every)
+    first = contestants[0]
+    ours = seconds(first, first.told.penalty_every)
+    for each in contestants:
+        told, took = each.told, seconds(each, each.told.penalty_every)
         print(
-            f"| {row.name} | {_BATCH / took:.0f} | {took / ours:.2f} | {seconds(row, _PENALTY_EVERY) / ours:.2f} "
-            f"| {row.parameters[0] / 1e6:.2f} M, {row.parameters[1] / 1e6:.2f} M "
-            f"| {row.flops[0] / 1e6:.1f}, {row.flops[1] / 1e6:.1f} |"
+            f"| {each.name} | {_BATCH / took:.0f} | {took / ours:.2f} | {seconds(each, _PENALTY_EVERY) / ours:.2f} "
+            f"| {told.parameters[0] / 1e6:.2f} M, {told.parameters[1] / 1e6:.2f} M "
+            f"| {told.flops[0] / 1e6:.1f}, {told.flops[1] / 1e6:.1f} |"
         )
-    print(f"\nA step of ours takes {1000 * ours:.0f} ms, {1000 * median(plain[rows[0].name]):.0f} ms without the "
-          f"penalty and {1000 * median(penalised[rows[0].name]):.0f} ms with it.\n")  # fmt: skip
+    print(f"\nA step of ours takes {1000 * ours:.0f} ms, {1000 * median(plain[first.name]):.0f} ms without the "
+          f"penalty and {1000 * median(penalised[first.name]):.0f} ms with it.\n")  # fmt: skip
 
 
-def _rows(contest: Contest, task: GANTask, *, package: bool) -> list[Row]:
+def _started(name: str, contest: Contest, cpu_time: bool) -> Contestant | None:
+    """Start a contestant's process; return None, and say why, if it does not run here."""
+    context = get_context("spawn")
+    work, far = context.Pipe()
+    context.Process(target=_take_turns, args=(name, contest, cpu_time, far), daemon=True).start()
+    far.close()
+    told = work.recv()
+    if isinstance(told, str):
+        print(f"{name} does not run here: {told}\n")
+        return None
+    return Contestant(name=name, told=told, work=work)
+
+
+def _take_turns(name: str, contest: Contest, cpu_time: bool, work: Connection) -> None:
+    """Be a contestant: tell about it, then make the steps that are asked for until there are none."""
+    if cpu_time:
+        torch.set_num_threads(1)
+    if name in {_OURS, _KEEPING}:
+        keep_freed_memory()
+    try:
+        step, x, told = _contestant(name, contest)
+    except (ImportError, CalledProcessError, OSError) as error:
+        work.send(str(error))
+        return
+    for penalty in (True, False):
+        step(x[:_BATCH], penalty)
+    work.send(told)
+    while (asked := work.recv()) is not None:
+        penalty, steps = asked
+        work.send(_seconds(step, x, steps, _clock(cpu_time), penalty=penalty))
+
+
+def _contestant(name: str, contest: Contest) -> tuple[Step, Tensor, Told]:
+    task, x = _task(contest)
+    if name == _PACKAGE:
+        return _package(contest, task, x)
     generator, discriminator = task.networks["generator"], task.networks["discriminator"]
     assert isinstance(generator, StyleGAN2)
     assert isinstance(discriminator, ProjectionDiscriminator)
     drawn = sum(p.numel() for name, p in generator.named_parameters() if not name.startswith("encoder."))
-    parameters = (drawn, _count(discriminator))
-    z, x = generator.sample_latents(8, rng=_rng()), torch.rand(8, *contest.image_shape, generator=_rng())
-    noise = generator.draw_noise(8, rng=_rng())
+    z, some = generator.sample_latents(8, rng=_rng()), torch.rand(8, *contest.image_shape, generator=_rng())
+    noise, rng = generator.draw_noise(8, rng=_rng()), _rng()
+    order: Order = "ours" if name == _SAME_ORDER else "usual"
     with torch.no_grad():
-        difference = draw(generator, z, noise, "ours") - generator.draw(generator.styles(generator.mapping(z)), noise)
+        views = discriminator.views(some)
+        passes: dict[str, Callable[[], Tensor]] = {
+            "draw": lambda: generator.draw(generator.styles(generator.mapping(z)), noise),
+            "score": lambda: discriminator(views, None),
+        }
+        difference = draw(generator, z, noise, "ours") - passes["draw"]()
         assert difference.abs().max() < 1e-4, "the usual form is another function"
-        views = discriminator.views(x)
-        assert (score(discriminator, views) - discriminator(views, None)).abs().max() < 1e-4, "another function"
-        of_score = _flops(lambda: discriminator(views, None)) / 8
-        of_draw = _flops(lambda: generator.draw(generator.styles(generator.mapping(z)), noise)) / 8
-        usual_draw = _flops(lambda: draw(generator, z, noise, "usual")) / 8
-        same_draw = _flops(lambda: draw(generator, z, noise, "ours")) / 8
-
-    rng = _rng()
+        assert (score(discriminator, views) - passes["score"]()).abs().max() < 1e-4, "another function"
+        if name != _OURS:
+            passes["draw"] = lambda: draw(generator, z, noise, order)
+        flops = (_flops(passes["draw"]) / 8, _flops(passes["score"]) / 8)
+    told = Told(penalty_every=_PENALTY_EVERY, parameters=(drawn, _count(discriminator)), flops=flops)
+    if name != _OURS:
+        usual = Usual(generator, discriminator, order=order, rate=_RATE, r1=_R1)
+        return lambda x, penalty: usual.step(x, rng, penalty=penalty), x, told
 
     def ours(x: Tensor, penalty: bool) -> None:
         task._steps = 0 if penalty else 1
@@ -202,52 +270,28 @@ def _rows(contest: Contest, task: GANTask, *, package: bool) -> list[Row]:
         task.average(0.999)
         assert all(float(loss) == float(loss) for loss in losses.values())
 
-    usual = Usual(generator, discriminator, order="usual", rate=_RATE, r1=_R1)
-    same = Usual(generator, discriminator, order="ours", rate=_RATE, r1=_R1)
-    rows = [
-        Row(name="ours", step=ours, penalty_every=_PENALTY_EVERY, parameters=parameters, flops=(of_draw, of_score)),
-        Row(
-            name="the same networks, usual form",
-            step=lambda x, penalty: usual.step(x, rng, penalty=penalty),
-            penalty_every=_PENALTY_EVERY,
-            parameters=parameters,
-            flops=(usual_draw, of_score),
-        ),
-        Row(
-            name="usual form, but enlarging after the convolution as ours",
-            step=lambda x, penalty: same.step(x, rng, penalty=penalty),
-            penalty_every=_PENALTY_EVERY,
-            parameters=parameters,
-            flops=(same_draw, of_score),
-        ),
-    ]
-    return [*rows, *(_package_row(contest, generator) if package else [])]
+    return ours, x, told
 
 
-def _package_row(contest: Contest, generator: StyleGAN2) -> list[Row]:
-    try:
-        theirs = Package(
-            size=contest.image_shape[1],
-            channels=contest.channels[0],
-            batch=_BATCH,
-            style_dim=generator.config["style_dim"],
-            style_depth=generator.config["mapping_layers"],
-        )
-    except (ImportError, CalledProcessError, OSError) as error:
-        print(f"stylegan2-pytorch does not run here: {error}\n")
-        return []
-    of_draw = _flops(lambda: theirs.draw(8)) / 8
-    of_score = _flops(lambda: theirs.discriminator(torch.rand(8, *contest.image_shape))) / 8
-    mapping = _count(theirs._trainer.GAN.S)
-    return [
-        Row(
-            name="stylegan2-pytorch 1.9.0",
-            step=lambda x, penalty: theirs.step(x, penalty=penalty),
-            penalty_every=theirs.penalty_every,
-            parameters=(_count(theirs.generator) + mapping, _count(theirs.discriminator)),
-            flops=(of_draw, of_score),
-        )
-    ]
+def _package(contest: Contest, task: GANTask, x: Tensor) -> tuple[Step, Tensor, Told]:
+    generator = task.networks["generator"]
+    assert isinstance(generator, StyleGAN2)
+    theirs = Package(
+        size=contest.image_shape[1],
+        channels=contest.channels[0],
+        batch=_BATCH,
+        style_dim=generator.config["style_dim"],
+        style_depth=generator.config["mapping_layers"],
+    )
+    told = Told(
+        penalty_every=theirs.penalty_every,
+        parameters=(_count(theirs.generator) + _count(theirs.mapping), _count(theirs.discriminator)),
+        flops=(
+            _flops(lambda: theirs.draw(8)) / 8,
+            _flops(lambda: theirs.discriminator(torch.rand(8, *contest.image_shape))) / 8,
+        ),
+    )
+    return lambda x, penalty: theirs.step(x, penalty=penalty), x, told
 
 
 def _profile(task: GANTask, x: Tensor, clock: Callable[[], float], steps: int = 15) -> None:

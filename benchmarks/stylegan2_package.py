@@ -55,6 +55,7 @@ class Package:
             )
             self._trainer.init_GAN()
         self.generator: nn.Module = self._trainer.GAN.G
+        self.mapping: nn.Module = self._trainer.GAN.S
         self.discriminator: nn.Module = self._trainer.GAN.D
 
     def step(self, x: Tensor, *, penalty: bool) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from failscape.data import load_images
 from failscape.explain import METHODS, UncertainResult, Verification
 from failscape.explain.uncertain_result import ALONE, GRID, REAL, REFINED, SWEEP
+from failscape.generators import load_generator
 from failscape.metrics import Estimate, mean, rate, rate_of
 from failscape.study import StudyConfig
 from failscape.study.methods import prepare_method
-from failscape.study.reproduce import reproduce
-from failscape.study.reproduce.ablation import VARIANTS, Ablation, read_ablation
+from failscape.study.reproduce import digits, moons, reproduce, uncertainty_conditioned_gan
+from failscape.study.reproduce.ablation import DIGITS, MOONS, SUBJECTS, Ablation, read_ablation, run_ablation
 from failscape.study.reproduce.claims import write_metrics
 from failscape.study.reproduce.uncertainty_conditioned_gan import CLAIMS, WEIGHTS, metrics, study
 
@@ -75,11 +77,13 @@ def results() -> dict[str, Any]:
         "accuracy": {name: rate(torch.tensor([True, True, False, True])) for name in ("clean", "corrupted")},
         "training_accuracy": {name: rate(torch.tensor([True, False])) for name in ("clean", "corrupted")},
         "quality": {"frechet": 0.3, "floor": 0.2, "recall": rate_of(7, 10), "precision": rate_of(8, 10)},
-        "ablation": Ablation(rows={"guided": {key: [0.4, 0.5, 0.6] for key in _NUMBERS}}),
+        "ablation": Ablation(
+            rows={
+                name: {"guided": {key: [0.4, 0.5, 0.6] for key in subject.numbers}}
+                for name, subject in SUBJECTS.items()
+            }
+        ),
     }
-
-
-_NUMBERS = ("spearman", "mae", "mae_low", "class", "recall", "energy")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,8 @@ class TestMetrics:
             ("mnist.corrupted.calibration_error_after", 0.01),
             ("mnist.clean.accuracy", 0.75),
             ("moons.mae", 0.02),
-            ("ablation.guided.mae_low", 0.5),
+            ("ablation.moons.guided.mae_low", 0.5),
+            ("ablation.digits.guided.oracle_class", 0.5),
         ],
     )
     def test_means_what_it_says(self, numbers: dict[str, Any], key: str, expected: float) -> None:
@@ -178,19 +183,124 @@ class TestStudy:
 
 
 class TestAblation:
-    def test_the_package_ships_all_variants(self) -> None:
+    @pytest.mark.parametrize("name", [MOONS, DIGITS])
+    def test_the_package_ships_all_variants_of_all_seeds(self, name: str) -> None:
+        subject, rows = SUBJECTS[name], read_ablation().rows[name]
+        assert list(rows) == list(subject.variants)
+        for row in rows.values():
+            assert list(row) == list(subject.numbers)
+            assert all(len(values) == len(subject.seeds) for values in row.values())
+
+    def test_numbers_are_means_over_seeds_with_intervals(self) -> None:
         shipped = read_ablation()
-        assert set(shipped.rows) == set(VARIANTS)
-        guided, scalar = shipped.rows["guided"], shipped.rows["scalar"]
-        # Of each seed, and so by more than seeds differ.
-        assert max(guided["mae_low"]) < min(scalar["mae_low"])
-        number = shipped.metrics["ablation.guided.mae_low"]
+        values = shipped.rows[MOONS]["guided"]["mae_low"]
+        number = shipped.metrics["ablation.moons.guided.mae_low"]
         assert isinstance(number, Estimate)
-        assert number.n == len(guided["mae_low"]) == 3
-        assert number.value == pytest.approx(sum(guided["mae_low"]) / 3)
+        assert number.n == len(values) == 3
+        assert number.value == pytest.approx(sum(values) / 3)
         assert number.low < number.value < number.high
-        (plot,) = shipped.plots
-        plot.draw().canvas.draw()
+
+    @pytest.mark.parametrize(
+        ("subject", "key", "better", "worse"),
+        [(MOONS, "mae_low", "guided", "scalar"), (DIGITS, "mae", "guided", "scalar")],
+    )
+    def test_guidance_binds_better_than_the_papers_baseline(
+        self, subject: str, key: str, better: str, worse: str
+    ) -> None:
+        rows = read_ablation().rows[subject]
+        # Of each seed, and so by more than seeds differ.
+        assert max(rows[better][key]) < min(rows[worse][key])
+
+    def test_each_subject_has_a_chart_that_says_what_is_compared(self) -> None:
+        on_moons, on_digits = read_ablation().plots
+        for plot, variants in ((on_moons, moons.VARIANTS), (on_digits, digits.VARIANTS)):
+            assert all(f"{name}: " in plot.caption.lower() for name in variants)
+            plot.draw().canvas.draw()
+        assert "Fréchet distance" in on_digits.caption
+        assert "Fréchet distance" not in on_moons.caption
+
+    def test_run_again_it_trains_and_measures_every_variant_of_every_seed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[tuple[Path, str, str, int]] = []
+
+        class Measured:
+            def __init__(self, seed: int) -> None:
+                self.metrics = {f"moons.{key}": float(seed) for key in SUBJECTS[MOONS].numbers}
+                self.metrics["moons.mae"] = mean(torch.full((2,), float(seed)))  # type: ignore[assignment]
+
+        def moons_of(folder: Path, *, seed: int, progress: Any) -> dict[str, Measured]:
+            return dict.fromkeys(moons.VARIANTS, Measured(seed))
+
+        def digits_of(folder: Path, *, classifier: str, oracle: str, seed: int, progress: Any) -> dict[str, Any]:
+            asked.append((folder, classifier, oracle, seed))
+            return {
+                name: dict.fromkeys(SUBJECTS[DIGITS].numbers, seed + place / 100)
+                for place, name in enumerate(digits.VARIANTS)
+            }
+
+        monkeypatch.setattr(moons, "moons_ablation", moons_of)
+        monkeypatch.setattr(digits, "digits_ablation", digits_of)
+        ablation = run_ablation(tmp_path, classifier="one", oracle="other", progress=print)
+        assert asked == [(tmp_path / "digits", "one", "other", seed) for seed in SUBJECTS[DIGITS].seeds]
+        assert ablation.rows[MOONS]["vector"]["mae"] == [0.0, 1.0, 2.0]
+        assert ablation.rows[DIGITS]["vector"]["recall"] == [0.04, 1.04]
+        assert set(read_ablation().metrics) == set(ablation.metrics)
+
+    @pytest.mark.parametrize("retrain", [True, False])
+    def test_only_a_retraining_makes_it_again_and_of_the_weights_that_were_retrained(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retrain: bool
+    ) -> None:
+        trained = {name: f"trained {name}" for name in WEIGHTS}
+        again = Ablation(rows={})
+
+        def ran(out: Path, *, classifier: str, oracle: str, progress: Any) -> Ablation:
+            assert (out, classifier, oracle) == (tmp_path, "trained mnist-corrupted", "trained mnist-oracle-corrupted")
+            return again
+
+        for name in ("run_moons", "_accuracy", "_quality"):
+            monkeypatch.setattr(uncertainty_conditioned_gan, name, lambda *_, **__: None)
+        monkeypatch.setattr(uncertainty_conditioned_gan, "run_ablation", ran)
+        measured = uncertainty_conditioned_gan.measure(trained, tmp_path, retrain=retrain, progress=print)
+        assert (measured["ablation"] is again) == retrain
+
+
+class TestDigits:
+    @pytest.mark.parametrize("name", digits.VARIANTS)
+    def test_variants_differ_from_ours_in_what_they_say_alone(self, name: str) -> None:
+        ours, variant = (digits.settings_of(each, classifier="one", seed=3) for each in ("perceived", name))
+        theirs = variant.model_dump()
+        differing = {key for key, value in ours.model_dump().items() if theirs[key] != value} - {"name"}
+        assert differing == set(digits.VARIANTS[name].changes)
+        assert (variant.classifier, variant.seed) == ("one", 3)
+        assert variant.name in digits.ablation_seconds(3)
+
+    def test_the_paper_has_neither_projection_nor_guidance_nor_perception(self) -> None:
+        scalar = digits.settings_of("scalar", classifier="one", seed=0)
+        assert (scalar.embedding, scalar.guidance, scalar.late_guidance, scalar.perceive) == ("scalar", 0, 0, False)
+
+    def test_each_is_measured_against_the_classifier_that_it_was_trained_with(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        few = {name: digits.VARIANTS[name] for name in ("perceived", "uncalibrated")}
+        trained: list[str] = []
+
+        def train(settings: Any, folder: Path, *, progress: Any) -> Path:
+            trained.append(settings.name)
+            return folder
+
+        monkeypatch.setattr(digits, "VARIANTS", few)
+        monkeypatch.setattr(digits, "train_by", train)
+        monkeypatch.setattr(digits, "load_generator", {tmp_path: load_generator("embedded:mnist-stylegan2")}.get)
+        monkeypatch.setattr(digits, "load_images", lambda spec: load_images(spec).select(torch.arange(400)))
+        numbers = digits.digits_ablation(
+            tmp_path, classifier="embedded:mnist-corrupted", oracle="embedded:mnist-oracle-corrupted", seed=4
+        )
+        assert trained == ["digits-perceived-seed4", "digits-uncalibrated-seed4"]
+        assert all(set(SUBJECTS[DIGITS].numbers) == set(row) for row in numbers.values())
+        # The same generator and requests; of the bare network's verdicts, its confidence alone is another.
+        assert numbers["perceived"]["class"] == numbers["uncalibrated"]["class"] > 0.9
+        assert numbers["perceived"]["mae"] != numbers["uncalibrated"]["mae"]
 
 
 @pytest.mark.slow

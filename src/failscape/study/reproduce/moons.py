@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,7 @@ from failscape.metrics import (
     rank_correlation,
     rate,
 )
+from failscape.study.reproduce.variant import Variant
 from failscape.study.reproduce.weights import train_by
 from failscape.training import ClassifierSettings, GANSettings
 from failscape.training.conditions import conditions_of
@@ -36,20 +37,6 @@ _LOW = 0.9
 _PAIRED = 2500
 # Samples are drawn from another seed than any that the training used.
 _FRESH = 1_000
-
-
-@final
-@dataclass(frozen=True)
-class Variant:
-    """One row of the ablation.
-
-    Attributes:
-        title: what is left out or added, in words.
-        changes: the settings that differ from ours.
-    """
-
-    title: str
-    changes: Mapping[str, Any]
 
 
 VARIANTS: Mapping[str, Variant] = {

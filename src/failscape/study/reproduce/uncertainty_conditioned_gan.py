@@ -14,7 +14,7 @@ from failscape.figures import Plot
 from failscape.generators import load_generator
 from failscape.metrics import Estimate, rate
 from failscape.study.config import StudyConfig
-from failscape.study.reproduce.ablation import SECONDS_EACH, Ablation, read_ablation, run_ablation
+from failscape.study.reproduce.ablation import MOONS, SECONDS_EACH, Ablation, read_ablation, run_ablation
 from failscape.study.reproduce.claims import Claim
 from failscape.study.reproduce.moons import MoonsResult, run_moons
 from failscape.training import GeneratorEvaluation
@@ -27,8 +27,7 @@ WEIGHTS = (
     "mnist-stylegan2",
 )
 
-_MOONS = "moons"
-TRAININGS = {f"{_MOONS}/{name}": seconds for name, seconds in SECONDS_EACH.items()}
+TRAININGS = SECONDS_EACH
 
 _TEST = "embedded:mnist-test+half-corrupted"
 # Several draws of the corruptions, since uncertain images are rare.
@@ -170,7 +169,7 @@ def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: C
         progress: is told in a line what is being done.
     """
     progress("moons: training a classifier and a generator")
-    moons = run_moons(out / _MOONS, progress=progress)
+    moons = run_moons(out / MOONS, progress=progress)
     progress("measuring accuracy and the generator's quality")
     return {
         "moons": moons,
@@ -183,7 +182,7 @@ def measure(weights: Mapping[str, str], out: Path, *, retrain: bool, progress: C
             "corrupted": _accuracy(weights["mnist-corrupted"], f"{_LEARNT}+half-corrupted"),
         },
         "quality": _quality(weights),
-        "ablation": run_ablation(out / _MOONS, progress=progress) if retrain else read_ablation(),
+        "ablation": _ablation(weights, out, progress) if retrain else read_ablation(),
     }
 
 
@@ -223,6 +222,11 @@ def figures(results: Mapping[str, Any]) -> Sequence[Plot]:
     moons: MoonsResult = results["moons"]
     ablation: Ablation = results["ablation"]
     return [*moons.plots, *ablation.plots]
+
+
+def _ablation(weights: Mapping[str, str], out: Path, progress: Callable[[str], None]) -> Ablation:
+    classifier, oracle = weights["mnist-corrupted"], weights["mnist-oracle-corrupted"]
+    return run_ablation(out, classifier=classifier, oracle=oracle, progress=progress)
 
 
 @torch.no_grad()
