@@ -175,7 +175,7 @@ def _caption(subject: Subject, rows: Rows) -> str:
     caption = (
         f"{subject.told} Means over {len(subject.seeds)} seeds. {variants[0].upper()}{variants[1:]}. Error: mean "
         "absolute difference of requested and obtained confidence; lower is better. Class kept: share that the "
-        "classifier takes for the class asked for. Recall: share of real images that samples cover."
+        "classifier takes for the class asked for. Recall: share of the real ones that samples cover."
     )
     if "frechet" not in subject.numbers:
         return caption
