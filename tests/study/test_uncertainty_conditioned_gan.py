@@ -191,6 +191,12 @@ class TestAblation:
             assert list(row) == list(subject.numbers)
             assert all(len(values) == len(subject.seeds) for values in row.values())
 
+    def test_of_two_seeds_there_is_a_mean_but_no_interval(self) -> None:
+        shipped = read_ablation()
+        values = shipped.rows[DIGITS]["guided"]["recall"]
+        assert len(values) == 2
+        assert shipped.metrics["ablation.digits.guided.recall"] == pytest.approx(sum(values) / 2)
+
     def test_numbers_are_means_over_seeds_with_intervals(self) -> None:
         shipped = read_ablation()
         values = shipped.rows[MOONS]["guided"]["mae_low"]

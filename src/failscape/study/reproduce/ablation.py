@@ -107,9 +107,9 @@ class Ablation:
 
     @property
     def metrics(self) -> dict[str, Estimate | float | int]:
-        """The means over the seeds under the keys of `metrics.json`, with Student's intervals."""
+        """The means over the seeds under the keys of `metrics.json`; of three or more with Student's intervals."""
         return {
-            f"ablation.{subject}.{name}.{key}": mean_by_t(torch.tensor(row[key], dtype=torch.float64))
+            f"ablation.{subject}.{name}.{key}": _mean(row[key])
             for subject, rows in self.rows.items()
             for name, row in rows.items()
             for key in SUBJECTS[subject].numbers
@@ -161,6 +161,11 @@ def _rows(subject: str, measured: Callable[[int], Mapping[str, Mapping[str, floa
     told = SUBJECTS[subject]
     by_seed = [measured(seed) for seed in told.seeds]
     return {name: {key: [numbers[name][key] for numbers in by_seed] for key in told.numbers} for name in told.variants}
+
+
+def _mean(values: Sequence[float]) -> Estimate | float:
+    # An interval from two values reaches so far beyond what a rate can be that it says nothing.
+    return mean_by_t(torch.tensor(values, dtype=torch.float64)) if len(values) > 2 else fmean(values)
 
 
 def _without_intervals(numbers: Mapping[str, Estimate | float | int], *, prefix: str) -> dict[str, float]:
