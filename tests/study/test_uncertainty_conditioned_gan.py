@@ -18,6 +18,7 @@ from failscape.study.reproduce import digits, moons, reproduce, uncertainty_cond
 from failscape.study.reproduce.ablation import DIGITS, MOONS, SUBJECTS, Ablation, read_ablation, run_ablation
 from failscape.study.reproduce.claims import write_metrics
 from failscape.study.reproduce.uncertainty_conditioned_gan import CLAIMS, WEIGHTS, metrics, study
+from failscape.training import gan_evaluation
 
 EMBEDDED = {name: f"embedded:{name}" for name in WEIGHTS}
 CLAIMED = [claim for claim in CLAIMS if claim.target != "–"]
@@ -298,6 +299,7 @@ class TestDigits:
         monkeypatch.setattr(digits, "VARIANTS", few)
         monkeypatch.setattr(digits, "train_by", train)
         monkeypatch.setattr(digits, "load_generator", {tmp_path: load_generator("embedded:mnist-stylegan2")}.get)
+        monkeypatch.setattr(gan_evaluation, "_EVEN", 400)
         monkeypatch.setattr(digits, "load_images", lambda spec: load_images(spec).select(torch.arange(400)))
         numbers = digits.digits_ablation(
             tmp_path, classifier="embedded:mnist-corrupted", oracle="embedded:mnist-oracle-corrupted", seed=4
