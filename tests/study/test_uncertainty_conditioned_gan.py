@@ -207,16 +207,11 @@ class TestAblation:
         assert number.value == pytest.approx(sum(values) / 3)
         assert number.low < number.value < number.high
 
-    @pytest.mark.parametrize(
-        ("subject", "key", "better", "worse"),
-        [(MOONS, "mae_low", "guided", "scalar"), (DIGITS, "mae", "guided", "scalar")],
-    )
-    def test_guidance_binds_better_than_the_papers_baseline(
-        self, subject: str, key: str, better: str, worse: str
-    ) -> None:
+    @pytest.mark.parametrize(("subject", "key"), [(MOONS, "mae_low"), (DIGITS, "mae")])
+    def test_guidance_binds_better_than_the_papers_baseline(self, subject: str, key: str) -> None:
         rows = read_ablation().rows[subject]
         # Of each seed, and so by more than seeds differ.
-        assert max(rows[better][key]) < min(rows[worse][key])
+        assert max(rows["guided"][key]) < min(rows["scalar"][key])
 
     def test_each_subject_has_a_chart_that_says_what_is_compared(self) -> None:
         on_moons, on_digits = read_ablation().plots
@@ -233,8 +228,8 @@ class TestAblation:
 
         class Measured:
             def __init__(self, seed: int) -> None:
-                self.metrics = {f"moons.{key}": float(seed) for key in SUBJECTS[MOONS].numbers}
-                self.metrics["moons.mae"] = mean(torch.full((2,), float(seed)))  # type: ignore[assignment]
+                numbers = {f"moons.{key}": float(seed) for key in SUBJECTS[MOONS].numbers}
+                self.metrics: dict[str, Any] = numbers | {"moons.mae": mean(torch.full((2,), float(seed)))}
 
         def moons_of(folder: Path, *, seed: int, progress: Any) -> dict[str, Measured]:
             return dict.fromkeys(moons.VARIANTS, Measured(seed))
